@@ -1,0 +1,179 @@
+"""Sending a batch's events: ``sending`` committed before each request, every answer committed after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Protocol
+
+from include.instore.errors import ConfigurationError, RetriableError
+from include.instore.events import build_event
+from include.instore.ledger import Ledger
+from include.instore.ledger.deliveries import in_doubt, mark_sending, ready_numbers, record_outcomes
+from include.instore.settings import Settings
+
+_ROUNDS = 3
+"""How often a batch is sent again after its doubts were settled, before the task is tried again as a whole."""
+_POLL_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class EventOutcome(Protocol):
+    """What became of one event that was handed to a destination."""
+
+    @property
+    def track_id(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """accepted, refused, unsent (certainly not taken) or ambiguous (nobody knows)."""
+        ...
+
+    @property
+    def detail(self) -> str: ...
+
+
+class Destination(Protocol):
+    """Where events go. The Profile Store is one; another is one new file."""
+
+    def send_events(self, events: Sequence[Mapping[str, Any]]) -> Iterable[EventOutcome]:
+        """Send events, each with its ``trackId``, and yield each one's outcome as soon as it is known.
+
+        :raises ConfigurationError: refused as a whole until a person changes something; what has no outcome yet was
+            not taken.
+        """
+        ...
+
+    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
+        """Those of the track ids that the destination already shows. :raises RetriableError: it cannot be asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What one batch's sending came to, in orders of this try."""
+
+    sent: int = 0
+    rejected: int = 0
+    verified: int = 0
+    truncated: int = 0
+
+    def __add__(self, other: Delivered) -> Delivered:
+        return Delivered(
+            self.sent + other.sent,
+            self.rejected + other.rejected,
+            self.verified + other.verified,
+            self.truncated + other.truncated,
+        )
+
+
+def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
+    """Send the batch's ready orders, after settling what an earlier try left in ``sending``.
+
+    With ``enable_track_events`` off nothing is sent and the orders stay ready.
+
+    :raises ConfigurationError: the destination refuses everything until a person changes something.
+    :raises RetriableError: the destination did not take all; what it did not take is ready, what is in doubt is
+        ``sending`` and is checked before anything is sent again.
+    """
+    if not settings.enable_track_events:
+        log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", batch)
+        return Delivered()
+    delivered = _settle_doubts(destination, ledger, run_id, batch, settings)
+    for _ in range(_ROUNDS):
+        numbers = ready_numbers(ledger, run_id, batch)
+        if not numbers:
+            break
+        for start in range(0, len(numbers), settings.bulk_events):
+            delivered += _send(
+                destination, ledger, run_id, batch, settings, numbers[start : start + settings.bulk_events]
+            )
+        delivered += _settle_doubts(destination, ledger, run_id, batch, settings)
+    log.info(
+        "batch %d: sent=%d rejected=%d verified=%d truncated=%d",
+        batch, delivered.sent, delivered.rejected, delivered.verified, delivered.truncated,
+    )  # fmt: skip
+    if left := len(ready_numbers(ledger, run_id, batch)):
+        raise RetriableError(f"{left} events of batch {batch} were never answered; they stay ready for the next try.")
+    return delivered
+
+
+def _send(
+    destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, numbers: Sequence[str]
+) -> Delivered:
+    events, truncated = [], 0
+    for order in mark_sending(ledger, run_id, batch, numbers):
+        event, cut = build_event(
+            track_id=order.event_id,
+            order_type=order.order_type,
+            order_time=order.order_time,
+            payload=order.payload,
+            email=order.email,
+            settings=settings,
+        )
+        truncated += cut
+        events.append(event)
+    sent: list[str] = []
+    unsent: list[str] = []
+    rejected: dict[str, str] = {}
+    doubtful: list[str] = []
+    unanswered = {event["trackId"] for event in events}
+    try:
+        for outcome in destination.send_events(events):
+            unanswered.discard(outcome.track_id)
+            if outcome.state == "accepted":
+                sent.append(outcome.track_id)
+            elif outcome.state == "refused":
+                rejected[outcome.track_id] = outcome.detail
+            elif outcome.state == "unsent":
+                unsent.append(outcome.track_id)
+            else:
+                doubtful.append(outcome.track_id)
+    except ConfigurationError:
+        unsent.extend(unanswered)
+        raise
+    finally:
+        record_outcomes(
+            ledger, run_id, batch, sent=sent, rejected=rejected, unsent=unsent, truncated=truncated if sent else 0
+        )
+    for track_id, reason in rejected.items():
+        log.warning("event %s was refused: %s", track_id, reason)
+    if unsent:
+        raise RetriableError(
+            f"The destination did not take {len(unsent)} of {len(events)} events; they stay ready, the next try sends "
+            "them."
+        )
+    if doubtful and len(doubtful) == len(events):
+        # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
+        log.warning("%d events left without an answer", len(doubtful))
+        return _settle_doubts(destination, ledger, run_id, batch, settings)
+    return Delivered(len(sent), len(rejected), 0, truncated)
+
+
+def _settle_doubts(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
+    """What became of a request that died is asked, not guessed (invariant 4)."""
+    doubts = in_doubt(ledger, run_id, batch)
+    if not doubts or settings.on_ambiguous == "hold":
+        return Delivered()
+    if settings.on_ambiguous == "resend":
+        record_outcomes(ledger, run_id, batch, unsent=list(doubts))
+        log.warning("batch %d: %d events in doubt are sent again, by INSTORE_ON_AMBIGUOUS", batch, len(doubts))
+        return Delivered()
+    patience = timedelta(seconds=settings.verify_after)
+    verified = 0
+    while doubts:
+        # Looked at before asking: only an answer given after the wait proves absence (ingest is asynchronous).
+        now = datetime.now(timezone.utc)
+        seen = destination.sent_track_ids(list(doubts)) & set(doubts)
+        absent = [
+            track_id for track_id, left_at in doubts.items() if track_id not in seen and now - left_at >= patience
+        ]
+        record_outcomes(ledger, run_id, batch, sent=seen, unsent=absent)
+        verified += len(seen)
+        doubts = {track_id: at for track_id, at in doubts.items() if track_id not in seen and track_id not in absent}
+        if doubts:
+            time.sleep(_POLL_SECONDS)
+    return Delivered(sent=verified, verified=verified)

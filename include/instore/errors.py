@@ -1,0 +1,49 @@
+"""Everything the pipeline raises on purpose, grouped by what happens next.
+
+    InStoreError
+    ├── FatalError            stop the run: a person has to change something; never retried
+    │   └── ConfigurationError   a connection or setting is missing or wrong
+    ├── RetriableError        the same call may work later; the task is tried again
+    └── RecordRefused         this one record is set aside with a machine reason; the run goes on
+
+Every message is one sentence for a person: it names the connection, setting, file or field, and the remedy.
+None of them carries an email address, a loyalty card, a key or a payload.
+"""
+
+from __future__ import annotations
+
+
+class InStoreError(Exception):
+    """Root of the pipeline's own errors."""
+
+
+class FatalError(InStoreError):
+    """Trying again cannot help. The run stops and a person changes something."""
+
+
+class ConfigurationError(FatalError):
+    """A connection or a setting is missing or wrong; the message names it and says what to do."""
+
+
+class RetriableError(InStoreError):
+    """An outside service or the disk failed for now. What was not done stays in the ledger or on the bus.
+
+    :param retry_after: seconds the service asked to be left alone, or None when it did not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RecordRefused(InStoreError):
+    """One message or row is not an order by the contract (contracts.md section 1).
+
+    :param reason: the machine word that is dead-letter reason and quarantine code alike, e.g. ``missing_field``.
+    :param detail: which field and which rule, never the value itself.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail

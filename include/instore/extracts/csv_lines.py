@@ -1,0 +1,149 @@
+"""CSV extracts: one row per order line, rows of an order adjacent (contracts.md section 1)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from pydantic.alias_generators import to_camel
+
+from include.instore.errors import RecordRefused
+from include.instore.extracts.records import BrokenExtract, ExtractRecord, Lines
+from include.instore.orders import order_from_document
+from include.instore.settings import Settings
+
+_ORDER_COLUMNS = {
+    "order_number": "orderNumber",
+    "order_date": "date",
+    "store_id": "storeId",
+    "store_name": "storeName",
+    "loyalty_card": "loyaltyCardNumber",
+    "email": "emailAddress",
+    "currency": "currency",
+    "order_total": "total",
+    "order_type": "orderType",
+}
+_LINE_COLUMNS = {
+    "product_code": "productCode",
+    "description": "description",
+    "quantity": "quantity",
+    "unit_price": "unitPrice",
+    "discount": "discount",
+    "line_total": "total",
+}
+_REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
+_DELIMITERS = ",;\t|"
+
+
+def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
+    """The orders of a CSV file, in file order; a later order that is refused does not stop the ones after it.
+
+    :raises BrokenExtract: a required column is missing, the text is not in the set encoding, or the file breaks off.
+    """
+    lines = Lines(stream, settings)
+    source = iter(lines)
+    header_line = next(source, "")
+    if not header_line.strip():
+        raise BrokenExtract(1, "there is no header line", lines.taken())
+    delimiter = max(_DELIMITERS, key=header_line.count)
+    header = _header(next(csv.reader([header_line], delimiter=delimiter)), settings.extract_columns)
+    lines.taken()
+    csv.field_size_limit(settings.max_message_bytes)
+    order = _OrderRows(header)
+    rows = csv.reader(source, delimiter=delimiter, strict=True)
+    while True:
+        first = lines.number + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except BrokenExtract as broken:
+            raise BrokenExtract(broken.line, broken.detail, order.raw + broken.raw) from None
+        except csv.Error as error:
+            if not lines.complete or "end of data" in str(error):
+                raise BrokenExtract(first, f"breaks off ({error})", order.raw + lines.taken()) from None
+            order.spoil(f"line {first}: {error}")
+            order.raw += lines.taken()
+            continue
+        raw = lines.taken()
+        if not row:
+            continue
+        cut_off = len(row) < len(header) and not lines.complete
+        number = row[order.key] if len(row) > order.key + cut_off else None
+        if order.raw and number is not None and number != order.number:
+            yield order.record(settings)
+            order = _OrderRows(header)
+        if cut_off:
+            raise BrokenExtract(first, "breaks off in the middle of a line", order.raw + raw)
+        order.add(row, first, raw, number)
+    if order.raw:
+        yield order.record(settings)
+
+
+def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
+    header = [column_map.get(name.strip(), name.strip()) for name in names]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise BrokenExtract(
+            1, f"column {missing[0]} is missing; map the ERP's heading to it with INSTORE_EXTRACT_COLUMNS"
+        )
+    return header
+
+
+class _OrderRows:
+    """The adjacent rows of one order, as they are read."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self._header = header
+        self.key = header.index("order_number")
+        self.number: str | None = None
+        self.raw = b""
+        self._line = 0
+        self._rows: list[dict[str, str]] = []
+        self._fault: str | None = None
+
+    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None) -> None:
+        self.number = self.number if number is None else number
+        self._line = self._line or line
+        self.raw += raw
+        if len(row) != len(self._header):
+            self.spoil(f"line {line} has {len(row)} columns, the header has {len(self._header)}")
+        else:
+            self._rows.append(dict(zip(self._header, row, strict=True)))
+
+    def spoil(self, fault: str) -> None:
+        self._fault = self._fault or fault
+
+    def record(self, settings: Settings) -> ExtractRecord:
+        return ExtractRecord(self._line, self.raw, self._order(settings))
+
+    def _order(self, settings: Settings) -> Any:
+        try:
+            if self._fault is not None:
+                raise RecordRefused("bad_value", self._fault)
+            if len(self.raw) > settings.max_message_bytes:
+                raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
+            # The first row speaks for the order; the ERP repeats it on each line.
+            document: dict[str, Any] = {
+                name: self._rows[0][column]
+                for column, name in _ORDER_COLUMNS.items()
+                if self._rows[0].get(column, "") != ""
+            }
+            document["lines"] = [_line(row) for row in self._rows]
+            return order_from_document(document)
+        except RecordRefused as error:
+            return error
+
+
+def _line(row: Mapping[str, str]) -> dict[str, Any]:
+    """A line's own columns, and the unknown ones: they are kept, not refused."""
+    known = {name: row[column] for column, name in _LINE_COLUMNS.items() if column in row}
+    # An empty amount is an absent one; an empty description is real.
+    known = {name: value for name, value in known.items() if value != "" or name == "description"}
+    unknown = {
+        to_camel(column): value
+        for column, value in row.items()
+        if column not in _LINE_COLUMNS and column not in _ORDER_COLUMNS and column
+    }
+    return {**unknown, **known}

@@ -1,0 +1,31 @@
+"""JSON Lines extracts: one order per line, the same document as a message's body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from include.instore.errors import RecordRefused
+from include.instore.extracts.records import BrokenExtract, ExtractRecord, Lines
+from include.instore.orders import InStoreOrder, parse_order
+from include.instore.settings import Settings
+
+
+def read_json_lines(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
+    """The orders of a JSON Lines file, in file order.
+
+    :raises BrokenExtract: the last line is cut off, or the text is not in the set encoding.
+    """
+    lines = Lines(stream, settings)
+    for line in lines:
+        raw = lines.taken()
+        if not line.strip():
+            continue
+        order: InStoreOrder | RecordRefused
+        try:
+            order = parse_order(line.strip().encode(errors="surrogatepass"), settings.max_message_bytes)
+        except RecordRefused as error:
+            if error.reason == "not_json" and not lines.complete:
+                raise BrokenExtract(lines.number, "breaks off in the middle of a line", raw) from None
+            order = error
+        yield ExtractRecord(lines.number, raw, order)

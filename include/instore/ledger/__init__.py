@@ -1,0 +1,10 @@
+"""The ledger: what the pipeline remembers, in one SQL database (design.md, "The ledger").
+
+``tables`` says what is kept, ``database`` opens and migrates it, and one module per step of an order's way moves it:
+``intake`` (arrives), ``claims`` (planned), ``customers`` (pending to ready or unmatched), ``deliveries`` (ready to sent
+or rejected) and ``runs`` (what became of it, counted).
+"""
+
+from include.instore.ledger.database import Ledger
+
+__all__ = ["Ledger"]

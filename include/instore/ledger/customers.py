@@ -1,0 +1,158 @@
+"""The customers behind loyalty cards: what was answered, for how long it holds, and what it means for an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+import sqlalchemy as sa
+
+from include.instore.ledger.claims import keep_alive
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.tables import Status, customers, orders, runs
+
+_ASK_AGAIN_HOURS = (1, 6, 24)
+"""An unmatched order is asked for again after these hours, then daily until it expires."""
+
+
+@dataclass(frozen=True)
+class CardAnswer:
+    """What one card's look-up came to; the card and the email stay out of its repr."""
+
+    loyalty_card: str = field(repr=False)
+    outcome: str
+    email: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The cards of a batch: those to ask for, and how many are remembered."""
+
+    cards: tuple[str, ...] = field(repr=False)
+    cache_hits: int
+
+
+def cards_to_ask(ledger: Ledger, run_id: str, batch: int) -> Asking:
+    """Distinct cards of the batch's pending orders that need an answer; an order with its own email needs none."""
+    now = datetime.now(timezone.utc)
+    with ledger.read() as connection:
+        rows = connection.execute(
+            sa.select(orders.c.loyalty_card, sa.func.max(customers.c.expires_at))
+            .outerjoin(customers, customers.c.loyalty_card == orders.c.loyalty_card)
+            .where(*_pending(run_id, batch), orders.c.email.is_(None), orders.c.loyalty_card.is_not(None))
+            .group_by(orders.c.loyalty_card)
+        ).all()
+    stale = tuple(sorted(card for card, expires in rows if expires is None or expires <= now))
+    return Asking(stale, len(rows) - len(stale))
+
+
+def remember(
+    ledger: Ledger, run_id: str, batch: int, answers: Iterable[CardAnswer], *, cache: timedelta, negative: timedelta
+) -> None:
+    """Keep a block of answers and count them, in one commit.
+
+    :param cache: how long a matched card holds; ``negative``: how long the others do.
+    """
+    now = datetime.now(timezone.utc)
+    rows = [
+        {
+            "loyalty_card": answer.loyalty_card,
+            "outcome": answer.outcome,
+            "email": answer.email,
+            "asked_at": now,
+            "expires_at": now + (cache if answer.outcome == "matched" else negative),
+        }
+        for answer in sorted(answers, key=lambda answer: answer.loyalty_card)
+    ]
+    if not rows:
+        return
+    statement = ledger.insert(customers)
+    statement = statement.on_conflict_do_update(
+        index_elements=["loyalty_card"],
+        set_={name: statement.excluded[name] for name in ("outcome", "email", "asked_at", "expires_at")},
+    )
+    with ledger.write() as connection:
+        connection.execute(statement, rows)
+        connection.execute(
+            sa.update(runs).where(runs.c.run_id == run_id).values(looked_up=runs.c.looked_up + len(rows))
+        )
+        keep_alive(connection, run_id, batch)
+
+
+def settle_customers(
+    ledger: Ledger, run_id: str, batch: int, *, asked_after: datetime, cache_hits: int, expiry: timedelta
+) -> None:
+    """Move the batch's pending orders to ready, unmatched or suppressed, by what is known of their cards.
+
+    An order whose card has no answer of this asking stays pending.
+
+    :param asked_after: answers that expired before this moment do not count.
+    :param expiry: how long after its arrival an unmatched order is asked for again.
+    """
+    now = datetime.now(timezone.utc)
+    with ledger.write() as connection:
+        rows = connection.execute(
+            sa.select(
+                orders.c.order_number, orders.c.received_at, orders.c.look_ups, orders.c.email,
+                customers.c.outcome, customers.c.email.label("customer_email"),
+            )
+            .outerjoin(
+                customers,
+                sa.and_(customers.c.loyalty_card == orders.c.loyalty_card, customers.c.expires_at > asked_after),
+            )
+            .where(*_pending(run_id, batch))
+        ).all()  # fmt: skip
+        updates = []
+        for row in rows:
+            if row.email is not None:
+                outcome, email = "matched", row.email
+            elif row.outcome is not None:
+                outcome, email = row.outcome, row.customer_email
+            else:
+                continue
+            matched = outcome == "matched"
+            status = Status.READY if matched else Status.SUPPRESSED if outcome == "suppressed" else Status.UNMATCHED
+            again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
+            updates.append(
+                {
+                    "number": row.order_number,
+                    "to_status": status.value,
+                    "why": None if matched else outcome,
+                    "customer": email if matched else None,
+                    "again": again,
+                    "rounds": row.look_ups + (not matched),
+                }
+            )
+        if updates:
+            connection.execute(
+                sa.update(orders)
+                .where(orders.c.order_number == sa.bindparam("number"), *_pending(run_id, batch))
+                .values(
+                    status=sa.bindparam("to_status"),
+                    reason=sa.bindparam("why"),
+                    email=sa.bindparam("customer"),
+                    next_attempt=sa.bindparam("again"),
+                    look_ups=sa.bindparam("rounds"),
+                    resolved_run=run_id,
+                ),
+                updates,
+            )
+        connection.execute(
+            sa.update(runs).where(runs.c.run_id == run_id).values(cache_hits=runs.c.cache_hits + cache_hits)
+        )
+        keep_alive(connection, run_id, batch)
+
+
+def _pending(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        orders.c.claim_run == run_id,
+        orders.c.claim_batch == batch,
+        orders.c.status == Status.PENDING.value,
+    )
+
+
+def _ask_again(now: datetime, received_at: datetime, look_ups: int, expiry: timedelta) -> datetime | None:
+    hours = _ASK_AGAIN_HOURS[min(look_ups, len(_ASK_AGAIN_HOURS) - 1)]
+    again = now + timedelta(hours=hours)
+    return again if again <= received_at + expiry else None

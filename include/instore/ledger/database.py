@@ -1,0 +1,128 @@
+"""Opening the ledger's database, bringing it to the newest revision, and its transactions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from include.instore.errors import ConfigurationError, RetriableError
+
+_MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class Ledger:
+    """A handle on the ledger's database; SQLite (WAL) and PostgreSQL behave alike behind it.
+
+    :param url: SQLAlchemy URL, such as ``sqlite:////var/lib/instore/ledger.db`` or ``postgresql+psycopg://…``.
+    :param busy_seconds: how long a statement waits for another process's lock.
+    :raises ConfigurationError: the URL is none of these.
+    """
+
+    def __init__(self, url: str | sa.URL, busy_seconds: float = 60) -> None:
+        try:
+            parsed = sa.make_url(url)
+        except ArgumentError:
+            raise ConfigurationError(
+                "Connection instore_ledger is not a database URL; give it type sqlite with a path as host, or postgres."
+            ) from None
+        self._name = parsed.get_backend_name()
+        try:
+            if self._name == "sqlite":
+                self.engine = sa.create_engine(parsed, hide_parameters=True, connect_args={"timeout": busy_seconds})
+                sa.event.listen(self.engine, "connect", _prepare_sqlite)
+                sa.event.listen(self.engine, "begin", _begin_sqlite)
+            elif self._name == "postgresql":
+                self.engine = sa.create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+            else:
+                raise NoSuchModuleError(self._name)
+        except (NoSuchModuleError, ImportError):
+            raise ConfigurationError(
+                f"Connection instore_ledger names the database {self._name!r}; the ledger runs on sqlite or postgres."
+            ) from None
+        self._reader = self.engine.execution_options(read_only=True)
+
+    def __repr__(self) -> str:
+        return f"<Ledger on {self._name}>"
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is on disk when the block ends, or none of it.
+
+        :raises RetriableError: the database is locked, full, away or rolled the transaction back.
+        """
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent look. :raises RetriableError: as :meth:`write`."""
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the database to the newest revision; processes that start together do so one after the other."""
+        from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        script = ScriptDirectory.from_config(config)
+        head = script.get_current_head()
+        with self.read() as connection:
+            if MigrationContext.configure(connection).get_current_revision() == head:
+                return
+        with self.write() as connection:  # on SQLite the transaction itself is the lock
+            if self._name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            if MigrationContext.configure(connection).get_current_revision() != head:
+                from alembic import command
+
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT of this database's own kind, which knows ``on_conflict_do_nothing`` and ``…_do_update``."""
+        if self._name == "sqlite":
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError:
+            raise RetriableError("The ledger (connection instore_ledger) has no free database connection.") from None
+        except DBAPIError as error:
+            # Only the first line: PostgreSQL's DETAIL shows the row.
+            first = (str(error.orig).strip().splitlines() or [""])[0]
+            raise RetriableError(
+                f"The ledger (connection instore_ledger) failed: {type(error.orig).__name__}: {first}"
+            ) from None
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not begin transactions by itself: a write begun late may find the database changed meanwhile.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,119 @@
+"""What became of a run's orders, counted from the ledger, and whether the numbers add up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import sqlalchemy as sa
+
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.tables import UNDER_WAY, Status, orders, quarantine, runs
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """One run in numbers of orders, but for ``looked_up`` and ``cache_hits`` (cards) and ``batches``."""
+
+    received: int
+    orders: int
+    duplicates: int
+    changed_duplicates: int
+    quarantined: int
+    quarantined_by_reason: Mapping[str, int]
+    dates_without_offset: int
+    claimed: int
+    batches: int
+    looked_up: int
+    cache_hits: int
+    matched: int
+    unmatched: int
+    unmatched_by_outcome: Mapping[str, int]
+    suppressed: int
+    sent: int
+    rejected: int
+    rejected_by_reason: Mapping[str, int]
+    truncated: int
+    carried_over: int
+    touched: int
+    planned: Mapping[str, int]
+    ledger: Mapping[str, int]
+
+
+def count_run(ledger: Ledger, run_id: str) -> RunCounts:
+    """The run's counts, from one consistent look at the ledger."""
+    with ledger.read() as connection:
+        tally = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).mappings().one()
+
+        def by(column: sa.Column[Any], *where: sa.ColumnElement[bool], of: sa.Table = orders) -> dict[str, int]:
+            rows = connection.execute(
+                sa.select(column, sa.func.count()).select_from(of).where(*where).group_by(column).order_by(column)
+            )
+            return {str(value): count for value, count in rows}
+
+        resolved = by(orders.c.status, orders.c.resolved_run == run_id)
+        unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
+        outcome = by(orders.c.status, orders.c.outcome_run == run_id)
+        quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
+        mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
+        carried = sa.and_(mine, orders.c.status.in_([status.value for status in UNDER_WAY]))
+        return RunCounts(
+            received=tally["received"],
+            orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
+            duplicates=tally["duplicates"],
+            changed_duplicates=tally["changed_duplicates"],
+            quarantined=sum(quarantined.values()),
+            quarantined_by_reason=quarantined,
+            dates_without_offset=tally["dates_without_offset"],
+            claimed=tally["claimed"],
+            batches=tally["batches"],
+            looked_up=tally["looked_up"],
+            cache_hits=tally["cache_hits"],
+            matched=sum(
+                count for status, count in resolved.items() if status not in ("pending", "unmatched", "suppressed")
+            ),
+            unmatched=sum(unmatched.values()),
+            unmatched_by_outcome=unmatched,
+            suppressed=resolved.get(Status.SUPPRESSED.value, 0),
+            sent=outcome.get(Status.SENT.value, 0),
+            rejected=outcome.get(Status.REJECTED.value, 0),
+            rejected_by_reason=by(
+                orders.c.reason, orders.c.outcome_run == run_id, orders.c.status == Status.REJECTED.value
+            ),
+            truncated=tally["truncated"],
+            carried_over=sum(by(orders.c.status, carried).values()),
+            touched=sum(by(orders.c.status, sa.or_(mine, orders.c.outcome_run == run_id)).values()),
+            planned=by(orders.c.status, orders.c.planned_run == run_id),
+            ledger=by(orders.c.status),
+        )
+
+
+def faults_in(counts: RunCounts) -> list[str]:
+    """Where the numbers do not add up, a sentence each; empty when every record is in exactly one place."""
+    faults = []
+    if counts.received != counts.orders + counts.duplicates + counts.quarantined:
+        faults.append(
+            f"{counts.received} records were received, but {counts.orders} new orders, {counts.duplicates} duplicates "
+            f"and {counts.quarantined} quarantined make {counts.orders + counts.duplicates + counts.quarantined}"
+        )
+    if sum(counts.planned.values()) < counts.claimed:
+        faults.append(
+            f"{counts.claimed} orders were claimed, but only {sum(counts.planned.values())} are in the ledger"
+        )
+    strange = set(counts.ledger) - {status.value for status in Status}
+    if strange:
+        faults.append(f"{sum(counts.ledger[name] for name in strange)} orders are in no known status")
+    return faults
+
+
+def close_run(ledger: Ledger, run_id: str, report: Mapping[str, Any]) -> None:
+    """Keep the run's report beside it."""
+    with ledger.write() as connection:
+        connection.execute(
+            sa.update(runs)
+            .where(runs.c.run_id == run_id)
+            .values(ended_at=datetime.now(timezone.utc), counts=json.dumps(report, sort_keys=True))
+        )

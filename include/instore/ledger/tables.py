@@ -1,0 +1,152 @@
+"""The ledger's five tables and the words in their columns."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+
+class Status(str, Enum):
+    """Where an order is on its way; design.md draws who moves it."""
+
+    PENDING = "pending"
+    READY = "ready"
+    SENDING = "sending"
+    SENT = "sent"
+    UNMATCHED = "unmatched"
+    SUPPRESSED = "suppressed"
+    REJECTED = "rejected"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+UNDER_WAY = (Status.PENDING, Status.READY, Status.SENDING)
+"""An order in one of these still has somewhere to go by itself."""
+
+NO_CUSTOMER_KEY = "no_customer_key"
+"""Reason of an order with neither card nor email: normal business, kept, never asked for."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware moment. SQLite keeps no offset, so it is stored in UTC and comes back aware on both databases."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(timezone.utc)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+RunId = sa.String(250)
+
+orders = sa.Table(
+    "orders",
+    metadata,
+    sa.Column("order_number", sa.String(64), primary_key=True),
+    sa.Column("event_id", sa.String(36), nullable=False, unique=True),
+    sa.Column("order_type", sa.String(8), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),  # topic, extract
+    sa.Column("reference", sa.String(1024), nullable=False),  # where in the source it came from
+    sa.Column("order_time", UtcDateTime, nullable=False, index=True),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("received_run", RunId, nullable=False, index=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),  # sha256 of the payload: was the same order changed later?
+    sa.Column("payload", sa.Text, nullable=False),  # JSON as it goes out
+    sa.Column("loyalty_card", sa.String(64)),
+    sa.Column("email", sa.String(254)),  # the order's own, or the customer's once the card is matched
+    sa.Column("status", sa.String(12), nullable=False),
+    sa.Column("reason", sa.String(1024)),
+    sa.Column("look_ups", sa.Integer, nullable=False, default=0),  # rounds of asking that found no customer
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # times it left for the destination
+    sa.Column("next_attempt", UtcDateTime),  # when an unmatched order is asked for again; null: never
+    sa.Column("claim_run", RunId),
+    sa.Column("claim_batch", sa.Integer),
+    sa.Column("claim_time", UtcDateTime),  # last sign of life of the run that holds it
+    sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
+    sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
+    sa.Column("sending_at", UtcDateTime),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent or rejected
+    sa.Index(None, "status", "next_attempt"),
+    sa.Index(None, "claim_run", "claim_batch"),
+)
+
+customers = sa.Table(
+    "customers",
+    metadata,
+    sa.Column("loyalty_card", sa.String(64), primary_key=True),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("email", sa.String(254)),
+    sa.Column("asked_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column(
+        "id", sa.String(64), primary_key=True
+    ),  # sha256 of source, reference and raw: a second copy is the same row
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("reference", sa.String(1024), nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("detail", sa.String(1024), nullable=False),
+    sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("run", RunId, nullable=False, index=True),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # quarantined, redriven, discarded
+)
+
+extracts = sa.Table(
+    "extracts",
+    metadata,
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("version", sa.String(256), nullable=False),  # size and modified time or etag: changed means loaded again
+    sa.Column("orders", sa.Integer, nullable=False),
+    sa.Column("bad_rows", sa.Integer, nullable=False),
+    sa.Column("broken", sa.Boolean, nullable=False),
+    sa.Column("run", RunId, nullable=False, index=True),
+    sa.Column("loaded_at", UtcDateTime, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", RunId, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("window_start", UtcDateTime),
+    sa.Column("window_end", UtcDateTime),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+    # Counted where they happen, in the commit that makes them happen: no row remembers them.
+    sa.Column("received", sa.Integer, nullable=False, default=0),
+    sa.Column("duplicates", sa.Integer, nullable=False, default=0),
+    sa.Column("changed_duplicates", sa.Integer, nullable=False, default=0),
+    sa.Column("dates_without_offset", sa.Integer, nullable=False, default=0),
+    sa.Column("claimed", sa.Integer, nullable=False, default=0),
+    sa.Column("batches", sa.Integer, nullable=False, default=0),
+    sa.Column("looked_up", sa.Integer, nullable=False, default=0),
+    sa.Column("cache_hits", sa.Integer, nullable=False, default=0),
+    sa.Column("truncated", sa.Integer, nullable=False, default=0),
+    sa.Column("counts", sa.Text),  # the report, as JSON
+)

@@ -1,0 +1,55 @@
+"""The run's report: its counts, and the reasons for which it is red."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import release
+from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
+from include.instore.settings import Settings
+from include.instore.windows import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run reports; ``red`` holds a sentence for each reason, none when the run is green."""
+
+    document: dict[str, Any]
+    red: tuple[str, ...]
+
+
+def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: Settings) -> Report:
+    """Give up the run's claims, count what became of its orders, and judge it.
+
+    :param failed_tasks: ids of the run's tasks that finally failed.
+    """
+    release(ledger, run.run_id)
+    counts = count_run(ledger, run.run_id)
+    red = (*_failures(failed_tasks), *faults_in(counts), *_too_many_bad(counts, settings.max_bad_share))
+    document = {
+        "run_kind": run.kind,
+        "window": str(run.window) if run.window else None,
+        **asdict(counts),
+        "tracking": settings.enable_track_events,
+        "red": list(red),
+    }
+    close_run(ledger, run.run_id, document)
+    return Report(document, red)
+
+
+def _failures(failed_tasks: Sequence[str]) -> list[str]:
+    return [f"task {task} failed; its log says why" for task in failed_tasks]
+
+
+def _too_many_bad(counts: RunCounts, max_bad_share: float) -> list[str]:
+    bad = counts.quarantined + counts.rejected
+    handled = counts.quarantined + counts.touched
+    if not bad or bad / handled <= max_bad_share:
+        return []
+    return [
+        f"{bad} of {handled} records were set aside ({counts.quarantined} quarantined, {counts.rejected} rejected), "
+        f"more than the {max_bad_share:.0%} of INSTORE_MAX_BAD_SHARE"
+    ]
