@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -147,6 +148,22 @@ class InStoreOrder(_Contract):
         except UnicodeEncodeError:
             raise RecordRefused("bad_value", "holds text that is not Unicode") from None
         return text
+
+    def fingerprint(self) -> str:
+        """Equal for two copies of the same order, also where a message and an extract spell it differently."""
+        document = _plain(self.model_dump(by_alias=True))
+        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """The value without what two spellings of the same order differ in: absent or null, 1.0 or 1."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in sorted(value.items()) if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f") if abs(value.adjusted()) < 64 else str(value.normalize())
+    return str(value)
 
 
 def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:

@@ -32,7 +32,7 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
     document = {
         "run_kind": run.kind,
         "window": str(run.window) if run.window else None,
-        **asdict(counts),
+        **{name: value for name, value in asdict(counts).items() if name not in ("touched", "planned")},
         "tracking": settings.enable_track_events,
         "red": list(red),
     }

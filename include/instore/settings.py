@@ -48,6 +48,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
+    # The sources
+    use_topic: bool = Field(
+        True, description="Off: no run drains a topic; for retailers whose stores only export files."
+    )
+    use_extracts: bool = Field(True, description="Off: no run reads extracts; for retailers whose ERP only publishes.")
+
     # The topic
     topic: str = Field("orders", min_length=1, description="Service Bus topic the ERP publishes orders on.")
     subscription: str = Field("orderprocessing", min_length=1, description="Subscription of that topic to drain.")
@@ -110,6 +116,9 @@ class Settings(BaseSettings):
     )
     unmatched_expiry_days: float = Field(
         30, ge=0, description="Days after its arrival an unmatched order is asked for again; after them it stays."
+    )
+    use_loyalty_api: bool = Field(
+        True, description="Off: no loyalty API is asked; the mapping file alone answers for cards."
     )
     mapping_file: Path | None = Field(
         None, description="CSV of card,email that answers for cards the loyalty API does not know; empty: none."

@@ -114,7 +114,7 @@ def in_doubt(ledger: Ledger, run_id: str, batch: int) -> dict[str, datetime]:
                 *_held(run_id, batch), orders.c.status == Status.SENDING.value
             )
         )
-        return dict(rows.tuples())
+        return dict(rows.tuples().all())
 
 
 def _held(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:

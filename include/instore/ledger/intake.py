@@ -85,7 +85,7 @@ def arrival(order: InStoreOrder, *, source: str, reference: str, settings: Setti
         "source": source,
         "reference": reference[:1024],
         "order_time": order.time(settings.store_timezone),
-        "fingerprint": hashlib.sha256(payload.encode()).hexdigest(),
+        "fingerprint": order.fingerprint(),
         "payload": payload,
         "loyalty_card": order.loyalty_card_number,
         "email": order.email_address,
@@ -151,7 +151,7 @@ def land(
 def loaded_versions(ledger: Ledger) -> dict[str, str]:
     """Path to version of every file loaded before."""
     with ledger.read() as connection:
-        return dict(connection.execute(sa.select(extracts.c.path, extracts.c.version)).tuples())
+        return dict(connection.execute(sa.select(extracts.c.path, extracts.c.version)).tuples().all())
 
 
 def _insert_orders(
@@ -182,7 +182,9 @@ def _take_later_content(connection: sa.Connection, repeats: list[dict[str, Any]]
     known = dict(
         connection.execute(
             sa.select(orders.c.order_number, orders.c.fingerprint).where(orders.c.order_number.in_(numbers))
-        ).tuples()
+        )
+        .tuples()
+        .all()
     )
     changed = [row for row in repeats if known[row["order_number"]] != row["fingerprint"]]
     content = ("fingerprint", "payload", "loyalty_card", "email", "order_time", "order_type", "event_id")

@@ -70,7 +70,7 @@ orders = sa.Table(
     sa.Column("order_time", UtcDateTime, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("received_run", RunId, nullable=False, index=True),
-    sa.Column("fingerprint", sa.String(64), nullable=False),  # sha256 of the payload: was the same order changed later?
+    sa.Column("fingerprint", sa.String(64), nullable=False),  # of its content: was the same order changed later?
     sa.Column("payload", sa.Text, nullable=False),  # JSON as it goes out
     sa.Column("loyalty_card", sa.String(64)),
     sa.Column("email", sa.String(254)),  # the order's own, or the customer's once the card is matched

@@ -1,0 +1,60 @@
+# In-store orders to the Profile Store. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+HOSTILE ?=
+LOCK ?= constraints.txt
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(INSTALLED)  ## A week of orders through a real Airflow, twice; HOSTILE=1 for a bad day
+	$(BIN)/python -m include.demo run $(if $(HOSTILE),--hostile)
+
+.PHONY: up
+up: $(INSTALLED)  ## Start the sandbox and Airflow and leave them running; HOSTILE=1 for a bad day
+	$(BIN)/python -m include.demo up $(if $(HOSTILE),--hostile)
+
+.PHONY: down
+down: $(INSTALLED)  ## Stop what `make up` left running
+	$(BIN)/python -m include.demo down
+
+.PHONY: test
+test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(INSTALLED)  ## Style, types, and whether the lock file is the requirements'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
+	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
+
+.PHONY: lock
+lock: $(INSTALLED)  ## Resolve requirements*.txt into constraints.txt
+	test $(LOCK) = constraints.txt || cp constraints.txt $(LOCK)
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.10 \
+	  --no-header --no-annotate --output-file $(LOCK) requirements.txt requirements-dev.txt
+
+.PHONY: clean
+clean:  ## Stop everything, remove what the demo wrote and the virtual environment
+	test ! -x $(BIN)/python || $(BIN)/python -m include.demo down
+	rm -rf .demo $(VENV)
+
+$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt plugins/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "Python's venv module is missing; install it (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing what requirements.txt names; the first time takes a minute or two."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./plugins
+	@touch $@

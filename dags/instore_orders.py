@@ -1,0 +1,112 @@
+"""
+# In-store orders to the Profile Store
+
+Every hour this DAG takes the in-store orders that have arrived (messages on a Service Bus topic subscription, and ERP
+extract files), finds the customer behind each loyalty card, and sends one `StorePurchase` tracking event per order to
+the Profile Store. Nothing is lost, nothing is sent twice, and any date can be run again.
+
+## What to look at
+
+`report_run` returns the run's counts (XCom, `return_value`). Every record received is in exactly one place:
+`received = orders + duplicates + quarantined`; every order is sent, unmatched, suppressed, rejected or carried over.
+
+| count | means | what to do |
+|---|---|---|
+| `unmatched` | no customer behind the card; asked again after 1, 6, 24 hours, then daily | nothing: normal business |
+| `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
+| `rejected` | the Profile Store refuses this event; the reason is in the ledger | correct what the reason names |
+| `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
+
+## When it is red
+
+A task finally failed, the numbers do not add up, or more than `INSTORE_MAX_BAD_SHARE` of the records were set aside.
+The failed task's log ends in one sentence that names the connection or setting and what to do. Nothing is lost
+meanwhile: what was not committed is still on the bus, what was not sent is in the ledger. Clear the task, or let the
+next hour do it.
+
+## Running a date again
+
+A **backfill** never touches the live topic: it loads the extracts of its interval again where they changed, and sends
+what was not sent yet. A **manual** run does what the hourly run does; with a window it sends that window's orders only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import (
+    CronDataIntervalTimetable,
+    Param,
+    TriggerRule,
+    dag,
+    get_current_context,
+    result,
+    task,
+    task_group,
+)
+
+from include import tasks
+
+MOMENT = {"type": ["null", "string"], "format": "date-time"}
+PARAMS = {
+    "window_start": Param(
+        None, **MOMENT, title="Window start", description="First moment of the orders to send; empty: everything due."
+    ),
+    "window_end": Param(None, **MOMENT, title="Window end", description="First moment after those orders."),
+    "drain_topic": Param(
+        True, type="boolean", title="Drain the topic", description="Off: this run leaves the live subscription alone."
+    ),
+}
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),
+    start_date=datetime(2017, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+    doc_md=__doc__,
+    tags=["in-store", "profile-store"],
+    params=PARAMS,
+)
+def instore_orders() -> None:
+    @task
+    def drain_topic(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
+        """Land the pending messages in the ledger, then complete them."""
+        return tasks.drain_topic(dag_run, params)
+
+    @task
+    def load_extracts(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
+        """Land the orders of the extract files that are due."""
+        return tasks.load_extracts(dag_run, params)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)  # a source that fails must not hold up the orders of the other
+    def plan_batches(dag_run: Any = None, params: Any = None) -> list[dict[str, int]]:
+        """Claim the orders this run may send and cut them into batches."""
+        return tasks.plan_batches(dag_run, params)
+
+    @task(map_index_template="{{ label }}")
+    def look_up_customers(batch: dict[str, int], dag_run: Any = None, params: Any = None) -> dict[str, int]:
+        """Find the customers behind the batch's loyalty cards."""
+        get_current_context()["label"] = tasks.label(batch)
+        return tasks.look_up_customers(dag_run, params, batch)
+
+    @task_group
+    def batch(batch: dict[str, int]) -> None:
+        tasks.SendEventsOperator(
+            task_id="send_events", batch=look_up_customers(batch), map_index_template="{{ label }}"
+        )
+
+    @result
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    def report_run(dag_run: Any = None, params: Any = None, ti: Any = None) -> dict[str, Any]:
+        """Count what became of the run's orders; red when a task failed or the numbers do not add up."""
+        return tasks.report_run(dag_run, params, ti)
+
+    planned = plan_batches()
+    [drain_topic(), load_extracts()] >> planned
+    batch.expand(batch=planned) >> report_run()
+
+
+instore_orders()

@@ -1,0 +1,106 @@
+"""Starting processes that are stopped again by their own id, also by a later command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+_GRACE_SECONDS = 15
+
+
+class Processes:
+    """The processes of one folder; their ids are on disk, so that another command can stop them.
+
+    :param folder: where the ids and one log file per process are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._ids = folder / "processes.json"
+        self._logs = folder / "logs"
+        self._started: dict[str, psutil.Process] = {}
+
+    def start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
+    ) -> psutil.Popen:
+        """Start a process in a session of its own; what it says goes to its log file."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as files:
+            log = files.enter_context((self._logs / f"{name}.log").open("ab"))
+            out = files.enter_context(stdout.open("wb")) if stdout else log
+            process = psutil.Popen(
+                list(command),
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._started[name] = process
+        # The start time tells this process from another that gets its number later.
+        known = self._known() | {name: [process.pid, process.create_time()]}
+        self._ids.write_text(json.dumps(known))
+        return process
+
+    def dead(self) -> str | None:
+        """The name of a process of this command that has ended by itself, if any."""
+        for name, process in self._started.items():
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return name
+        return None
+
+    def log_tail(self, name: str, lines: int = 15) -> str:
+        """The last lines a process wrote."""
+        text = (self._logs / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def running(self) -> dict[str, psutil.Process]:
+        """Those of this folder that are alive, whoever started them."""
+        alive = {}
+        for name, (pid, created) in self._known().items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+                    alive[name] = process
+        return alive
+
+    def stop(self) -> list[str]:
+        """Stop all of this folder, newest first, with their children; the names of those that were alive."""
+        alive = self.running()
+        for process in reversed(alive.values()):
+            family = [process]
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family += process.children(recursive=True)
+                process.send_signal(signal.SIGTERM)
+            _, stubborn = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+            for each in stubborn:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            psutil.wait_procs(stubborn, timeout=5)
+        self._ids.unlink(missing_ok=True)
+        return list(alive)
+
+    def _known(self) -> dict[str, tuple[int, float]]:
+        if not self._ids.exists():
+            return {}
+        return {name: (pid, created) for name, (pid, created) in json.loads(self._ids.read_text()).items()}
+
+
+def free_port(wanted: int = 0) -> int:
+    """The wanted port on loopback where it is free, otherwise another."""
+    with socket.socket() as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
