@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from instore_provider.operators.profile_store import ProfileStoreTrackOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -104,6 +104,7 @@ def send_events(
     with _pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.delivery import send_batch
 
+        _connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
         destination = ProfileStoreDestination(hook, settings)
         delivered = send_batch(destination, ledger, run.run_id, batch["batch"], settings)
         return {
@@ -139,24 +140,22 @@ def label(batch: Mapping[str, int]) -> str:
     return f"batch {batch['batch']}, {batch['orders']} orders"
 
 
-class SendEventsOperator(BaseOperator):
-    """Send one batch's events from the ledger.
+class SendEventsOperator(ProfileStoreTrackOperator):
+    """Send one batch's events from the ledger, which also remembers what became of each.
 
     :param batch: the batch's reference, as :func:`look_up_customers` returns it.
     """
 
-    template_fields = ("batch",)
+    template_fields = ("batch", "profile_store_conn_id")
 
-    def __init__(self, *, batch: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, batch: Any, profile_store_conn_id: str = PROFILE_STORE, **kwargs: Any) -> None:
+        super().__init__(profile_store_conn_id=profile_store_conn_id, **kwargs)
         self.batch = batch
 
     def execute(self, context: Context) -> dict[str, int]:
-        from instore_provider.hooks.profile_store import ProfileStoreHook
-
         context["label"] = label(self.batch)  # type: ignore[typeddict-unknown-key]
-        hook = ProfileStoreHook(PROFILE_STORE)
-        return send_events(context["dag_run"], context["params"], self.batch, hook)
+        with contextlib.closing(self.make_hook()) as hook:
+            return send_events(context["dag_run"], context["params"], self.batch, hook)
 
 
 class ProfileStoreDestination:

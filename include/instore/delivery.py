@@ -33,6 +33,8 @@ class EventOutcome(Protocol):
         ...
 
     @property
+    def status_code(self) -> int | None: ...
+    @property
     def detail(self) -> str: ...
 
 
@@ -127,7 +129,7 @@ def _send(
             if outcome.state == "accepted":
                 sent.append(outcome.track_id)
             elif outcome.state == "refused":
-                rejected[outcome.track_id] = outcome.detail
+                rejected[outcome.track_id] = f"{outcome.status_code}: {outcome.detail}"
             elif outcome.state == "unsent":
                 unsent.append(outcome.track_id)
             else:
