@@ -1,0 +1,3 @@
+"""An Apache Airflow provider for in-store orders: Profile Store (write and read), loyalty look-ups, and an operator."""
+
+__version__ = "0.1.0"

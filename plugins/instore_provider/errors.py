@@ -1,0 +1,43 @@
+"""
+Every error of this provider, grouped by what happens next.
+
+    AirflowException
+    └── ProviderError
+        ├── ConfigurationError   fatal: a person mends the connection or the setting. The task fails without
+        │                        retries, because it is an AirflowFailException as well.
+        ├── ServiceUnavailable   retriable: the service could not be reached or asked for patience, and the
+        │                        hook's own retries are used up. Airflow tries the task again.
+        └── EventRefused         set aside: the service refuses these events whoever asks. Raised after all
+                                 the others went out; trying again is no use, so no retries either.
+
+A message is one sentence which names the connection, the field and the remedy. None holds a key, an email address,
+a card number, a payload, or a URL, since a URL may hold any of them.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+
+class ProviderError(AirflowException):
+    """Anything that this provider raises on purpose."""
+
+
+class ConfigurationError(ProviderError, AirflowFailException):
+    """The connection or a setting is wrong: stop, mend it, run again. Nothing was refused or marked."""
+
+
+class ServiceUnavailable(ProviderError):
+    """
+    The service did not answer, or asked to be left alone; the same call may work later.
+
+    :param retry_after: seconds after which the service itself said it can be asked again; None when it did not say.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EventRefused(ProviderError, AirflowFailException):
+    """The service refused events for what they are; they are set aside and the others have been sent."""

@@ -1,0 +1,1 @@
+"""Hooks: `profile_store.ProfileStoreHook` and `loyalty.LoyaltyHook`."""

@@ -1,0 +1,366 @@
+"""
+The customer behind a loyalty card.
+
+No two loyalty providers ask alike, so nothing of a provider is coded: where the card goes, where the email is found,
+what "not found" looks like and how keys travel are fields of the connection (contracts.md section 4 lists seven
+providers). The default fields speak `GET /customers/by-loyalty-card/{card}` with `X-Api-Key`. There is no bulk
+look-up: providers that have one agree on neither request nor answer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import simplejson
+from airflow.sdk import BaseHook
+from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, TokenBucket
+from requests.auth import HTTPBasicAuth
+
+from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
+from instore_provider.errors import ProviderError
+from instore_provider.fields import Fields
+from instore_provider.http import Answer, RetryBounds, Service, json_of
+from instore_provider.oauth import ClientCredentials
+
+if TYPE_CHECKING:
+    import requests
+    from requests.auth import AuthBase
+
+LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguous", "suppressed"]
+
+_AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_IMPOSSIBLE_CARD = "no-such-card-connection-test"
+
+
+@dataclass(frozen=True)
+class LoyaltyAnswer:
+    """
+    What a loyalty provider knows about a card.
+
+    :param outcome: `matched`; `not_found`; `inactive`, by its status; `no_email`; `ambiguous`, several members share
+        the card; `suppressed`, erased or opted out.
+    :param email: of a matched card only, and never shown by repr.
+    """
+
+    outcome: LookUpOutcome
+    email: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How to ask this provider, and how to read it."""
+
+    method: str
+    url_template: str
+    body_template: str
+    second_hop_template: str
+    second_hop_id_path: Any
+    email_path: Any
+    status_path: Any
+    members_path: Any
+    active_statuses: frozenset[str]
+    suppressed_statuses: frozenset[str]
+    not_found_statuses: frozenset[int]
+    not_found_body_path: Any
+    not_found_body_value: str
+
+
+class LoyaltyHook(BaseHook):
+    """
+    Look up the customer behind a loyalty card. One hook may be used by several threads at once.
+
+    The connection: `host` is the base URL, `password` the key, token or secret, `login` the user or client id. The
+    extras are described in the connection form (`instore_provider.provider_info`).
+
+    :param loyalty_conn_id: id of the connection.
+    :param connect_timeout: seconds; overrides the connection's.
+    :param read_timeout: seconds; overrides the connection's.
+    :param max_attempts: calls per request at most, the first included.
+    :param max_seconds: no attempt of a request starts later than this after its first one.
+    :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
+    :param longest_wait: seconds; the widest such window.
+    :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
+    """
+
+    conn_name_attr = "loyalty_conn_id"
+    default_conn_name = "loyalty_default"
+    conn_type = "loyalty"
+    hook_name = "Loyalty"
+
+    def __init__(
+        self,
+        loyalty_conn_id: str = default_conn_name,
+        *,
+        connect_timeout: float | None = None,
+        read_timeout: float | None = None,
+        max_attempts: int = 5,
+        max_seconds: float = 120.0,
+        first_wait: float = 0.5,
+        longest_wait: float = 30.0,
+        longest_retry_after: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self.loyalty_conn_id = loyalty_conn_id
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._bounds = RetryBounds(max_attempts, max_seconds, first_wait, longest_wait, longest_retry_after)
+        self._lock = Lock()
+        self._loaded: tuple[Service, _Rules] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} loyalty_conn_id={self.loyalty_conn_id!r}>"
+
+    def get_conn(self) -> requests.Session:
+        """Return the session of the provider, with its credentials."""
+        return self._load()[0].session
+
+    def close(self) -> None:
+        """Close the kept-alive connections; the hook may be used again afterwards."""
+        with self._lock:
+            if self._loaded is not None:
+                service, _ = self._loaded
+                service.close()
+                if isinstance(service.session.auth, ClientCredentials):
+                    service.session.auth.close()
+            self._loaded = None
+
+    def look_up(self, card: str) -> LoyaltyAnswer:
+        """
+        Ask the provider for the customer behind one card.
+
+        :param card: as it should be asked for; it is percent-encoded into a URL, or escaped into a JSON body.
+        :raises ServiceUnavailable: the provider cannot be asked now; this says nothing about the card.
+        :raises ConfigurationError: the provider refuses the question, or its answer does not fit the fields. Stop, and
+            do not mark the card as unknown.
+        """
+        return self._look_up(card, self._bounds)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask, once, for a card that cannot exist, and expect that it is not found."""
+        try:
+            answer = self._look_up(_IMPOSSIBLE_CARD, RetryBounds(attempts=1))
+        except ProviderError as error:
+            return False, str(error)
+        if answer.outcome != "not_found":
+            return False, (
+                f"The provider answered {answer.outcome!r} for a card that cannot exist, so check 'url_template', "
+                "'members_path' and the not-found rule."
+            )
+        return True, "The provider takes the key and does not find a card that cannot exist, as it should."
+
+    def _look_up(self, card: str, bounds: RetryBounds) -> LoyaltyAnswer:
+        service, rules = self._load()
+        card = card.strip()
+        if not card.strip("."):
+            return LoyaltyAnswer("not_found")  # "." and ".." would ask for another path, "" for the list of everybody
+        body = _filled_body(rules.body_template, card) if rules.body_template else None
+        found = self._ask(service, rules, rules.method, _filled_url(rules.url_template, "card", card), body, bounds)
+        members = self._members(service, rules.members_path, found)
+        if rules.second_hop_template and len(members) == 1:
+            member_id = rules.second_hop_id_path.search(members[0])
+            if member_id is None or isinstance(member_id, (dict, list)) or not str(member_id).strip("."):
+                raise service.error("second_hop_id_path", "finds no id in the provider's answer, so correct it")
+            path = _filled_url(rules.second_hop_template, "id", str(member_id))
+            members = self._members(service, None, self._ask(service, rules, "GET", path, None, bounds))
+        if len(members) != 1:
+            return LoyaltyAnswer("ambiguous" if members else "not_found")
+        return self._read(service, rules, members[0])
+
+    def _ask(
+        self, service: Service, rules: _Rules, method: str, path: str, body: bytes | None, bounds: RetryBounds
+    ) -> Any:
+        """Return the JSON of an answer, or None when it says "not found"."""
+        auth = service.session.auth
+        token = auth.token() if isinstance(auth, ClientCredentials) else ""
+
+        def not_found(answer: Answer) -> bool:
+            return answer.status in rules.not_found_statuses or _says_not_found(rules, answer)
+
+        answer = service.read(method, path, body, bounds, final=not_found)
+        if answer.status == 401 and isinstance(auth, ClientCredentials) and not not_found(answer):
+            auth.forget(token)  # revoked before its time: once more, with a new one
+            answer = service.read(method, path, body, bounds, final=not_found)
+        if not_found(answer):
+            return None
+        service.check_door(answer.status)
+        if not answer.taken:
+            raise service.error(
+                "url_template",
+                f"leads to an answer ({answer.status}) that is not this provider's not-found rule, so correct it or "
+                "the rule; no card was marked unknown",
+            )
+        return json_of(answer)
+
+    def _members(self, service: Service, members_path: Any, found: Any) -> list[Any]:
+        """Return the members in an answer: none when it says not found, one for an object, all of a list."""
+        if found is None:
+            return []
+        members = found if members_path is None else members_path.search(found)
+        if isinstance(members, list):
+            return [each for each in members if each is not None]
+        if isinstance(members, dict):
+            return [members]
+        raise service.error(
+            "members_path" if members_path is not None else "url_template",
+            "leads to neither a list nor an object in the provider's answer, so correct it",
+        )
+
+    def _read(self, service: Service, rules: _Rules, member: Any) -> LoyaltyAnswer:
+        status = rules.status_path.search(member) if rules.status_path else None
+        if status is not None:  # a provider without a status has active members only
+            word = str(status).strip().lower()
+            if word in rules.suppressed_statuses:
+                return LoyaltyAnswer("suppressed")
+            if word not in rules.active_statuses:
+                return LoyaltyAnswer("inactive")
+        email = rules.email_path.search(member)
+        if email is not None and not isinstance(email, str):
+            raise service.error("email_path", "leads to something else than a text, so correct it")
+        email = (email or "").strip()
+        return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
+
+    def _load(self) -> tuple[Service, _Rules]:
+        with self._lock:
+            if self._loaded is None:
+                fields = Fields.of(self.loyalty_conn_id)
+                self._loaded = self._service_of(fields), _rules_of(fields)
+            return self._loaded
+
+    def _service_of(self, fields: Fields) -> Service:
+        return Service(
+            conn_id=fields.conn_id,
+            name="the loyalty API",
+            base_url=fields.base_url("host"),
+            auth=self._auth_of(fields),
+            connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
+            read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
+            ca_bundle=fields.ca_bundle(),
+            before_attempt=_rate_limit_of(fields),
+        )
+
+    def _auth_of(self, fields: Fields) -> AuthBase:
+        kind = fields.choice("auth", _AUTHS, "api_key")
+        if kind == "none":
+            return NoAuth()
+        key = fields.secret("password")
+        if kind == "basic":
+            return HTTPBasicAuth(fields.text("login"), key)
+        if kind == "bearer":
+            return HeaderAuth({"Authorization": f"Bearer {key}"})
+        if kind == "query":
+            return QueryAuth(fields.text("key_parameter", "api_key"), key)
+        if kind == "oauth2":
+            return self._client_credentials_of(fields, key)
+        headers = {fields.text("key_header", "X-Api-Key"): f"{fields.text('key_prefix')} {key}".strip()}
+        if login_header := fields.text("login_header"):
+            headers[login_header] = fields.text("login")
+        if not all(_HEADER_NAME.fullmatch(each) for each in headers):
+            raise fields.error("key_header", "must be the name of an HTTP header, and 'login_header' as well")
+        if not all(each.isascii() and each.isprintable() for each in headers.values()):
+            raise fields.error("key_prefix", "or 'login' holds characters that no HTTP header carries")
+        return HeaderAuth(headers)
+
+    def _client_credentials_of(self, fields: Fields, secret: str) -> ClientCredentials:
+        client_id = fields.text("login")
+        if not client_id:
+            raise fields.error("login", "is empty, so put the OAuth2 client id into it")
+        endpoint = Service(
+            conn_id=fields.conn_id,
+            name="the token endpoint",
+            base_url=fields.url("token_url"),
+            url_field="token_url",
+            auth=HTTPBasicAuth(client_id, secret),
+            connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
+            read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
+            ca_bundle=fields.ca_bundle(),
+            key=secret,
+        )
+        return ClientCredentials(endpoint, client_id=client_id, scope=fields.text("oauth_scope"), bounds=self._bounds)
+
+
+def _rules_of(fields: Fields) -> _Rules:
+    url_template = fields.text("url_template", "/customers/by-loyalty-card/{card}")
+    body_template = fields.text("body_template")
+    second_hop = fields.text("second_hop_template")
+    for name, template in (("url_template", url_template), ("second_hop_template", second_hop)):
+        if template and not template.startswith("/"):
+            raise fields.error(name, "must start with a slash, since it is added to 'host'")
+    if "{card}" not in url_template + body_template:
+        raise fields.error("url_template", "must have {card} in it, unless 'body_template' has")
+    if second_hop and "{id}" not in second_hop:
+        raise fields.error("second_hop_template", "must have {id} in it")
+    try:
+        if body_template:
+            simplejson.loads(_filled_body(body_template, "0"))
+    except ValueError:
+        valid = False
+    else:
+        valid = True
+    if not valid:
+        raise fields.error("body_template", 'must be JSON with {card} inside a text, such as {"card": "{card}"}')
+    body_path = fields.path("not_found_body_path")
+    body_value = fields.text("not_found_body_value")
+    if (body_path is None) != (not body_value):
+        raise fields.error("not_found_body_path", "and 'not_found_body_value' belong together, so set both or none")
+    return _Rules(
+        method=fields.choice("method", {"get", "post"}, "post" if body_template else "get").upper(),
+        url_template=url_template,
+        body_template=body_template,
+        second_hop_template=second_hop,
+        second_hop_id_path=fields.path("second_hop_id_path", "id"),
+        email_path=fields.path("email_path", "email"),
+        status_path=fields.path("status_path", "status"),
+        members_path=fields.path("members_path"),
+        active_statuses=fields.words("active_statuses", "active"),
+        suppressed_statuses=fields.words("suppressed_statuses", "erased,opted_out"),
+        not_found_statuses=fields.statuses("not_found_statuses", "404"),
+        not_found_body_path=body_path,
+        not_found_body_value=body_value,
+    )
+
+
+def _says_not_found(rules: _Rules, answer: Answer) -> bool:
+    """Whether the body says "not found" in the provider's own words, whatever the status (Leat: 400 with a code)."""
+    if rules.not_found_body_path is None:
+        return False
+    try:
+        value = rules.not_found_body_path.search(json_of(answer))
+    except ValueError:
+        return False
+    return value is not None and str(value).strip().lower() == rules.not_found_body_value.lower()
+
+
+def _filled_url(template: str, name: str, value: str) -> str:
+    return template.replace(f"{{{name}}}", quote(value, safe=""))
+
+
+def _filled_body(template: str, card: str) -> bytes:
+    return template.replace("{card}", simplejson.dumps(card)[1:-1]).encode()
+
+
+_limiters: dict[tuple[str, str, float], Limiter] = {}
+_limiters_lock = Lock()
+
+
+def _rate_limit_of(fields: Fields) -> Callable[[], object]:
+    """Return what waits for this connection's turn; all hooks and threads of the process share its turns."""
+    per_second = fields.number("rate_limit", math.inf)
+    if per_second == math.inf:
+        return lambda: None
+    key = (fields.conn_id, fields.text("host"), per_second)
+    with _limiters_lock:
+        if key not in _limiters:
+            # Evenly spaced, because a provider with a limit of 3/s answers a burst of 3 with 429 as well. Counted over
+            # 1,000 s, so that 0.5 and 2.5 a second are exact. No leaking thread: a token bucket has nothing to leak.
+            rate = Rate(max(1, round(per_second * 1000)), 1_000_000, burst=1)
+            bucket = StateBucket([rate], TokenBucket())
+            _limiters[key] = Limiter(SingleBucketFactory(bucket, schedule_leak=False), buffer_ms=1)
+        limiter = _limiters[key]
+    return limiter.try_acquire

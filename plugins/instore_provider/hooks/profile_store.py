@@ -1,0 +1,373 @@
+"""
+The Profile Store: events are written through the Tracking API and read back through the Profile Store API.
+
+What is known of both, and what had to be assumed, is in contracts.md sections 2 and 3; the rules for answers here
+are those. Ingest is asynchronous, and events of blacklisted people are accepted and never show: an event that cannot
+be read back is not proof that it was not taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseHook
+
+from instore_provider.auth import HeaderAuth
+from instore_provider.errors import ConfigurationError, ProviderError
+from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
+from instore_provider.fields import Fields
+from instore_provider.http import REFUSED_UNTAKEN, NoAnswer, Result, RetryBounds, Service, json_of
+from instore_provider.redaction import leaf_texts
+
+if TYPE_CHECKING:
+    import requests
+
+    from instore_provider.http import Answer
+
+AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
+    # The original design's API management, and what every later document and public client sends.
+    "subscription_key": ("Ocp-Apim-Subscription-Key", ""),
+    "epi_single": ("Authorization", "epi-single"),
+}
+"""Name of a preset: its header and the word before the key."""
+
+LARGEST_BULK = 100
+LAST_READABLE = 10_000
+
+_TRACK = "/api/v1.0/Track"
+_TRACK_BULK = "/api/v1.0/TrackBulk"
+_EVENTS = "/api/v1.0/trackevents/"
+
+_WRONG_PLACE = frozenset({402, 404, 405, 407, 410, 415, 421, 426, 431})
+"""These 4xx are about the address or the account, whichever the event: bisecting would refuse every single one."""
+
+_AMBIGUOUS_IN_A_ROW = 3
+_READ_THREADS = 4
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_ASKABLE_TRACK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
+
+
+class ProfileStoreHook(BaseHook):
+    """
+    Send tracking events to the Profile Store and read them back.
+
+    The connection: `host` and `password` are base URL and key of the Tracking API. Extras: `read_host` and
+    `read_api_key` (or `read_key`) are those of the Profile Store API, needed for reading only; `auth_preset`,
+    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`.
+
+    :param profile_store_conn_id: id of the connection.
+    :param connect_timeout: seconds; overrides the connection's.
+    :param read_timeout: seconds; overrides the connection's.
+    :param max_attempts: calls per request at most, the first included.
+    :param max_seconds: no attempt of a request starts later than this after its first one.
+    :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
+    :param longest_wait: seconds; the widest such window.
+    :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
+    """
+
+    conn_name_attr = "profile_store_conn_id"
+    default_conn_name = "profile_store_default"
+    conn_type = "profile_store"
+    hook_name = "Profile Store"
+
+    def __init__(
+        self,
+        profile_store_conn_id: str = default_conn_name,
+        *,
+        connect_timeout: float | None = None,
+        read_timeout: float | None = None,
+        max_attempts: int = 5,
+        max_seconds: float = 120.0,
+        first_wait: float = 0.5,
+        longest_wait: float = 30.0,
+        longest_retry_after: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self.profile_store_conn_id = profile_store_conn_id
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._bounds = RetryBounds(max_attempts, max_seconds, first_wait, longest_wait, longest_retry_after)
+        self._lock = Lock()
+        self._services: tuple[Service, Service | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} profile_store_conn_id={self.profile_store_conn_id!r}>"
+
+    def get_conn(self) -> requests.Session:
+        """Return the session of the Tracking API, with its credentials."""
+        return self._tracking().session
+
+    def close(self) -> None:
+        """Close the kept-alive connections; the hook may be used again afterwards."""
+        with self._lock:
+            for service in self._services or ():
+                if service is not None:
+                    service.close()
+            self._services = None
+
+    def send_events(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        bulk: bool = True,
+        bulk_size: int = LARGEST_BULK,
+        max_bulk_bytes: int = 1_000_000,
+        before_request: Callable[[Sequence[int]], None] | None = None,
+    ) -> Iterator[EventOutcome]:
+        """
+        Send events, and tell what became of each: exactly one outcome per event.
+
+        Lazy: a bulk leaves only when the outcomes of those before it have been taken, so they are recorded even if
+        a later one raises. An event without an outcome when this raises was not taken.
+
+        :param events: bodies of Track, camelCase; Decimals go out as JSON numbers with their exact digits.
+        :param bulk: False sends them one by one.
+        :param bulk_size: events per request at most; the API takes 100.
+        :param max_bulk_bytes: bytes of body per request at most.
+        :param before_request: called with the indexes of a bulk before it leaves, once per bulk, such as to commit
+            that they are about to be sent. It is not called again when a bulk is retried or cut.
+        :raises ConfigurationError: the key is refused, the URL is wrong, or TLS cannot be verified.
+        """
+        return chain.from_iterable(
+            self.send_event_bulks(
+                events,
+                bulk=bulk,
+                bulk_size=bulk_size,
+                max_bulk_bytes=max_bulk_bytes,
+                before_request=before_request,
+            )
+        )
+
+    def send_event_bulks(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        bulk: bool = True,
+        bulk_size: int = LARGEST_BULK,
+        max_bulk_bytes: int = 1_000_000,
+        before_request: Callable[[Sequence[int]], None] | None = None,
+    ) -> Iterator[list[EventOutcome]]:
+        """Send events like `send_events`, and yield the outcomes together that became known together."""
+        if not 1 <= bulk_size <= LARGEST_BULK:
+            raise ConfigurationError(f"bulk_size must be from 1 to {LARGEST_BULK}, so correct it.")
+        service = self._tracking()
+        encoded: list[EncodedEvent] = []
+        for index, event in enumerate(events):
+            item = encode(index, event)
+            if isinstance(item, EventOutcome):
+                yield [item]
+            else:
+                encoded.append(item)
+
+        path = _TRACK_BULK if bulk else _TRACK
+        bulks = cut_into_bulks(encoded, bulk_size if bulk else 1, max_bulk_bytes)
+        ambiguous_in_a_row = 0
+        for parts in ([each] for each in bulks):
+            if before_request is not None:
+                before_request([event.index for event in parts[0]])
+            while parts:
+                part = parts.pop()
+                body = bulk_body(part) if bulk else part[0].body
+                result, attempts = self._write(service, path, body)
+                status = result.status
+
+                if status is not None and 200 <= status <= 299:
+                    ambiguous_in_a_row = 0
+                    yield _outcomes(part, "accepted", status)
+                elif (isinstance(result, NoAnswer) and not result.left) or status in REFUSED_UNTAKEN:
+                    told = f"{service.name} {result.told()} in {attempts} attempt(s)"
+                    yield _outcomes(part, "unsent", status, told, result.retry_after)
+                    yield from _not_tried(parts, bulks, service.name, result.retry_after)
+                    return
+                elif status is None or status >= 500:
+                    ambiguous_in_a_row += 1
+                    yield _outcomes(part, "ambiguous", status, f"{service.name} {result.told()}")
+                    if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
+                        yield from _not_tried(parts, bulks, service.name, result.retry_after)
+                        return
+                elif len(part) > 1:
+                    ambiguous_in_a_row = 0
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]  # the first half is popped first
+                else:
+                    ambiguous_in_a_row = 0
+                    detail = service.detail(result, _private_texts(events[part[0].index]))
+                    yield _outcomes(part, "refused", status, detail)
+
+    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
+        """
+        Return those track ids whose events already show in the Profile Store.
+
+        One query per id, four at a time. An id that is missing here may still be on its way.
+
+        :raises ServiceUnavailable: the API cannot be asked now.
+        :raises ConfigurationError: it cannot be asked at all, or an id cannot stand in a filter.
+        """
+        service = self._reading()
+        ids = list(dict.fromkeys(track_ids))
+        if not all(_ASKABLE_TRACK_ID.fullmatch(each) for each in ids):
+            raise ConfigurationError("A trackId must be of letters, digits and -_.: to be asked for, so give it such.")
+        if not ids:
+            return set()
+        with ThreadPoolExecutor(min(_READ_THREADS, len(ids)), thread_name_prefix="sent-track-ids") as pool:
+            shown = list(pool.map(lambda each: self._shows(service, each), ids))
+        return {each for each, shows in zip(ids, shown, strict=True) if shows}
+
+    def query_events(
+        self, filter: str | None = None, skip: int = 0, top: int = 100, order_by: str | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        Return stored events, in PascalCase as the API answers, their numbers as exact Decimals.
+
+        :param filter: such as `User.Email eq a@example.com and EventTime ge 2018-12-03`, values unquoted.
+        :param skip: events to leave out from the start.
+        :param top: events to return at most; skip and top together stay under 10,000.
+        :param order_by: such as `EventTime desc`.
+        :raises ServiceUnavailable: the API cannot be asked now.
+        :raises ConfigurationError: it cannot be asked at all, or it refuses the query.
+        """
+        if skip < 0 or top < 1 or skip + top >= LAST_READABLE:
+            raise ConfigurationError(f"skip + top must stay under {LAST_READABLE}, so narrow the filter.")
+        return self._query(self._reading(), filter, skip, top, order_by, self._bounds)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask both services, once each: the Tracking API with an empty bulk, the Profile Store API for one event."""
+        once = RetryBounds(attempts=1)
+        try:
+            tracking, reading = self._load()
+            answer = tracking.call("POST", _TRACK_BULK, b"[]")
+            if isinstance(answer, NoAnswer) or answer.status >= 500 or answer.status in REFUSED_UNTAKEN:
+                raise tracking.unavailable(answer, 1)
+            self._check_place(tracking, answer.status)
+            if reading is None:
+                return True, (
+                    "The Tracking API takes the key (an empty bulk was sent). The Profile Store API was not asked, "
+                    "because read_host is empty: events cannot be read back."
+                )
+            self._query(reading, None, 0, 1, None, once)
+        except ProviderError as error:
+            return False, str(error)
+        return (
+            True,
+            "The Tracking API takes the key (an empty bulk was sent), and the Profile Store API answers queries.",
+        )
+
+    def _write(self, service: Service, path: str, body: bytes) -> tuple[Any, int]:
+        result, attempts = service.retried(lambda: service.call("POST", path, body), _certainly_untaken, self._bounds)
+        if result.status is not None:
+            self._check_place(service, result.status)
+        return result, attempts
+
+    def _check_place(self, service: Service, status: int) -> None:
+        service.check_door(status)
+        if status in _WRONG_PLACE:
+            raise service.error(
+                "host", f"leads to {status}, so put the base URL of {service.name} into it, without its path"
+            )
+
+    def _shows(self, service: Service, track_id: str) -> bool:
+        items = self._query(service, f"TrackId eq {track_id}", 0, 1, None, self._bounds)
+        # A service that does not know the filter answers with whatever it has.
+        return any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items)
+
+    def _query(
+        self, service: Service, filter: str | None, skip: int, top: int, order_by: str | None, bounds: RetryBounds
+    ) -> list[dict[str, Any]]:
+        query = f"?$skip={skip}&$top={top}"
+        if filter:
+            query += f"&$filter={quote(filter, safe='')}"
+        if order_by:
+            query += f"&$orderBy={quote(order_by, safe='')}"
+        answer: Answer = service.read("GET", _EVENTS + query, None, bounds)
+        service.check_door(answer.status)
+        if not answer.taken:
+            raise service.error(
+                "read_host",
+                f"leads to {service.name}, which refused the query ({answer.status}), so correct the base URL or "
+                "the filter",
+            )
+        found = json_of(answer)
+        items = found.get("items") if isinstance(found, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise service.error("read_host", "leads to something else than the Profile Store API, so correct it")
+        return items
+
+    def _tracking(self) -> Service:
+        return self._load()[0]
+
+    def _reading(self) -> Service:
+        reading = self._load()[1]
+        if reading is None:
+            raise ConfigurationError(
+                f"Connection {self.profile_store_conn_id!r}: its field 'read_host' is empty, so put the base URL of "
+                "the Profile Store API into it, with its key in 'read_api_key'."
+            )
+        return reading
+
+    def _load(self) -> tuple[Service, Service | None]:
+        with self._lock:
+            if self._services is None:
+                self._services = self._services_of(Fields.of(self.profile_store_conn_id))
+            return self._services
+
+    def _services_of(self, fields: Fields) -> tuple[Service, Service | None]:
+        header, prefix = AUTH_PRESETS[fields.choice("auth_preset", AUTH_PRESETS.keys(), "subscription_key")]
+        if own_header := fields.text("auth_header"):
+            header, prefix = own_header, ""
+        prefix = fields.text("auth_prefix", prefix)
+        if not _HEADER_NAME.fullmatch(header):
+            raise fields.error("auth_header", "must be the name of an HTTP header")
+        if not (prefix.isascii() and prefix.isprintable()):
+            raise fields.error("auth_prefix", "holds characters that no HTTP header carries")
+
+        def service(name: str, url_field: str, *key_fields: str) -> Service:
+            key = fields.secret(*key_fields)
+            return Service(
+                conn_id=fields.conn_id,
+                name=name,
+                base_url=fields.base_url(url_field),
+                url_field=url_field,
+                key_field=key_fields[0],
+                auth=HeaderAuth({header: f"{prefix} {key}".strip()}),
+                connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
+                read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
+                ca_bundle=fields.ca_bundle(),
+                key=key,
+            )
+
+        tracking = service("the Tracking API", "host", "password")
+        if not fields.text("read_host"):
+            return tracking, None
+        return tracking, service("the Profile Store API", "read_host", "read_api_key", "read_key")
+
+
+def _certainly_untaken(result: Result) -> bool:
+    return not result.left if isinstance(result, NoAnswer) else result.status in REFUSED_UNTAKEN
+
+
+def _private_texts(event: Mapping[str, Any]) -> set[str]:
+    """Return the values of an event that no message may repeat; the constants of the event are not among them."""
+    return {text for part in ("user", "payload") for text in leaf_texts(event.get(part))}
+
+
+def _outcomes(
+    part: Sequence[EncodedEvent], state: Any, status: int | None, detail: str = "", retry_after: float | None = None
+) -> list[EventOutcome]:
+    return [EventOutcome(event.index, event.track_id, state, status, detail, retry_after) for event in part]
+
+
+def _not_tried(
+    parts: Sequence[list[EncodedEvent]],
+    bulks: Iterator[list[EncodedEvent]],
+    name: str,
+    retry_after: float | None,
+) -> Iterator[list[EventOutcome]]:
+    """Yield what is left as unsent, when the service turned out to be down."""
+    for rest in chain(reversed(parts), bulks):
+        yield _outcomes(rest, "unsent", None, f"not tried, since {name} is not well", retry_after)

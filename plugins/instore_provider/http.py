@@ -1,0 +1,386 @@
+"""
+One HTTP service behind one Airflow connection: session, timeouts, retries, and what an answer means for the caller.
+
+A call ends in one of two values, never in an exception of the HTTP library, because those carry URLs:
+
+* `Answer`: the service answered with a status;
+* `NoAnswer`: it did not, and `left` tells whether the request may have reached it.
+
+Only what no retry can heal is raised: a certificate that does not verify, a redirect, a refused key.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import simplejson
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_base, wait_random, wait_random_exponential
+
+from instore_provider import __version__
+from instore_provider.auth import NoAuth
+from instore_provider.errors import ConfigurationError, ServiceUnavailable
+from instore_provider.redaction import quiet_libraries, safe_detail
+
+REFUSED_UNTAKEN = frozenset({408, 425, 429, 503})
+"""The service says that it did not take the request: a write may be sent again (contracts.md section 2)."""
+
+KEY_REFUSED = frozenset({401, 403})
+
+_JSON = "application/json"
+_LONGEST_BODY = 8 * 1024 * 1024
+_ABSURD_RETRY_AFTER = 86_400.0
+_POOL_SIZE = 32
+
+
+@dataclass(frozen=True)
+class RetryBounds:
+    """
+    How long one call is tried.
+
+    :param attempts: calls at most, the first included.
+    :param seconds: no attempt starts later than this after the first one.
+    :param first_wait: seconds; the window of the random first wait, doubled at each further one (full jitter).
+    :param longest_wait: seconds; no window grows wider.
+    :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
+    """
+
+    attempts: int = 5
+    seconds: float = 120.0
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    longest_retry_after: float = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What the service answered.
+
+    :param retry_after: seconds the service asked to wait, or None.
+    :param whole: False when the body broke off or was too large; the status stands nevertheless.
+    """
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    retry_after: float | None = None
+    whole: bool = True
+
+    @property
+    def taken(self) -> bool:
+        """Whether the service accepted the request."""
+        return 200 <= self.status <= 299
+
+    def told(self) -> str:
+        """Return what happened in words for a log."""
+        return f"answered {self.status}"
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """
+    There was no answer.
+
+    :param left: True when the request may have reached the service, False when no connection was made.
+    :param reason: the kind of failure, as the HTTP library names it.
+    """
+
+    left: bool
+    reason: str
+    retry_after: float | None = None
+    status: None = None
+
+    def told(self) -> str:
+        """Return what happened in words for a log."""
+        return f"gave no answer ({self.reason})" if self.left else f"could not be reached ({self.reason})"
+
+
+Result = Answer | NoAnswer
+
+
+class Service:
+    """
+    One service: its base URL, its credentials and its pool of kept-alive connections. Threads may share it.
+
+    :param conn_id: the Airflow connection, for messages.
+    :param name: the service's name for people, such as "the Tracking API".
+    :param base_url: checked base URL without trailing slash.
+    :param url_field: connection field the base URL came from, for messages.
+    :param key_field: connection field the key came from, for messages.
+    :param auth: adds the credentials to a request.
+    :param connect_timeout: seconds until the connection must stand.
+    :param read_timeout: seconds until the answer must begin, and again until it must be complete.
+    :param ca_bundle: PEM file to verify TLS with; None for the system's. Verification has no off switch.
+    :param key: never shown in details, even if the service repeats it.
+    :param before_attempt: called before each request, such as a rate limiter.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        name: str,
+        base_url: str,
+        url_field: str = "host",
+        key_field: str = "password",
+        auth: AuthBase | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 30.0,
+        ca_bundle: str | None = None,
+        key: str = "",
+        before_attempt: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.name = name
+        self._conn_id = conn_id
+        self._base_url = base_url
+        self._url_field = url_field
+        self._key_field = key_field
+        self._timeout = (connect_timeout, read_timeout)
+        self._verify: str | bool = ca_bundle or True
+        self._key = key
+        self._before_attempt = before_attempt
+        self.session = requests.Session()
+        self.session.auth = auth or NoAuth()
+        self.session.headers.update({"Accept": _JSON, "User-Agent": f"instore-provider/{__version__}"})
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared by threads: keeps no state
+        for scheme in ("https://", "http://"):
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL_SIZE, max_retries=0))
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name!r} of connection {self._conn_id!r}>"
+
+    def close(self) -> None:
+        """Close the kept-alive connections."""
+        self.session.close()
+
+    def call(self, method: str, path: str, body: bytes | None = None, content_type: str = _JSON) -> Result:
+        """
+        Make one request, without retries.
+
+        :param path: begins with a slash; its parts and its query are percent-encoded already.
+        :param body: encoded as `content_type` says.
+        :raises ConfigurationError: TLS cannot be verified, or the URL cannot be asked.
+        """
+        self._before_attempt()
+        headers = {} if body is None else {"Content-Type": content_type}
+        # Failures are raised after the except blocks: a chained context would carry the URL.
+        with quiet_libraries():
+            try:
+                response = self.session.request(
+                    method,
+                    self._base_url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=self._timeout,
+                    verify=self._verify,
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
+                failure = failure_of(error)
+            else:
+                return self._answer(response)
+        if failure is not None:
+            return failure
+        raise self.error(
+            self._url_field,
+            f"leads to {self.name}, whose TLS certificate could not be verified or whose URL is not valid, "
+            "so correct it or set 'ca_bundle'",
+        )
+
+    def retried(
+        self, call: Callable[[], Result], again: Callable[[Result], bool], bounds: RetryBounds
+    ) -> tuple[Result, int]:
+        """Make a call until `again` is false of its result or the bounds are reached; return the last and the count."""
+        retrying = Retrying(
+            stop=stop_after_attempt(bounds.attempts) | stop_before_delay(bounds.seconds),
+            wait=_WaitAsAsked(bounds),
+            retry=retry_if_result(again),
+            retry_error_callback=_last_result,
+        )
+        result: Result = retrying(call)
+        return result, int(retrying.statistics.get("attempt_number", 1))
+
+    def read(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        bounds: RetryBounds,
+        final: Callable[[Answer], bool] = lambda _: False,
+        content_type: str = _JSON,
+    ) -> Answer:
+        """
+        Ask a question, which may be asked again whatever happened to it.
+
+        :param final: True for an answer that settles the question, whatever its status and body.
+        :return: such an answer, a 3xx or 4xx, or a 2xx that is complete and JSON.
+        :raises ServiceUnavailable: no such answer within the bounds.
+        """
+
+        def again(result: Result) -> bool:
+            return isinstance(result, NoAnswer) or not (final(result) or _settles(result))
+
+        result, attempts = self.retried(lambda: self.call(method, path, body, content_type), again, bounds)
+        if isinstance(result, NoAnswer) or again(result):
+            raise self.unavailable(result, attempts)
+        return result
+
+    def unavailable(self, result: Result, attempts: int) -> ServiceUnavailable:
+        """Return the error of a service which did not give a usable answer in `attempts` calls."""
+        what = result.told()
+        if isinstance(result, Answer) and result.taken:
+            what += " without a JSON body"
+        return ServiceUnavailable(
+            f"Connection {self._conn_id!r}: {self.name} {what} in {attempts} attempt(s), so try again later "
+            f"or check its field {self._url_field!r}.",
+            retry_after=result.retry_after,
+        )
+
+    def check_door(self, status: int) -> None:
+        """
+        Check that an answer came from behind the door.
+
+        :raises ConfigurationError: the key was refused, or the base URL redirects.
+        """
+        if status in KEY_REFUSED:
+            raise self.error(self._key_field, f"was refused by {self.name} ({status}), so put a valid key into it")
+        if 300 <= status <= 399:
+            raise self.error(
+                self._url_field,
+                f"leads to a redirect ({status}), which is never followed, so put the final base URL of "
+                f"{self.name} into it",
+            )
+
+    def detail(self, answer: Answer, private: Iterable[str]) -> str:
+        """Return the service's own words, without the key and the private texts; see `safe_detail`."""
+        return safe_detail(answer.body, {self._key, *private})
+
+    def error(self, field: str, remedy: str) -> ConfigurationError:
+        """Return the error for a field of this service's connection."""
+        return ConfigurationError(f"Connection {self._conn_id!r}: its field {field!r} {remedy}.")
+
+    def _answer(self, response: requests.Response) -> Answer:
+        body, whole = _read_body(response, self._timeout[1])
+        retry_after = parse_retry_after(response.headers.get("Retry-After"))
+        return Answer(response.status_code, body, retry_after, whole)
+
+
+def json_of(answer: Answer) -> Any:
+    """Return the JSON of an answer, its numbers as exact Decimals; raises ValueError when there is none."""
+    try:
+        return simplejson.loads(answer.body.decode("utf-8-sig"), use_decimal=True)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """
+    Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), or None.
+
+    Garbage, the past and more than a day are no answer: None.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", value):
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        if moment.tzinfo is None:  # "-0000": UTC, of an unknown place
+            moment = moment.replace(tzinfo=timezone.utc)
+        seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
+    return seconds if 0 <= seconds <= _ABSURD_RETRY_AFTER else None
+
+
+def failure_of(error: Exception) -> NoAnswer | None:
+    """Return what an exception of the HTTP libraries means; None when only a person can mend it."""
+    causes = list(_causes(error))
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
+        return None
+    never_left = (
+        urllib3.exceptions.NewConnectionError,
+        urllib3.exceptions.ConnectTimeoutError,
+        urllib3.exceptions.ProxyError,
+        requests.ConnectTimeout,
+    )
+    if any(isinstance(each, never_left) for each in causes):
+        return NoAnswer(left=False, reason=type(causes[-1]).__name__)
+    if isinstance(error, ValueError):  # how requests marks what it could not even make a request of
+        return None
+    return NoAnswer(left=True, reason=type(causes[-1]).__name__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception of requests to the one of urllib3 or the socket that is its reason."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        inner = [getattr(current, "reason", None), *current.args]
+        current = next((each for each in inner if isinstance(each, BaseException)), None)
+
+
+def _read_body(response: requests.Response, seconds: float) -> tuple[bytes, bool]:
+    """Read an answer's body as it arrives; a trickle, a break and an endless one end as "not whole"."""
+    body = bytearray()
+    deadline = time.monotonic() + seconds
+    try:
+        while piece := response.raw.read1(65_536, decode_content=True):
+            body += piece
+            if len(body) > _LONGEST_BODY or time.monotonic() > deadline:
+                response.close()
+                return bytes(body), False
+    except (urllib3.exceptions.HTTPError, OSError):
+        response.close()
+        return bytes(body), False
+    response.raw.release_conn()
+    return bytes(body), True
+
+
+def _settles(answer: Answer) -> bool:
+    if answer.status in REFUSED_UNTAKEN or answer.status >= 500:
+        return False
+    if not answer.taken:
+        return True
+    try:
+        json_of(answer)
+    except ValueError:
+        return False
+    return answer.whole
+
+
+def _last_result(state: RetryCallState) -> Any:
+    assert state.outcome is not None  # noqa: S101 - tenacity calls this after an attempt
+    return state.outcome.result()
+
+
+class _WaitAsAsked(wait_base):
+    """Full jitter; or what the service asked for, up to a bound, and a little more so that not all return at once."""
+
+    def __init__(self, bounds: RetryBounds) -> None:
+        self._full_jitter = wait_random_exponential(multiplier=bounds.first_wait, max=bounds.longest_wait)
+        self._little_jitter = wait_random(0, bounds.first_wait)
+        self._longest_retry_after = bounds.longest_retry_after
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        asked: float | None = _last_result(retry_state).retry_after
+        if asked is None:
+            return self._full_jitter(retry_state)
+        return min(asked, self._longest_retry_after) + self._little_jitter(retry_state)

@@ -1,0 +1,1 @@
+"""Operators: `profile_store.ProfileStoreTrackOperator`."""

@@ -1,0 +1,356 @@
+"""Sending tracking events from a DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from uuid import UUID, uuid5
+
+from airflow.sdk import BaseOperator, XComArg
+
+from instore_provider.errors import ConfigurationError, EventRefused, ServiceUnavailable
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    # At run time the hook is imported by the task: a DAG file is parsed again for every task (airflow.md, "Speed").
+    from instore_provider.events import EventOutcome
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+AmbiguousPolicy = Literal["verify", "resend", "hold"]
+
+TRACK_ID_NAMESPACE = UUID("6f0d3a52-53b1-5d1e-9a0e-6f6a0f3c7a11")
+
+_POLICIES = ("verify", "resend", "hold")
+_MEMORY = "profile_store_track"
+_LOGGED_REFUSALS = 20
+
+
+class SealedEvents(Sequence[Mapping[str, Any]]):
+    """
+    A list of events which shows nothing but its length.
+
+    Airflow stores the rendered value of a template field for everybody who may see the task, and the literal value in
+    the serialized DAG; it stores this one as "3 events (not shown)". Nor does it look for Jinja inside: an order that
+    holds "{{" is data, not a template.
+    """
+
+    def __init__(self, events: Sequence[Mapping[str, Any]]) -> None:
+        if isinstance(events, (str, bytes, Mapping)) or not isinstance(events, Sequence):
+            raise TypeError(f"events must be a list of events or an XComArg, not {type(events).__name__}")
+        if not all(isinstance(event, Mapping) for event in events):
+            raise TypeError("events must hold mappings only")
+        self._events = tuple(events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        return self._events[index]
+
+    def __repr__(self) -> str:
+        return f"{len(self)} events (not shown)"
+
+
+class ProfileStoreTrackOperator(BaseOperator):
+    """
+    Send tracking events to the Profile Store; return how many were accepted, refused, unsent and ambiguous.
+
+    Retries are safe: an event without a `trackId` gets one made from its content, and what an earlier try of the task
+    had accepted is not sent again. The task fails without retries when the connection is wrong, or, after all else was
+    sent, when events were refused; it is retried when the service could not take them all.
+
+    For events from elsewhere than the DAG, such as a ledger, subclass it: `load_events` says where they come from,
+    `about_to_send` and `record_outcomes` where it is written what became of them, and `recall` and `remember` may
+    then do nothing.
+
+    :param events: bodies of Track (contracts.md section 2), a list or an XComArg; neither rendered nor shown. Airflow
+        itself shows them in two places out of reach: an upstream `@task` logs what it returns unless it has
+        `show_return_value_in_logs=False`, and a literal list given to `expand` is in the serialized DAG in clear.
+    :param profile_store_conn_id: connection of type `profile_store`.
+    :param bulk: False sends the events one by one.
+    :param bulk_size: events per request, at most 100.
+    :param on_ambiguous: an event that may have been taken (502, no answer) is, by `verify`, looked for in the Profile
+        Store and sent again if it does not show, for which the connection needs `read_host`; by `resend`, sent again
+        at once; by `hold`, left alone and counted.
+    :param verify_after: seconds to wait for such an event to show, since ingest is asynchronous.
+    :param verify_every: seconds between two looks.
+    :param enable: False sends nothing and counts all as unsent.
+    :param fail_on_refused: False ends green in spite of refused events.
+    :param hook_params: further arguments of `ProfileStoreHook`.
+    """
+
+    template_fields: Sequence[str] = ("events", "profile_store_conn_id")
+    ui_color = "#d5e8d4"
+
+    def __init__(
+        self,
+        *,
+        events: Sequence[Mapping[str, Any]] | XComArg = (),
+        profile_store_conn_id: str = "profile_store_default",
+        bulk: bool = True,
+        bulk_size: int = 100,
+        on_ambiguous: AmbiguousPolicy = "verify",
+        verify_after: float = 60.0,
+        verify_every: float = 5.0,
+        enable: bool = True,
+        fail_on_refused: bool = True,
+        hook_params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_ambiguous not in _POLICIES:
+            raise ValueError(f"on_ambiguous must be one of {', '.join(_POLICIES)}")
+        self.events = events
+        self.profile_store_conn_id = profile_store_conn_id
+        self.bulk = bulk
+        self.bulk_size = bulk_size
+        self.on_ambiguous = on_ambiguous
+        self.verify_after = verify_after
+        self.verify_every = verify_every
+        self.enable = enable
+        self.fail_on_refused = fail_on_refused
+        self.hook_params = dict(hook_params or {})
+
+    @property
+    def events(self) -> Sequence[Mapping[str, Any]] | XComArg:
+        """The events, sealed; or the XComArg they will come from."""
+        return self._events
+
+    @events.setter
+    def events(self, value: Sequence[Mapping[str, Any]] | XComArg) -> None:
+        self._events = value if isinstance(value, XComArg) else SealedEvents(value)
+
+    # --- what a subclass may override ---------------------------------------------------------------------------
+
+    def load_events(self, context: Context) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002 - for subclasses
+        """Return the events to send. Everything below speaks of their positions in it."""
+        assert not isinstance(self.events, XComArg)  # noqa: S101 - Airflow has resolved it by now
+        return self.events
+
+    def about_to_send(self, events: Sequence[Mapping[str, Any]], indexes: Sequence[int]) -> None:
+        """Note that the events at `indexes` leave now; called before each bulk, so commit before returning."""
+
+    def record_outcomes(self, events: Sequence[Mapping[str, Any]], outcomes: Sequence[EventOutcome]) -> None:
+        """Write down what became of some events. An ambiguous one comes again once it is settled: the last counts."""
+
+    def recall(self, context: Context) -> Mapping[str, Sequence[str]]:
+        """Return the track ids which an earlier try of this task had `accepted`, and which it left `ambiguous`."""
+        store = context.get("task_state_store")
+        found = store.get(_MEMORY) if store is not None else None
+        return cast("dict[str, list[str]]", found) if isinstance(found, dict) else {}
+
+    def remember(self, context: Context, state: Mapping[str, Sequence[str]] | None) -> None:
+        """Keep that for the next try; None when there is nothing left to do."""
+        store = context.get("task_state_store")
+        if store is None:
+            return
+        if state is None:
+            store.delete(_MEMORY)
+        else:
+            store.set(_MEMORY, {name: list(ids) for name, ids in state.items()})
+
+    def make_hook(self) -> ProfileStoreHook:
+        """Return the hook to send with."""
+        from instore_provider.hooks.profile_store import ProfileStoreHook
+
+        return ProfileStoreHook(self.profile_store_conn_id, **self.hook_params)
+
+    # --- the sending --------------------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """
+        Send the events.
+
+        :return: the counts `events`, `accepted`, `refused`, `unsent`, `ambiguous`; no event goes to XCom.
+        :raises ServiceUnavailable: some were not taken; Airflow retries.
+        :raises ConfigurationError: a person must mend something first; no retries.
+        :raises EventRefused: all others were sent; no retries.
+        """
+        events = [with_track_id(event) for event in self.load_events(context)]
+        if not self.enable:
+            self.log.info("Tracking is switched off (enable=False): none of %d events was sent", len(events))
+            return _Tally(events).counts()
+
+        tally = _Tally(events)
+        hook = self.make_hook()
+        try:
+            tally.resume(self.recall(context))
+            self._settle(hook, tally)
+            self._send(hook, tally, tally.indexes("unsent"))
+            if not tally.indexes("unsent"):  # else the service is not well, and the next try settles the rest
+                self._settle(hook, tally)
+                self._send(hook, tally, tally.indexes("unsent"))
+        finally:
+            hook.close()
+            done = not tally.indexes("unsent") and not tally.indexes("ambiguous")
+            self.remember(context, None if done else tally.memory())
+        counts = tally.counts()
+        self.log.info("Profile Store: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
+        self._conclude(tally, counts)
+        return counts
+
+    def _send(self, hook: ProfileStoreHook, tally: _Tally, indexes: Sequence[int]) -> None:
+        if not indexes:
+            return
+
+        def leaving(part: Sequence[int]) -> None:
+            leaving_now = [indexes[each] for each in part]
+            self.about_to_send(tally.events, leaving_now)
+            tally.in_flight.update(leaving_now)
+
+        bulks = hook.send_event_bulks(
+            [tally.events[index] for index in indexes],
+            bulk=self.bulk,
+            bulk_size=self.bulk_size,
+            before_request=leaving,
+        )
+        try:
+            for outcomes in bulks:
+                self._record(tally, [_moved(outcome, indexes[outcome.index]) for outcome in outcomes])
+        except ConfigurationError:
+            tally.in_flight.clear()  # the hook promises that these were not taken
+            raise
+
+    def _settle(self, hook: ProfileStoreHook, tally: _Tally) -> None:
+        """Find out about ambiguous events as the policy says; those to be sent again are unsent afterwards."""
+        ambiguous = tally.indexes("ambiguous")
+        if not ambiguous or self.on_ambiguous == "hold":
+            return
+        shown: set[str] = set()
+        if self.on_ambiguous == "verify":
+            self.log.warning("%d events may have been taken: looking for them in the Profile Store", len(ambiguous))
+            shown = self._wait_for(hook, {tally.track_id(index) for index in ambiguous})
+        self._record(tally, list(tally.settled(ambiguous, shown)))
+
+    def _wait_for(self, hook: ProfileStoreHook, track_ids: set[str]) -> set[str]:
+        """Return those that show within `verify_after` seconds."""
+        from tenacity import Retrying, retry_if_result, stop_before_delay, wait_fixed
+
+        shown: set[str] = set()
+
+        def look() -> bool:
+            shown.update(hook.sent_track_ids(track_ids - shown))
+            return shown >= track_ids
+
+        retrying = Retrying(
+            stop=stop_before_delay(self.verify_after + 1e-3),
+            wait=wait_fixed(max(0.01, min(self.verify_every, self.verify_after))),
+            retry=retry_if_result(lambda all_shown: not all_shown),
+            retry_error_callback=lambda _: False,
+        )
+        retrying(look)
+        return shown
+
+    def _record(self, tally: _Tally, outcomes: Sequence[EventOutcome]) -> None:
+        tally.note(outcomes)
+        for outcome in outcomes:
+            if outcome.state == "refused" and tally.refusals_logged < _LOGGED_REFUSALS:
+                tally.refusals_logged += 1
+                self.log.warning(
+                    "Refused: trackId %s, status %s: %s", outcome.track_id, outcome.status_code, outcome.detail
+                )
+        self.record_outcomes(tally.events, outcomes)
+
+    def _conclude(self, tally: _Tally, counts: Mapping[str, int]) -> None:
+        waiting = counts["unsent"] + (0 if self.on_ambiguous == "hold" else counts["ambiguous"])
+        if waiting:
+            raise ServiceUnavailable(
+                f"Connection {self.profile_store_conn_id!r}: {waiting} of {counts['events']} events are not sent "
+                f"({tally.reason()}), so try the task again.",
+                retry_after=tally.retry_after(),
+            )
+        if counts["refused"] and self.fail_on_refused:
+            raise EventRefused(
+                f"Connection {self.profile_store_conn_id!r}: the Profile Store refused {counts['refused']} of "
+                f"{counts['events']} events, so mend those that the log names by trackId, or set fail_on_refused=False."
+            )
+
+
+class _Tally:
+    """What is known of each event so far; one of which nothing is known is unsent."""
+
+    def __init__(self, events: Sequence[Mapping[str, Any]]) -> None:
+        self.events = events
+        self.outcomes: dict[int, EventOutcome] = {}
+        self.in_flight: set[int] = set()
+        self.refusals_logged = 0
+
+    def note(self, outcomes: Sequence[EventOutcome]) -> None:
+        for outcome in outcomes:
+            self.outcomes[outcome.index] = outcome
+            self.in_flight.discard(outcome.index)
+
+    def track_id(self, index: int) -> str:
+        return str(self.events[index].get("trackId") or "")
+
+    def state(self, index: int) -> str:
+        return self.outcomes[index].state if index in self.outcomes else "unsent"
+
+    def indexes(self, state: str) -> list[int]:
+        return [index for index in range(len(self.events)) if self.state(index) == state]
+
+    def counts(self) -> dict[str, int]:
+        states = ("accepted", "refused", "unsent", "ambiguous")
+        return {"events": len(self.events), **{state: len(self.indexes(state)) for state in states}}
+
+    def memory(self) -> dict[str, list[str]]:
+        # What was under way when the task was stopped may have been taken as well.
+        ambiguous = {*self.indexes("ambiguous"), *self.in_flight}
+        return {
+            "accepted": [self.track_id(index) for index in self.indexes("accepted")],
+            "ambiguous": [self.track_id(index) for index in sorted(ambiguous)],
+        }
+
+    def resume(self, memory: Mapping[str, Sequence[str]]) -> None:
+        from instore_provider.events import EventOutcome
+
+        accepted, ambiguous = set(memory.get("accepted", ())), set(memory.get("ambiguous", ()))
+        for index in range(len(self.events)):
+            track_id = self.track_id(index)
+            if track_id in accepted:
+                self.outcomes[index] = EventOutcome(index, track_id, "accepted", detail="by an earlier try")
+            elif track_id in ambiguous:
+                self.outcomes[index] = EventOutcome(index, track_id, "ambiguous", detail="by an earlier try")
+
+    def settled(self, indexes: Sequence[int], shown: set[str]) -> Iterator[EventOutcome]:
+        from instore_provider.events import EventOutcome
+
+        for index in indexes:
+            track_id = self.track_id(index)
+            if track_id in shown:
+                yield EventOutcome(index, track_id, "accepted", detail="found in the Profile Store")
+            else:
+                yield EventOutcome(index, track_id, "unsent", detail="to be sent again")
+
+    def retry_after(self) -> float | None:
+        return max((each.retry_after for each in self.outcomes.values() if each.retry_after is not None), default=None)
+
+    def reason(self) -> str:
+        for outcome in self.outcomes.values():
+            if outcome.state in ("unsent", "ambiguous") and outcome.detail:
+                return outcome.detail
+        return "not tried"
+
+
+def with_track_id(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event with a trackId: its own, or one made from its content, the same on every try."""
+    import simplejson
+
+    if event.get("trackId"):
+        return dict(event)
+    try:
+        canonical = simplejson.dumps(dict(event), use_decimal=True, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return dict(event)  # the hook refuses it and says why
+    return {**event, "trackId": str(uuid5(TRACK_ID_NAMESPACE, canonical))}
+
+
+def _moved(outcome: EventOutcome, index: int) -> EventOutcome:
+    from dataclasses import replace
+
+    return replace(outcome, index=index)
