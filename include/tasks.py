@@ -202,6 +202,7 @@ def _pipeline(dag_run: Any, params: Mapping[str, Any]) -> Iterator[tuple[Run, Le
 
     # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
     logging.getLogger("azure").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         from include.instore.ledger.claims import open_run
         from include.instore.settings import load_settings

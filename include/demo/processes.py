@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -94,13 +96,28 @@ class Processes:
 
 
 def free_port(wanted: int = 0) -> int:
-    """The wanted port on loopback where it is free, otherwise another."""
-    with socket.socket() as probe:
-        if os.name == "posix":
+    """The wanted port on loopback where it is free, otherwise another; no other demo is given it meanwhile."""
+    for candidate in (wanted, *[0] * 20):
+        with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", candidate))
+                port: int = probe.getsockname()[1]
+                if _reserve(port):
+                    return port
+    raise OSError("No port is free on 127.0.0.1.")
+
+
+_reserved: dict[int, IO[str]] = {}
+
+
+def _reserve(port: int) -> bool:
+    """Hold a lock on the port's number until this process ends: seconds pass before a server listens on it."""
+    file = (Path(tempfile.gettempdir()) / f"instore-demo-port-{port}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return False
+    _reserved[port] = file
+    return True
