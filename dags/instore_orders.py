@@ -57,6 +57,24 @@ PARAMS = {
     "drain_topic": Param(
         True, type="boolean", title="Drain the topic", description="Off: this run leaves the live subscription alone."
     ),
+    "track_events": Param(
+        None,
+        type=["null", "boolean"],
+        title="Track events",
+        description="Whether this run sends; empty: as INSTORE_ENABLE_TRACK_EVENTS says.",
+    ),
+    "resend": Param(
+        False,
+        type="boolean",
+        title="Send again",
+        description="On: orders of the window (or of the backfill's interval) that were sent before are sent again.",
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description="On: everything but settling and sending, on a copy of the ledger; reports what would be sent.",
+    ),
 }
 
 
@@ -65,7 +83,7 @@ PARAMS = {
     start_date=datetime(2017, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_policy": tasks.RETRY_POLICY},
     doc_md=__doc__,
     tags=["in-store", "profile-store"],
     params=PARAMS,

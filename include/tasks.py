@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instore_provider.operators.profile_store import ProfileStoreTrackOperator
+
+from include.retry_policy import RetryByKind, TryAgain
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -42,16 +44,21 @@ _KINDS = {
     LEDGER: "Sqlite with a path as host, or Postgres",
 }
 
+RETRY_POLICY = RetryByKind()
+"""For the DAG's default_args: fatal errors fail at once, Retry-After is honoured, everything else is spread."""
+
 log = logging.getLogger(__name__)
 
 
 def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """Take the pending messages off the subscription into the ledger; a backfill never does."""
-    with _pipeline(dag_run, params) as (run, ledger, settings):
-        from include.instore.topic import Drained, drain
+    with _pipeline(dag_run, params, begins=True) as (run, ledger, settings):
+        from include.instore.topic import Drained, drain, peek
 
         drained = Drained(stopped_by="not asked for")
-        if run.drains_topic and settings.use_topic:
+        if run.drains_topic and settings.use_topic and run.dry_run:
+            drained = peek(_service_bus_client(), ledger, run.run_id, settings)
+        elif run.drains_topic and settings.use_topic:
             clients = [_service_bus_client() for _ in range(settings.drain_receivers)]
             drained = drain(clients, ledger, run.run_id, settings)
         else:
@@ -65,7 +72,7 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """Load the extracts of the run's window, and on an ordinary run every one not loaded yet."""
-    with _pipeline(dag_run, params) as (run, ledger, settings):
+    with _pipeline(dag_run, params, begins=True) as (run, ledger, settings):
         from include.instore.extracts import Loaded
         from include.instore.extracts import load_extracts as load
 
@@ -80,9 +87,9 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
     """Claim the orders this run may send; the batches as references, an empty list when there is nothing to do."""
     with _pipeline(dag_run, params) as (run, ledger, settings):
-        from include.instore.ledger.claims import claim
+        from include.instore.planning import plan
 
-        batches = claim(ledger, run, batch_orders=settings.batch_orders, claim_minutes=settings.claim_minutes)
+        batches = plan(ledger, run, settings)
         log.info("%d orders claimed in %d batches", sum(batch.orders for batch in batches), len(batches))
         return [{"batch": batch.batch, "orders": batch.orders} for batch in batches]
 
@@ -92,7 +99,9 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
     with _pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
         from include.instore.lookup import look_up_batch
 
-        resolvers = _resolvers(settings, opened)
+        # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
+        shared = opened.enter_context(contextlib.closing(_open_ledger())) if run.dry_run else ledger
+        resolvers = _resolvers(settings, shared, opened)
         looked_up = look_up_batch(resolvers, ledger, run.run_id, batch["batch"], settings)
         return dict(batch) | {"looked_up": looked_up.looked_up, "cache_hits": looked_up.cache_hits}
 
@@ -105,6 +114,7 @@ def send_events(
         from include.instore.delivery import send_batch
 
         _connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
+        _share(hook, hook.profile_store_conn_id, ledger, settings)
         destination = ProfileStoreDestination(hook, settings)
         delivered = send_batch(destination, ledger, run.run_id, batch["batch"], settings)
         return {
@@ -127,6 +137,8 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
         from include.instore.report import report_run as report
 
         reported = report(ledger, run, _failed_tasks(ti), settings)
+        if run.dry_run:
+            ledger.discard_copy()
     log.info("counts: %s", reported.document)
     if reported.red:
         # A task that fails pushes nothing by itself, and the counts are wanted most when the run is red.
@@ -194,9 +206,14 @@ class LoyaltyResolver:
 
 
 @contextlib.contextmanager
-def _pipeline(dag_run: Any, params: Mapping[str, Any]) -> Iterator[tuple[Run, Ledger, Settings]]:
-    """The run, the ledger and the settings; and every error of ours as the one sentence a person reads in the log."""
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+def _pipeline(
+    dag_run: Any, params: Mapping[str, Any], *, begins: bool = False
+) -> Iterator[tuple[Run, Ledger, Settings]]:
+    """The run, the ledger and the settings; and every error of ours as the one sentence a person reads in the log.
+
+    :param begins: whether this is one of the tasks that a run begins with.
+    """
+    from airflow.sdk.exceptions import AirflowFailException
 
     from include.instore.errors import FatalError, RetriableError
 
@@ -209,14 +226,18 @@ def _pipeline(dag_run: Any, params: Mapping[str, Any]) -> Iterator[tuple[Run, Le
         from include.instore.windows import resolve_run
 
         settings = load_settings()
+        if params.get("track_events") is not None:
+            settings = settings.model_copy(update={"enable_track_events": bool(params["track_events"])})
         run = resolve_run(dag_run, params)
-        with contextlib.closing(_open_ledger()) as ledger:
-            open_run(ledger, run)
-            yield run, ledger, settings
+        with contextlib.closing(_open_ledger()) as ledger, contextlib.ExitStack() as opened:
+            if run.dry_run:
+                settings = settings.model_copy(update={"enable_track_events": False})
+                ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
+            yield open_run(ledger, run, begins=begins), ledger, settings
     except FatalError as error:
         raise AirflowFailException(str(error)) from None
     except RetriableError as error:
-        raise AirflowException(str(error)) from None
+        raise TryAgain(str(error), error.retry_after) from None
 
 
 @contextlib.contextmanager
@@ -337,7 +358,26 @@ def _is_remote(url: str) -> bool:
     return "://" in url and not url.startswith("file://")
 
 
-def _resolvers(settings: Settings, opened: contextlib.ExitStack) -> list[Resolver]:
+def _share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, settings: Settings) -> None:
+    """Have all tasks, processes and workers keep to one rate limit, and hear of a service that is down."""
+    from instore_provider.breaker import Breaker
+
+    from include.instore.ledger.services import SharedCircuit, shared_turns
+
+    def limiter(per_second: float) -> Callable[[], None]:
+        return shared_turns(ledger, conn_id, per_second)
+
+    def breaker(service: str) -> Breaker:
+        return Breaker(
+            failures=settings.breaker_failures,
+            seconds=settings.breaker_seconds,
+            storage=SharedCircuit(ledger, f"{conn_id}: {service}"),
+        )
+
+    hook.limiter, hook.breaker = limiter, breaker
+
+
+def _resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) -> list[Resolver]:
     from instore_provider.hooks.loyalty import LoyaltyHook
 
     from include.instore.errors import ConfigurationError
@@ -347,6 +387,7 @@ def _resolvers(settings: Settings, opened: contextlib.ExitStack) -> list[Resolve
     if settings.use_loyalty_api:
         _connection(LOYALTY)
         hook = LoyaltyHook(LOYALTY)
+        _share(hook, LOYALTY, shared, settings)
         opened.callback(hook.close)
         resolvers.append(LoyaltyResolver(hook))
     if settings.mapping_file is not None:

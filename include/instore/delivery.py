@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
+from include.instore import fault_points
 from include.instore.errors import ConfigurationError, RetriableError
 from include.instore.events import build_event
 from include.instore.ledger import Ledger
+from include.instore.ledger.claims import hold
 from include.instore.ledger.deliveries import in_doubt, mark_sending, ready_numbers, record_outcomes
 from include.instore.settings import Settings
 
@@ -36,6 +38,10 @@ class EventOutcome(Protocol):
     def status_code(self) -> int | None: ...
     @property
     def detail(self) -> str: ...
+    @property
+    def retry_after(self) -> float | None:
+        """Of an unsent one, the seconds after which the destination can be asked again; None when it did not say."""
+        ...
 
 
 class Destination(Protocol):
@@ -84,6 +90,7 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
     if not settings.enable_track_events:
         log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", batch)
         return Delivered()
+    hold(ledger, run_id, batch)
     delivered = _settle_doubts(destination, ledger, run_id, batch, settings)
     for _ in range(_ROUNDS):
         numbers = ready_numbers(ledger, run_id, batch)
@@ -122,9 +129,12 @@ def _send(
     unsent: list[str] = []
     rejected: dict[str, str] = {}
     doubtful: list[str] = []
+    why_unsent, patience = "", None
     unanswered = {event["trackId"] for event in events}
+    fault_points.reach("delivery.after_sending")
     try:
         for outcome in destination.send_events(events):
+            fault_points.reach("delivery.answered")
             unanswered.discard(outcome.track_id)
             if outcome.state == "accepted":
                 sent.append(outcome.track_id)
@@ -132,6 +142,8 @@ def _send(
                 rejected[outcome.track_id] = f"{outcome.status_code}: {outcome.detail}"
             elif outcome.state == "unsent":
                 unsent.append(outcome.track_id)
+                why_unsent = why_unsent or outcome.detail
+                patience = max(patience or 0.0, outcome.retry_after) if outcome.retry_after else patience
             else:
                 doubtful.append(outcome.track_id)
     except ConfigurationError:
@@ -145,8 +157,9 @@ def _send(
         log.warning("event %s was refused: %s", track_id, reason)
     if unsent:
         raise RetriableError(
-            f"The destination did not take {len(unsent)} of {len(events)} events; they stay ready, the next try sends "
-            "them."
+            f"The destination did not take {len(unsent)} of {len(events)} events ({why_unsent or 'no reason given'}); "
+            "they stay ready, the next try sends them.",
+            patience,
         )
     if doubtful and len(doubtful) == len(events):
         # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.

@@ -11,8 +11,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Protocol
 
+from include.instore import fault_points
 from include.instore.errors import ConfigurationError
 from include.instore.ledger import Ledger
+from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
 from include.instore.settings import Settings
 
@@ -87,6 +89,7 @@ def look_up_batch(
     :raises ConfigurationError: a resolver cannot be asked until a person changes something.
     :raises RetriableError: a resolver or the ledger failed; the unanswered orders stay pending.
     """
+    hold(ledger, run_id, batch)
     begun = datetime.now(timezone.utc)
     asking = cards_to_ask(ledger, run_id, batch)
     error: BaseException | None = None
@@ -102,6 +105,7 @@ def look_up_batch(
                 cache=timedelta(hours=settings.cache_hours),
                 negative=timedelta(hours=settings.negative_cache_hours),
             )
+            fault_points.reach("lookup.remembered")
             answered += len(answers)
             if error is not None:
                 break
@@ -144,6 +148,7 @@ def _resolve(resolvers: Sequence[Resolver], card: str) -> CardAnswer:
     answer = CardAnswer(card, NOT_FOUND)
     for resolver in resolvers:
         answer = resolver.resolve(card)
+        fault_points.reach("lookup.answered")
         if answer.outcome != NOT_FOUND:
             break
     return answer

@@ -21,6 +21,9 @@ _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CARD_NOISE = re.compile(r"[\s-]+")
+_BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
+_MAX_DEPTH = 64
+"""Levels of nesting accepted: what is parsed here is serialised again by others, each with its own recursion limit."""
 
 
 def _plain_text(value: Any) -> Any:
@@ -46,7 +49,7 @@ def _card(value: Any) -> Any:
 
 def _email(value: Any) -> Any:
     value = _blank_is_none(value)
-    if isinstance(value, str) and not _EMAIL.fullmatch(value):
+    if value is not None and not (isinstance(value, str) and _EMAIL.fullmatch(value)):
         raise ValueError("is not an email address")
     return value
 
@@ -111,8 +114,10 @@ class InStoreOrder(_Contract):
     def _type_from_total(cls, values: Any) -> Any:
         """An order without a type is a return when its total is below zero."""
         given = values.get("orderType")
-        if isinstance(given, str) and given.strip():
-            return {**values, "orderType": given.strip().lower()}
+        if isinstance(given, str):
+            given = given.strip().lower()
+        if given not in (None, ""):
+            return {**values, "orderType": given}
         try:
             below_zero = Decimal(str(values.get("total"))) < 0
         except ArithmeticError:
@@ -156,13 +161,16 @@ class InStoreOrder(_Contract):
 
 
 def _plain(value: Any) -> Any:
-    """The value without what two spellings of the same order differ in: absent or null, 1.0 or 1."""
+    """The value without what two spellings of the same order differ in: absent or null, 1.0 or 1, Z or an offset."""
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in sorted(value.items()) if inner is not None}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, Decimal):
-        return format(value.normalize(), "f") if abs(value.adjusted()) < 64 else str(value.normalize())
+        # An exponent beyond those of the decimal context cannot be normalised.
+        return format(value.normalize(), "f") if abs(value.adjusted()) < 64 else str(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return str(value - _BEGINNING)
     return str(value)
 
 
@@ -193,6 +201,8 @@ def order_from_document(document: Any) -> InStoreOrder:
     """
     if not isinstance(document, Mapping):
         raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object")
+    if _is_deeper(document, _MAX_DEPTH):
+        raise RecordRefused("bad_value", f"nested deeper than {_MAX_DEPTH} levels")
     named = _camel_case(document)
     if isinstance(named.get("lines"), list):
         named["lines"] = [_camel_case(line) if isinstance(line, Mapping) else line for line in named["lines"]]
@@ -202,6 +212,14 @@ def order_from_document(document: Any) -> InStoreOrder:
         return InStoreOrder.model_validate(named)
     except ValidationError as error:
         _refuse(error, named)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(
+        _is_deeper(inner, levels - 1) for inner in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _camel_case(document: Mapping[str, Any]) -> dict[str, Any]:

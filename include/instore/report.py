@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
+from include.instore.ledger.tables import Status
 from include.instore.settings import Settings
 from include.instore.windows import Run
 
@@ -22,12 +24,14 @@ class Report:
 
 
 def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: Settings) -> Report:
-    """Give up the run's claims, count what became of its orders, and judge it.
+    """Count what became of the run's orders, give up its claims, and judge it.
 
     :param failed_tasks: ids of the run's tasks that finally failed.
     """
+    # Counted while the orders are still held: once they are given up another run may plan them as its own.
+    counts = count_run(ledger, run.run_id, run.window)
     release(ledger, run.run_id)
-    counts = count_run(ledger, run.run_id)
+    fault_points.reach("report.released")
     red = (*_failures(failed_tasks), *faults_in(counts), *_too_many_bad(counts, settings.max_bad_share))
     document = {
         "run_kind": run.kind,
@@ -36,7 +40,10 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
         "tracking": settings.enable_track_events,
         "red": list(red),
     }
+    if run.dry_run:
+        document |= {"dry_run": True, "would_send": counts.planned.get(Status.READY.value, 0)}
     close_run(ledger, run.run_id, document)
+    fault_points.reach("report.closed")
     return Report(document, red)
 
 

@@ -154,6 +154,33 @@ class Settings(BaseSettings):
     verify_after: float = Field(
         30, ge=0, description="Seconds after which an event that the Profile Store does not show was not taken."
     )
+    claim_wait: float = Field(
+        300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
+    )
+    # When an outside service is in trouble
+    breaker_failures: int = Field(
+        10,
+        ge=1,
+        description="Failing calls in a row, of one task, after which a service is left alone by all tasks; each has "
+        "its own count: the loyalty API, the Tracking API and the Profile Store API.",
+    )
+    breaker_seconds: float = Field(
+        30, gt=0, description="Seconds a service is left alone before one call tries whether it is well again."
+    )
+    retry_first_wait: float = Field(
+        30,
+        gt=0,
+        description="Seconds; a task that failed is tried again after a random time of at most this, doubled at each "
+        "further try. How often: the DAG's `retries`.",
+    )
+    retry_longest_wait: float = Field(
+        600, gt=0, description="Seconds; the longest that this random time may become, however often it is doubled."
+    )
+    retry_after_max: float = Field(
+        900, gt=0, description="Seconds; a task waits no longer, whatever Retry-After a service asked for."
+    )
+
+    # The runs
     claim_minutes: float = Field(
         120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."
     )

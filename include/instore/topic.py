@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from azure.servicebus.exceptions import (
     ServiceBusError,
 )
 
+from include.instore import fault_points
 from include.instore.errors import ConfigurationError, RecordRefused, RetriableError
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
@@ -96,10 +98,33 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     return totals
 
 
+def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings) -> Drained:
+    """Land what is on the subscription without taking it off: for a dry run, on its copy of the ledger.
+
+    Nothing is locked and no delivery is counted. Bounds and errors as :func:`drain`.
+    """
+    budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
+    landed, after = Landed(), 0
+    with bus_errors(settings), client, client.get_subscription_receiver(settings.topic, settings.subscription) as bus:
+        while granted := budget.take(settings.drain_block):
+            messages = bus.peek_messages(max_message_count=granted, sequence_number=after + 1)
+            budget.give_back(granted - len(messages))
+            if not messages:
+                break
+            after = max(message.sequence_number or 0 for message in messages)
+            arrivals, refusals = _sort(messages, settings)
+            landed += land(ledger, run_id, arrivals, list(refusals.values()))
+    return Drained(landed, stopped_by=budget.stopped_by())
+
+
 def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings, budget: _Budget) -> Drained:
     done = Drained()
     try:
-        with client, client.get_subscription_receiver(settings.topic, settings.subscription) as receiver:
+        with (
+            bus_errors(settings),
+            client,
+            client.get_subscription_receiver(settings.topic, settings.subscription) as receiver,
+        ):
             empty_reads = 0
             while empty_reads < settings.drain_empty_reads and (granted := budget.take(settings.drain_block)):
                 messages = receiver.receive_messages(max_message_count=granted, max_wait_time=settings.drain_wait)
@@ -107,28 +132,32 @@ def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Se
                 empty_reads = 0 if messages else empty_reads + 1
                 if messages:
                     done = _land_and_settle(receiver, messages, ledger, run_id, settings, done)
-    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):
+    except BaseException:
         budget.stop.set()
+        raise
+    return done
+
+
+@contextlib.contextmanager
+def bus_errors(settings: Settings) -> Iterator[None]:
+    """The SDK's errors as ours; their own texts may hold the connection string."""
+    try:
+        yield
+    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):
         raise ConfigurationError(
             "Service Bus refused the key of connection instore_service_bus; put a connection string with the Listen "
             "right into its Connection String field."
         ) from None
     except (MessagingEntityNotFoundError, MessagingEntityDisabledError):
-        budget.stop.set()
         raise ConfigurationError(
             f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
             f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
         ) from None
     except ServiceBusError as error:
-        budget.stop.set()
         raise RetriableError(
             f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
             "again. Where this stays, check the host of the connection string and the network to it."
         ) from None
-    except BaseException:
-        budget.stop.set()
-        raise
-    return done
 
 
 def _land_and_settle(
@@ -139,23 +168,38 @@ def _land_and_settle(
     settings: Settings,
     done: Drained,
 ) -> Drained:
-    arrivals: list[Arrival] = []
-    refusals: dict[int, Refusal] = {}
-    for index, message in enumerate(messages):
-        body = _body(message)
-        reference = f"{message.message_id or '-'}#{message.sequence_number}"
-        try:
-            order = parse_order(body, settings.max_message_bytes)
-            arrivals.append(arrival(order, source=SOURCE, reference=reference, settings=settings))
-        except RecordRefused as error:
-            refusals[index] = refusal(error, source=SOURCE, reference=reference, raw=body)
+    fault_points.reach("topic.after_receive")
+    arrivals, refusals = _sort(messages, settings)
     landed = land(ledger, run_id, arrivals, list(refusals.values()))
+    fault_points.reach("topic.after_commit")
     failed = sum(not _settle(receiver, message, refusals.get(index)) for index, message in enumerate(messages))
     log.info(
         "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
         landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
     )  # fmt: skip
     return Drained(done.landed + landed, done.dead_lettered + len(refusals), done.settle_failed + failed)
+
+
+def _sort(
+    messages: Sequence[ServiceBusReceivedMessage], settings: Settings
+) -> tuple[list[Arrival], dict[int, Refusal]]:
+    """The orders among the messages, and the refusals by the message's index."""
+    arrivals: list[Arrival] = []
+    refusals: dict[int, Refusal] = {}
+    for index, message in enumerate(messages):
+        body = body_of(message)
+        reference = reference_of(message)
+        try:
+            order = parse_order(body, settings.max_message_bytes)
+            arrivals.append(arrival(order, source=SOURCE, reference=reference, settings=settings))
+        except RecordRefused as error:
+            refusals[index] = refusal(error, source=SOURCE, reference=reference, raw=body)
+    return arrivals, refusals
+
+
+def reference_of(message: ServiceBusReceivedMessage) -> str:
+    """Where a message is found: its id, which may be absent, and its number on the subscription, which never is."""
+    return f"{message.message_id or '-'}#{message.sequence_number}"
 
 
 def _settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, refused: Refusal | None) -> bool:
@@ -173,10 +217,11 @@ def _settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, re
             message.sequence_number, type(error).__name__,
         )  # fmt: skip
         return False
+    fault_points.reach("topic.between_completes")
     return True
 
 
-def _body(message: ServiceBusReceivedMessage) -> bytes:
+def body_of(message: ServiceBusReceivedMessage) -> bytes:
     """The body as bytes: a data body is a one-shot generator of sections, a value body is one object."""
     body = message.body
     if isinstance(body, bytes):

@@ -52,6 +52,9 @@ class Run:
     :param drains_topic: whether it may take messages off the live subscription.
     :param loads_any_extract: whether it also reads files outside its window that were never loaded.
     :param claims: which orders it may send: everything ``due``, those ``in_window``, or its ``own``.
+    :param resend: whether it sends orders again that were sent before, by another run.
+    :param dry_run: whether it does everything but settle and send, on a copy of the ledger.
+    :param clear_number: how often it, or a task of it, was cleared.
     """
 
     run_id: str
@@ -60,29 +63,48 @@ class Run:
     drains_topic: bool
     loads_any_extract: bool
     claims: Literal["due", "in_window", "own"]
+    resend: bool = False
+    dry_run: bool = False
+    clear_number: int = 0
+
+    @property
+    def tries(self) -> tuple[str, ...]:
+        """The ids under which the ledger knows this run: its own, and one more for each time it was begun again."""
+        first = self.run_id.partition("#")[0]
+        return (first, *(f"{first}#{number}" for number in range(1, self.clear_number + 1)))
 
 
 def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     """The run behind a ``dag_run``.
 
-    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic`` (bool).
-    :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts.
+    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool).
+    :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
+        a window.
     """
     # str() of Airflow's enum prints DagRunType.BACKFILL; the run id of a reprocessed run keeps its old prefix.
     run_type = getattr(dag_run.run_type, "value", dag_run.run_type)
     asked = _asked_window(params)
     interval = _interval(dag_run)
+    resend, dry_run = bool(params.get("resend")), bool(params.get("dry_run"))
+
+    def run(kind: Kind, window: Window | None, drains: bool, loads: bool, claims: Any) -> Run:
+        if resend and claims == "due":
+            raise ConfigurationError(
+                "Param resend sends a window's orders again; give window_start and window_end as well, or backfill."
+            )
+        return Run(dag_run.run_id, kind, window, drains, loads, claims, resend, dry_run, dag_run.clear_number or 0)
+
     # A cleared backfill is a backfill still; its own orders are those of its interval.
     if run_type == "backfill":
-        return Run(dag_run.run_id, "backfill", asked or interval, False, False, "in_window")
+        return run("backfill", asked or interval, False, False, "in_window")
     if (dag_run.clear_number or 0) > 0:
-        return Run(dag_run.run_id, "cleared", asked or interval, False, False, "own")
+        return run("cleared", asked or interval, False, False, "own")
     if run_type == "scheduled":
-        return Run(dag_run.run_id, "scheduled", interval, True, True, "due")
+        return run("scheduled", interval, True, True, "due")
     drains = bool(params.get("drain_topic", True))
     if asked is not None:
-        return Run(dag_run.run_id, "manual", asked, drains, False, "in_window")
-    return Run(dag_run.run_id, "manual", None, drains, True, "due")
+        return run("manual", asked, drains, False, "in_window")
+    return run("manual", None, drains, True, "due")
 
 
 def _interval(dag_run: DagRun) -> Window | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 import simplejson
@@ -33,6 +33,9 @@ from instore_provider import __version__
 from instore_provider.auth import NoAuth
 from instore_provider.errors import ConfigurationError, ServiceUnavailable
 from instore_provider.redaction import quiet_libraries, safe_detail
+
+if TYPE_CHECKING:
+    from instore_provider.breaker import Breaker
 
 REFUSED_UNTAKEN = frozenset({408, 425, 429, 503})
 """The service says that it did not take the request: a write may be sent again (contracts.md section 2)."""
@@ -107,6 +110,15 @@ class NoAnswer:
         return f"gave no answer ({self.reason})" if self.left else f"could not be reached ({self.reason})"
 
 
+@dataclass(frozen=True)
+class LeftAlone(NoAnswer):
+    """The call was not made, because the breaker is open."""
+
+    def told(self) -> str:
+        """Return what happened in words for a log."""
+        return f"is left alone, since {self.reason}"
+
+
 Result = Answer | NoAnswer
 
 
@@ -125,6 +137,7 @@ class Service:
     :param ca_bundle: PEM file to verify TLS with; None for the system's. Verification has no off switch.
     :param key: never shown in details, even if the service repeats it.
     :param before_attempt: called before each request, such as a rate limiter.
+    :param breaker: says when the service is to be left alone; None: never.
     """
 
     def __init__(
@@ -141,6 +154,7 @@ class Service:
         ca_bundle: str | None = None,
         key: str = "",
         before_attempt: Callable[[], object] = lambda: None,
+        breaker: Breaker | None = None,
     ) -> None:
         self.name = name
         self._conn_id = conn_id
@@ -151,6 +165,7 @@ class Service:
         self._verify: str | bool = ca_bundle or True
         self._key = key
         self._before_attempt = before_attempt
+        self._breaker = breaker
         self.session = requests.Session()
         self.session.auth = auth or NoAuth()
         self.session.headers.update({"Accept": _JSON, "User-Agent": f"instore-provider/{__version__}"})
@@ -173,7 +188,11 @@ class Service:
         :param body: encoded as `content_type` says.
         :raises ConfigurationError: TLS cannot be verified, or the URL cannot be asked.
         """
+        if resting := self._resting():
+            return resting  # without waiting for a turn
         self._before_attempt()
+        if resting := self._resting():
+            return resting
         headers = {} if body is None else {"Content-Type": content_type}
         # Failures are raised after the except blocks: a chained context would carry the URL.
         with quiet_libraries():
@@ -203,14 +222,30 @@ class Service:
     def retried(
         self, call: Callable[[], Result], again: Callable[[Result], bool], bounds: RetryBounds
     ) -> tuple[Result, int]:
-        """Make a call until `again` is false of its result or the bounds are reached; return the last and the count."""
+        """
+        Make a call until `again` is false of its result or the bounds are reached; return the last and the count.
+
+        An open breaker ends it at once, with `LeftAlone`.
+        """
+
+        def well(result: Result) -> bool | None:
+            if isinstance(result, LeftAlone):
+                return None
+            return not (again(result) or _unwell(result))
+
+        def attempt() -> Result:
+            if self._breaker is None:
+                return call()
+            return self._breaker.watch(call, well) or self._left_alone(self._breaker)
+
         retrying = Retrying(
+            sleep=time.sleep if self._breaker is None else self._breaker.sleep,
             stop=stop_after_attempt(bounds.attempts) | stop_before_delay(bounds.seconds),
             wait=_WaitAsAsked(bounds),
-            retry=retry_if_result(again),
+            retry=retry_if_result(lambda result: again(result) and not isinstance(result, LeftAlone)),
             retry_error_callback=_last_result,
         )
-        result: Result = retrying(call)
+        result: Result = retrying(attempt)
         return result, int(retrying.statistics.get("attempt_number", 1))
 
     def read(
@@ -243,9 +278,11 @@ class Service:
         what = result.told()
         if isinstance(result, Answer) and result.taken:
             what += " without a JSON body"
+        if not isinstance(result, LeftAlone):
+            what += f" in {attempts} attempt(s)"
         return ServiceUnavailable(
-            f"Connection {self._conn_id!r}: {self.name} {what} in {attempts} attempt(s), so try again later "
-            f"or check its field {self._url_field!r}.",
+            f"Connection {self._conn_id!r}: {self.name} {what}, so try again later or check its field "
+            f"{self._url_field!r}.",
             retry_after=result.retry_after,
         )
 
@@ -271,6 +308,14 @@ class Service:
     def error(self, field: str, remedy: str) -> ConfigurationError:
         """Return the error for a field of this service's connection."""
         return ConfigurationError(f"Connection {self._conn_id!r}: its field {field!r} {remedy}.")
+
+    def _resting(self) -> LeftAlone | None:
+        if self._breaker is None or self._breaker.rests_for() is None:
+            return None
+        return self._left_alone(self._breaker)
+
+    def _left_alone(self, breaker: Breaker) -> LeftAlone:
+        return LeftAlone(False, f"{breaker.failures} calls in a row failed", breaker.rests_for())
 
     def _answer(self, response: requests.Response) -> Answer:
         body, whole = _read_body(response, self._timeout[1])
@@ -364,6 +409,11 @@ def _settles(answer: Answer) -> bool:
     except ValueError:
         return False
     return answer.whole
+
+
+def _unwell(result: Result) -> bool:
+    """Whether a result shows a service in trouble, also where the call is not to be made again."""
+    return isinstance(result, NoAnswer) or result.status >= 500 or result.status in REFUSED_UNTAKEN
 
 
 def _last_result(state: RetryCallState) -> Any:

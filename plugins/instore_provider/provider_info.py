@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PACKAGE_NAME = "instore-provider"  # must equal the name of the distribution, or Airflow drops the provider
+PACKAGE_NAME = "instore-provider"  # must equal the name of the distribution, or Airflow refuses to start
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -104,6 +104,11 @@ def _profile_store_fields() -> dict[str, Any]:
         "read_api_key": _text("Profile Store key", "The key of the Profile Store API.", format="password"),
         "auth_header": _text("Own header name", "Instead of the preset's header."),
         "auth_prefix": _text("Own word before the key", "Instead of the preset's, with a space after it."),
+        "rate_limit": _number(
+            "Calls per second",
+            "At most, to both APIs together; empty is no limit. The in-store DAG's tasks share it, elsewhere it is for "
+            "each worker process.",
+        ),
         **_common_fields(),
     }
 
@@ -147,6 +152,9 @@ def _loyalty_fields() -> dict[str, Any]:
             "Not-found path", "JMESPath in an answer of any status, for APIs that say it in the body, such as code."
         ),
         "not_found_body_value": _text("Not-found value", "What is found there when there is no such card."),
-        "rate_limit": _number("Calls per second", "At most, for each worker process; empty is no limit."),
+        "rate_limit": _number(
+            "Calls per second",
+            "At most; empty is no limit. The in-store DAG's tasks share it, elsewhere it is for each worker process.",
+        ),
         **_common_fields(),
     }

@@ -14,7 +14,7 @@ from instore_provider.operators.profile_store import ProfileStoreTrackOperator, 
 
 from tests.provider.conftest import READ_KEY, ROOT, TRACKING_KEY
 from tests.provider.operator_runs import MARK, dags, orders
-from tests.provider.wire import HANG_UP, Reply, Seen, Wire
+from tests.provider.wire import HANG_UP, STALL, Reply, Seen, Wire
 
 BULK = "/api/v1.0/TrackBulk"
 ONE = "/api/v1.0/Track"
@@ -61,6 +61,7 @@ def script(wires: dict[str, Wire]) -> None:
     wires["wrong_key"].on(BULK, Reply(401))
     wires["verify"].on(BULK, HANG_UP, Reply(202)).on(READ, shows("t0"))
     wires["verify_later"].on(BULK, Reply(502)).on(READ, Reply(503), Reply(503), shows("t0", "t1"))
+    wires["timed_out"].on(BULK, STALL).on(READ, shows("t0", "t1"))
     wires["verify_without_reading"].on(BULK, Reply(502))
     wires["hold"].on(BULK, Reply(502))
     wires["resend"].on(BULK, Reply(502), Reply(202))
@@ -199,8 +200,14 @@ def test_ambiguous_events_are_looked_for_and_only_the_missing_are_sent_again(run
     assert len(run.wire.to(READ)) > 2
 
 
-def test_what_could_not_be_verified_is_verified_by_the_next_try_before_anything_is_sent(runs: dict[str, Run]) -> None:
+def test_what_could_not_be_verified_is_verified_by_the_next_try_and_not_sent_blindly(runs: dict[str, Run]) -> None:
     run = runs["verify_later"]
+    assert (run.states, run.tries, run.returned) == (["success"], [2], [counts(events=2, accepted=2)])
+    assert run.sent() == [["t0", "t1"]]
+
+
+def test_what_was_under_way_when_the_task_was_stopped_is_verified_by_the_next_try(runs: dict[str, Run]) -> None:
+    run = runs["timed_out"]
     assert (run.states, run.tries, run.returned) == (["success"], [2], [counts(events=2, accepted=2)])
     assert run.sent() == [["t0", "t1"]]
 

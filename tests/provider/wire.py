@@ -47,7 +47,7 @@ HANG_UP = "closes the connection without an answer"
 RESET = "resets the connection"
 STALL = "takes the request and answers nothing"
 STALLED_BODY = "answers 200 and stalls in the middle of the body"
-BROKEN_BODY = "answers 200 and hangs up in the middle of the body"
+BROKEN_BODY = "answers 200 and hangs up in the middle of the body, which is JSON by chance"
 REFUSAL_WITH_BROKEN_BODY = "answers 400 and hangs up in the middle of the body"
 
 Step = Reply | str | Callable[[Seen], "Reply | str"]
@@ -140,7 +140,7 @@ class Wire:
             handler.send_response(400 if step == REFUSAL_WITH_BROKEN_BODY else 200)
             handler.send_header("Content-Length", "1000")
             handler.end_headers()
-            handler.wfile.write(b'{"items":')
+            handler.wfile.write(b'{"items":[]' if step == STALLED_BODY else b'{"items":[]}')
             handler.wfile.flush()
             if step == STALLED_BODY:
                 self._over.wait()

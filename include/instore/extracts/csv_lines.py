@@ -48,9 +48,9 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         raise BrokenExtract(1, "there is no header line", lines.taken())
     delimiter = max(_DELIMITERS, key=header_line.count)
     header = _header(next(csv.reader([header_line], delimiter=delimiter)), settings.extract_columns)
-    lines.taken()
+    heading = lines.taken()
     csv.field_size_limit(settings.max_message_bytes)
-    order = _OrderRows(header)
+    order = _OrderRows(header, heading)
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         first = lines.number + 1
@@ -73,7 +73,7 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         number = row[order.key] if len(row) > order.key + cut_off else None
         if order.raw and number is not None and number != order.number:
             yield order.record(settings)
-            order = _OrderRows(header)
+            order = _OrderRows(header, heading)
         if cut_off:
             raise BrokenExtract(first, "breaks off in the middle of a line", order.raw + raw)
         order.add(row, first, raw, number)
@@ -94,8 +94,9 @@ def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
 class _OrderRows:
     """The adjacent rows of one order, as they are read."""
 
-    def __init__(self, header: Sequence[str]) -> None:
+    def __init__(self, header: Sequence[str], heading: bytes) -> None:
         self._header = header
+        self._heading = heading
         self.key = header.index("order_number")
         self.number: str | None = None
         self.raw = b""
@@ -116,7 +117,7 @@ class _OrderRows:
         self._fault = self._fault or fault
 
     def record(self, settings: Settings) -> ExtractRecord:
-        return ExtractRecord(self._line, self.raw, self._order(settings))
+        return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
 
     def _order(self, settings: Settings) -> Any:
         try:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.instore import fault_points
 from include.instore.errors import RecordRefused
 from include.instore.extracts.discovery import ExtractFile, find_extracts, version_of
 from include.instore.extracts.formats import format_of, open_extract
@@ -105,16 +106,17 @@ class _Block:
 
     def add(self, record: ExtractRecord) -> None:
         if isinstance(record.order, RecordRefused):
-            self.refuse(record.order, record.line, record.raw)
+            self.refuse(record.order, record.line, record.raw, record.heading)
             return
         reference = f"{self._name}:{record.line}"
         try:
             self._arrivals.append(arrival(record.order, source=SOURCE, reference=reference, settings=self._settings))
         except RecordRefused as error:
-            self.refuse(error, record.line, record.raw)
+            self.refuse(error, record.line, record.raw, record.heading)
 
-    def refuse(self, error: RecordRefused, line: int, raw: bytes) -> None:
-        self._refusals.append(refusal(error, source=SOURCE, reference=f"{self._name}:{line}", raw=raw))
+    def refuse(self, error: RecordRefused, line: int, raw: bytes, heading: bytes = b"") -> None:
+        where = f"{self._name}:{line}"
+        self._refusals.append(refusal(error, source=SOURCE, reference=where, raw=raw, heading=heading))
 
     def full(self) -> bool:
         return len(self._arrivals) + len(self._refusals) >= self._settings.extract_block
@@ -125,5 +127,6 @@ class _Block:
         self._bad_rows += len(self._refusals)
         extract = version and LoadedExtract(self._name, version, self._orders, self._bad_rows, broken)
         landed = land(ledger, run_id, self._arrivals, self._refusals, extract or None)
+        fault_points.reach("extracts.after_block")
         self._arrivals, self._refusals = [], []
         return landed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ class ExtractRecord:
 
     :param line: line number, from 1, of the record's first line.
     :param order: the order, or the reason why it is none.
+    :param heading: the line with the columns' names, without which the raw rows of a CSV say nothing.
     """
 
     line: int
     raw: bytes = field(repr=False)
     order: InStoreOrder | RecordRefused = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
 
 
 class BrokenExtract(Exception):
@@ -50,6 +53,8 @@ class Lines:
         self._encoding = settings.extract_encoding
         self._text = io.TextIOWrapper(stream, encoding=self._encoding, newline="")
         self._limit = settings.max_message_bytes
+        # Remembers that the byte order mark is written: only the file's first line has one.
+        self._encoder = codecs.getincrementalencoder(self._encoding)(errors="surrogatepass")
         self._taken: list[str] = []
         self.number = 0
         self.complete = True
@@ -65,7 +70,7 @@ class Lines:
 
     def taken(self) -> bytes:
         text, self._taken = "".join(self._taken), []
-        return text.encode(self._encoding, errors="surrogatepass")
+        return self._encoder.encode(text)
 
     def _read(self) -> str:
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
+from include.instore import fault_points
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, runs
 from include.instore.windows import Run, Window
@@ -25,8 +26,14 @@ class Batch:
     orders: int
 
 
-def open_run(ledger: Ledger, run: Run) -> None:
-    """Make the run known; a second call changes nothing but its kind and window."""
+def open_run(ledger: Ledger, run: Run, *, begins: bool = True) -> Run:
+    """Make the run known, and return it under the id its rows in the ledger bear.
+
+    A run that is cleared as a whole, or reprocessed by a backfill, begins anew under an id of its own, so that its
+    counts are those of this time; one of which single tasks are cleared goes on under the id it has.
+
+    :param begins: whether the calling task is one that a run begins with.
+    """
     values = {
         "kind": run.kind,
         "window_start": run.window.start if run.window else None,
@@ -34,35 +41,46 @@ def open_run(ledger: Ledger, run: Run) -> None:
         "ended_at": None,
     }
     with ledger.write() as connection:
-        statement = ledger.insert(runs).values(run_id=run.run_id, started_at=datetime.now(timezone.utc), **values)
+        known = set(connection.scalars(sa.select(runs.c.run_id).where(runs.c.run_id.in_(run.tries))))
+        begun = [each for each in run.tries if each in known]
+        run_id = run.tries[-1] if begins or not begun else begun[-1]
+        statement = ledger.insert(runs).values(run_id=run_id, started_at=datetime.now(timezone.utc), **values)
         connection.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_=values))
+    return replace(run, run_id=run_id)
 
 
-def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float) -> list[Batch]:
+def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, tracking: bool = True) -> list[Batch]:
     """Claim the orders this run may send and cut them into at most fifty batches, by loyalty card.
 
-    Unmatched orders whose next attempt is due become pending again. Orders whose run gave no sign of life for
+    Unmatched orders whose next attempt is due become pending again, and with ``resend`` those of the run's window that
+    another run sent become ready again. Orders whose run gave no sign of life for
     ``claim_minutes`` are taken over. Planning again finds its own claims.
 
     :param batch_orders: orders a batch should have; more where fifty batches would not do.
+    :param tracking: off, only orders whose customer is still to be found are claimed: the others could not go on.
     """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
         connection.execute(
             sa.update(orders)
-            .where(_may_send(run, now), _free_for(run.run_id, now - timedelta(minutes=claim_minutes)))
+            .where(_may_send(run, now, tracking), _free_for(run, now - timedelta(minutes=claim_minutes)))
             .values(
                 claim_run=run.run_id,
                 claim_time=now,
                 planned_run=run.run_id,
                 status=sa.case(
-                    (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value), else_=orders.c.status
+                    (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value),
+                    (orders.c.status == Status.SENT.value, Status.READY.value),
+                    else_=orders.c.status,
                 ),
             )
         )
         held = connection.execute(
             sa.select(orders.c.order_number, orders.c.loyalty_card)
-            .where(orders.c.claim_run == run.run_id, orders.c.status.in_([status.value for status in UNDER_WAY]))
+            .where(
+                orders.c.claim_run == run.run_id,
+                orders.c.status.in_([status.value for status in UNDER_WAY]),
+            )
             .order_by(sa.func.coalesce(orders.c.loyalty_card, orders.c.order_number), orders.c.order_number)
         ).all()
         batches = _cut([card or number for number, card in held], batch_orders)
@@ -77,6 +95,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float) 
         connection.execute(
             sa.update(runs).where(runs.c.run_id == run.run_id).values(claimed=len(held), batches=len(sizes))
         )
+        fault_points.reach("claims.planned")
     return [Batch(batch, size) for batch, size in sizes.items()]
 
 
@@ -89,35 +108,67 @@ def keep_alive(connection: sa.Connection, run_id: str, batch: int) -> None:
     )
 
 
+def hold(ledger: Ledger, run_id: str, batch: int) -> None:
+    """Claim again what the run had planned in this batch and gave up: its task was cleared after the run had ended."""
+    with ledger.write() as connection:
+        connection.execute(
+            sa.update(orders)
+            .where(
+                orders.c.planned_run == run_id,
+                orders.c.claim_batch == batch,
+                orders.c.claim_run.is_(None),
+                orders.c.status.in_([status.value for status in UNDER_WAY]),
+            )
+            .values(claim_run=run_id, claim_time=datetime.now(timezone.utc))
+        )
+
+
+def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: bool = True) -> int:
+    """How many orders this run may send are held by another run that gave a sign of life within ``claim_minutes``."""
+    now = datetime.now(timezone.utc)
+    free = _free_for(run, now - timedelta(minutes=claim_minutes))
+    with ledger.read() as connection:
+        return (
+            connection.scalar(
+                sa.select(sa.func.count()).select_from(orders).where(_may_send(run, now, tracking), sa.not_(free))
+            )
+            or 0
+        )
+
+
 def release(ledger: Ledger, run_id: str) -> None:
     """Give up what the run still holds; the orders stay where they are on their way."""
     with ledger.write() as connection:
         connection.execute(
-            sa.update(orders)
-            .where(orders.c.claim_run == run_id)
-            .values(claim_run=None, claim_batch=None, claim_time=None)
+            sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None, claim_time=None)
         )
 
 
-def _may_send(run: Run, now: datetime) -> sa.ColumnElement[bool]:
-    under_way = orders.c.status.in_([status.value for status in UNDER_WAY])
+def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]:
+    moving = UNDER_WAY if tracking else (Status.PENDING,)
+    under_way = orders.c.status.in_([status.value for status in moving])
     due_again = sa.and_(orders.c.status == Status.UNMATCHED.value, orders.c.next_attempt <= now)
+    may = sa.or_(under_way, due_again)
+    if run.resend and tracking:
+        # What this run has sent itself is not sent again when its planning is tried again.
+        may = sa.or_(may, sa.and_(orders.c.status == Status.SENT.value, orders.c.outcome_run != run.run_id))
     if run.claims == "due":
-        return sa.or_(under_way, due_again)
+        return may
     if run.claims == "own":
-        own = sa.or_(orders.c.received_run == run.run_id, orders.c.planned_run == run.run_id)
-        return sa.and_(sa.or_(under_way, due_again), own)
-    return sa.and_(sa.or_(under_way, due_again), _in_window(run.window))
+        own = sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries))
+        return sa.and_(may, own)
+    return sa.and_(may, in_window(run.window))
 
 
-def _in_window(window: Window | None) -> sa.ColumnElement[bool]:
+def in_window(window: Window | None) -> sa.ColumnElement[bool]:
+    """Orders whose own time is in the window; none without one."""
     if window is None:
         return sa.false()
     return sa.and_(orders.c.order_time >= window.start, orders.c.order_time < window.end)
 
 
-def _free_for(run_id: str, stale: datetime) -> sa.ColumnElement[bool]:
-    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run == run_id, orders.c.claim_time < stale)
+def _free_for(run: Run, stale: datetime) -> sa.ColumnElement[bool]:
+    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(run.tries), orders.c.claim_time < stale)
 
 
 def _cut(keys: Sequence[str], batch_orders: int) -> list[int]:

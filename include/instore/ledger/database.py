@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from include.instore import fault_points
 from include.instore.errors import ConfigurationError, RetriableError
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
@@ -47,6 +51,8 @@ class Ledger:
                 f"Connection instore_ledger names the database {self._name!r}; the ledger runs on sqlite or postgres."
             ) from None
         self._reader = self.engine.execution_options(read_only=True)
+        if self._name == "postgresql":  # whose default shows each statement another state
+            self._reader = self._reader.execution_options(isolation_level="REPEATABLE READ")
 
     def __repr__(self) -> str:
         return f"<Ledger on {self._name}>"
@@ -63,6 +69,8 @@ class Ledger:
         """
         with self._translated(), self.engine.begin() as connection:
             yield connection
+            fault_points.reach("ledger.before_commit")
+        fault_points.reach("ledger.after_commit")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -91,6 +99,48 @@ class Ledger:
 
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+
+    def dry_run_copy(self, run_id: str) -> Ledger:
+        """A copy of the whole ledger for one dry run, reachable by all its tasks; made by the first that asks.
+
+        Beside the file on SQLite, in a schema of its own on PostgreSQL.
+        """
+        name = f"dry_{hashlib.sha256(run_id.encode()).hexdigest()[:16]}"
+        if self._name == "sqlite":
+            copy = Path(f"{self.engine.url.database}.{name}")
+            if not copy.exists():
+                draft = copy.with_suffix(f".{uuid.uuid4().hex}")
+                with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, copy)  # another task may have been quicker, and its copy is in use
+                draft.unlink()
+            return Ledger(self.engine.url.set(database=str(copy)))
+        with self.write() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            if not sa.inspect(connection).has_schema(name):
+                connection.execute(sa.schema.CreateSchema(name))
+                for table in sa.inspect(connection).get_table_names():
+                    connection.exec_driver_sql(f'CREATE TABLE "{name}"."{table}" (LIKE "{table}" INCLUDING ALL)')
+                    connection.exec_driver_sql(f'INSERT INTO "{name}"."{table}" SELECT * FROM "{table}"')
+        return Ledger(self.engine.url.update_query_dict({"options": f"-csearch_path={name}"}))
+
+    def discard_copy(self) -> None:
+        """Remove this copy of a dry run and close it. :raises ValueError: this is the ledger itself."""
+        if self._name == "sqlite":
+            path = str(self.engine.url.database)
+            if not Path(path).suffix.startswith(".dry_"):
+                raise ValueError("not a dry run's copy")
+            self.close()
+            for ending in ("", "-wal", "-shm"):
+                Path(path + ending).unlink(missing_ok=True)
+            return
+        name = str(self.engine.url.query.get("options", "")).removeprefix("-csearch_path=")
+        if not name.startswith("dry_"):
+            raise ValueError("not a dry run's copy")
+        with self.write() as connection:
+            connection.execute(sa.schema.DropSchema(name, cascade=True))
+        self.close()
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's own kind, which knows ``on_conflict_do_nothing`` and ``…_do_update``."""

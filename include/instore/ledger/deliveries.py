@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import Status, orders, runs
+from include.instore.ledger.tables import Status, kept_text, orders, runs
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,15 @@ def record_outcomes(
             connection.execute(
                 sa.update(orders)
                 .where(*held, orders.c.event_id.in_(sent))
-                .values(status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id)
+                .values(
+                    status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id, sends=orders.c.sends + 1
+                )
             )
         for event_id, reason in (rejected or {}).items():
             connection.execute(
                 sa.update(orders)
                 .where(*held, orders.c.event_id == event_id)
-                .values(status=Status.REJECTED.value, reason=reason[:1024], outcome_run=run_id)
+                .values(status=Status.REJECTED.value, reason=kept_text(reason), outcome_run=run_id)
             )
         if unsent:
             connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -13,28 +13,37 @@ import sqlalchemy as sa
 from include.instore.errors import RecordRefused
 from include.instore.events import event_id, event_kind
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, kept_text, orders, quarantine, runs
 from include.instore.orders import InStoreOrder
 from include.instore.settings import Settings
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One order with where it came from; ``row`` holds its columns, ready to be written."""
+    """One order with where it came from; ``row`` holds its columns, ready to be written.
+
+    :param first_came: when it came for the first time, of one that was set aside meanwhile: it is not the later
+        content of an order whose content came after that.
+    """
 
     row: dict[str, Any] = field(repr=False)
     has_offset: bool = True
+    first_came: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One record that is not an order: kept in quarantine with its raw bytes."""
+    """One record that is not an order: kept in quarantine with its raw bytes.
+
+    :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
+    """
 
     source: str
     reference: str
     reason: str
     detail: str
     raw: bytes = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
 
     @property
     def id(self) -> str:
@@ -83,7 +92,7 @@ def arrival(order: InStoreOrder, *, source: str, reference: str, settings: Setti
         "event_id": event_id(settings.scope, event_type, order.order_number),
         "order_type": order.order_type,
         "source": source,
-        "reference": reference[:1024],
+        "reference": kept_text(reference),
         "order_time": order.time(settings.store_timezone),
         "fingerprint": order.fingerprint(),
         "payload": payload,
@@ -93,13 +102,14 @@ def arrival(order: InStoreOrder, *, source: str, reference: str, settings: Setti
         "reason": NO_CUSTOMER_KEY if nobody else None,
         "look_ups": 0,
         "attempts": 0,
+        "sends": 0,
     }
     return Arrival(row, has_offset=order.has_offset())
 
 
-def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes) -> Refusal:
+def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"") -> Refusal:
     """The quarantine row of a record that is not an order."""
-    return Refusal(source, reference[:1024], error.reason, error.detail[:1024], raw)
+    return Refusal(source, kept_text(reference), error.reason, kept_text(error.detail), raw, heading)
 
 
 def land(
@@ -108,12 +118,14 @@ def land(
     arrivals: Sequence[Arrival],
     refusals: Sequence[Refusal],
     extract: LoadedExtract | None = None,
+    redriven: Sequence[str] = (),
 ) -> Landed:
     """Commit one block: orders, quarantine, the file's own row and the run's tallies together.
 
     An order whose number is known is a duplicate; where its content differs it is a changed duplicate, and the later
     content wins as long as nothing of it has left the house (pending, ready, unmatched and not held by a run).
 
+    :param redriven: ids of the quarantine rows that these arrivals come out of.
     :raises RetriableError: nothing was written.
     """
     now = datetime.now(timezone.utc)
@@ -124,7 +136,8 @@ def land(
         new = _insert_orders(ledger, connection, run_id, list(first.values()), now)
         repeats = [item.row for item in arrivals if item.row is not first[item.row["order_number"]]]
         repeats += [row for number, row in first.items() if number not in new]
-        changed = _take_later_content(connection, repeats)
+        came = {item.row["order_number"]: item.first_came for item in arrivals if item.first_came is not None}
+        changed = _take_later_content(connection, repeats, came, now)
         kept = _insert_refusals(ledger, connection, run_id, refusals, now)
         landed = Landed(
             received=len(arrivals) + len(refusals),
@@ -135,6 +148,8 @@ def land(
         )
         if extract is not None:
             _remember_extract(ledger, connection, run_id, extract, now)
+        if redriven:
+            connection.execute(sa.update(quarantine).where(quarantine.c.id.in_(redriven)).values(state="redriven"))
         connection.execute(
             sa.update(runs)
             .where(runs.c.run_id == run_id)
@@ -175,7 +190,9 @@ def _insert_orders(
     return set(connection.scalars(statement.returning(orders.c.order_number), stamped))
 
 
-def _take_later_content(connection: sa.Connection, repeats: list[dict[str, Any]]) -> int:
+def _take_later_content(
+    connection: sa.Connection, repeats: list[dict[str, Any]], came: Mapping[str, datetime], now: datetime
+) -> int:
     if not repeats:
         return 0
     numbers = [row["order_number"] for row in repeats]
@@ -197,10 +214,12 @@ def _take_later_content(connection: sa.Connection, repeats: list[dict[str, Any]]
                 orders.c.status.in_([Status.PENDING.value, Status.READY.value, Status.UNMATCHED.value]),
                 orders.c.claim_run.is_(None),
                 orders.c.attempts == 0,
+                sa.func.coalesce(orders.c.content_at, orders.c.received_at) <= came.get(row["order_number"], now),
             )
             .values(
                 {name: row[name] for name in content}
                 | {"status": row["status"], "reason": row["reason"], "look_ups": 0, "next_attempt": None}
+                | {"content_at": came.get(row["order_number"], now)}
             )
         )
     return len(changed)
@@ -217,6 +236,7 @@ def _insert_refusals(
             "reason": item.reason,
             "detail": item.detail,
             "raw": item.raw,
+            "heading": item.heading or None,
             "run": run_id,
             "received_at": now,
             "state": "quarantined",

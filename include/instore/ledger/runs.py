@@ -10,8 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, quarantine, runs
+from include.instore.windows import Window
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,22 @@ class RunCounts:
     unmatched_by_outcome: Mapping[str, int]
     suppressed: int
     sent: int
+    resent: int
     rejected: int
     rejected_by_reason: Mapping[str, int]
     truncated: int
     carried_over: int
     touched: int
     planned: Mapping[str, int]
+    window_orders: Mapping[str, int]
     ledger: Mapping[str, int]
 
 
-def count_run(ledger: Ledger, run_id: str) -> RunCounts:
-    """The run's counts, from one consistent look at the ledger."""
+def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunCounts:
+    """The run's counts, from one consistent look at the ledger.
+
+    :param window: the run's own; ``window_orders`` are all orders of it, by status, whichever run brought them.
+    """
     with ledger.read() as connection:
         tally = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).mappings().one()
 
@@ -57,6 +64,14 @@ def count_run(ledger: Ledger, run_id: str) -> RunCounts:
         resolved = by(orders.c.status, orders.c.resolved_run == run_id)
         unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
         outcome = by(orders.c.status, orders.c.outcome_run == run_id)
+        resent = sum(
+            by(
+                orders.c.status,
+                orders.c.outcome_run == run_id,
+                orders.c.status == Status.SENT.value,
+                orders.c.sends > 1,
+            ).values()
+        )
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
         carried = sa.and_(mine, orders.c.status.in_([status.value for status in UNDER_WAY]))
@@ -78,7 +93,8 @@ def count_run(ledger: Ledger, run_id: str) -> RunCounts:
             unmatched=sum(unmatched.values()),
             unmatched_by_outcome=unmatched,
             suppressed=resolved.get(Status.SUPPRESSED.value, 0),
-            sent=outcome.get(Status.SENT.value, 0),
+            sent=outcome.get(Status.SENT.value, 0) - resent,
+            resent=resent,
             rejected=outcome.get(Status.REJECTED.value, 0),
             rejected_by_reason=by(
                 orders.c.reason, orders.c.outcome_run == run_id, orders.c.status == Status.REJECTED.value
@@ -87,6 +103,7 @@ def count_run(ledger: Ledger, run_id: str) -> RunCounts:
             carried_over=sum(by(orders.c.status, carried).values()),
             touched=sum(by(orders.c.status, sa.or_(mine, orders.c.outcome_run == run_id)).values()),
             planned=by(orders.c.status, orders.c.planned_run == run_id),
+            window_orders=by(orders.c.status, in_window(window)) if window else {},
             ledger=by(orders.c.status),
         )
 

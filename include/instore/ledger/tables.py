@@ -1,4 +1,4 @@
-"""The ledger's five tables and the words in their columns."""
+"""The ledger's six tables and the words in their columns."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ UNDER_WAY = (Status.PENDING, Status.READY, Status.SENDING)
 
 NO_CUSTOMER_KEY = "no_customer_key"
 """Reason of an order with neither card nor email: normal business, kept, never asked for."""
+
+
+def kept_text(text: str) -> str:
+    """Foreign text as every database takes it: a message id may hold NUL, a file name what is not Unicode."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1024]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -71,6 +76,7 @@ orders = sa.Table(
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("received_run", RunId, nullable=False, index=True),
     sa.Column("fingerprint", sa.String(64), nullable=False),  # of its content: was the same order changed later?
+    sa.Column("content_at", UtcDateTime),  # when a later content took the first one's place; null: never
     sa.Column("payload", sa.Text, nullable=False),  # JSON as it goes out
     sa.Column("loyalty_card", sa.String(64)),
     sa.Column("email", sa.String(254)),  # the order's own, or the customer's once the card is matched
@@ -78,6 +84,7 @@ orders = sa.Table(
     sa.Column("reason", sa.String(1024)),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),  # rounds of asking that found no customer
     sa.Column("attempts", sa.Integer, nullable=False, default=0),  # times it left for the destination
+    sa.Column("sends", sa.Integer, nullable=False, default=0),  # times the destination took it; more than 1: resent
     sa.Column("next_attempt", UtcDateTime),  # when an unmatched order is asked for again; null: never
     sa.Column("claim_run", RunId),
     sa.Column("claim_batch", sa.Integer),
@@ -112,6 +119,7 @@ quarantine = sa.Table(
     sa.Column("reason", sa.String(32), nullable=False),
     sa.Column("detail", sa.String(1024), nullable=False),
     sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("heading", sa.LargeBinary),  # the line with a CSV's column names, without which its rows say nothing
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # quarantined, redriven, discarded
@@ -127,6 +135,14 @@ extracts = sa.Table(
     sa.Column("broken", sa.Boolean, nullable=False),
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("loaded_at", UtcDateTime, nullable=False),
+)
+
+services = sa.Table(
+    "services",
+    metadata,
+    sa.Column("service", sa.String(250), primary_key=True),  # connection, and the API behind it
+    sa.Column("next_turn", sa.BigInteger, nullable=False),  # microseconds since 1970: nobody calls before
+    sa.Column("opened_at", sa.BigInteger),  # milliseconds since 1970: left alone since then; null: it is well
 )
 
 runs = sa.Table(

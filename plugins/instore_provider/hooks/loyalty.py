@@ -9,7 +9,6 @@ look-up: providers that have one agree on neither request nor answer.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from urllib.parse import quote
 
 import simplejson
 from airflow.sdk import BaseHook
-from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, TokenBucket
 from requests.auth import HTTPBasicAuth
 
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
@@ -27,10 +25,13 @@ from instore_provider.errors import ProviderError
 from instore_provider.fields import Fields
 from instore_provider.http import Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
+from instore_provider.rate_limit import LimiterMaker, TakeTurn, rate_limit_of
 
 if TYPE_CHECKING:
     import requests
     from requests.auth import AuthBase
+
+    from instore_provider.breaker import Breaker
 
 LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguous", "suppressed"]
 
@@ -87,6 +88,9 @@ class LoyaltyHook(BaseHook):
     :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
     :param longest_wait: seconds; the widest such window.
     :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
+    :param limiter: makes what waits for a turn before each call, retries and token calls included, from the
+        connection's `rate_limit`; None: the hooks of this process share the turns. May be set until the first call.
+    :param breaker: makes the breaker of a service from its name; None: there is none. May be set until the first call.
     """
 
     conn_name_attr = "loyalty_conn_id"
@@ -105,8 +109,12 @@ class LoyaltyHook(BaseHook):
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
         longest_retry_after: float = 60.0,
+        limiter: LimiterMaker | None = None,
+        breaker: Callable[[str], Breaker] | None = None,
     ) -> None:
         super().__init__()
+        self.limiter = limiter
+        self.breaker = breaker
         self.loyalty_conn_id = loyalty_conn_id
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -234,18 +242,21 @@ class LoyaltyHook(BaseHook):
             return self._loaded
 
     def _service_of(self, fields: Fields) -> Service:
+        name = "the loyalty API"
+        take_turn = rate_limit_of(fields, self.limiter)
         return Service(
             conn_id=fields.conn_id,
-            name="the loyalty API",
+            name=name,
             base_url=fields.base_url("host"),
-            auth=self._auth_of(fields),
+            auth=self._auth_of(fields, take_turn),
             connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
             read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
             ca_bundle=fields.ca_bundle(),
-            before_attempt=_rate_limit_of(fields),
+            before_attempt=take_turn,
+            breaker=None if self.breaker is None else self.breaker(name),
         )
 
-    def _auth_of(self, fields: Fields) -> AuthBase:
+    def _auth_of(self, fields: Fields, take_turn: TakeTurn) -> AuthBase:
         kind = fields.choice("auth", _AUTHS, "api_key")
         if kind == "none":
             return NoAuth()
@@ -257,7 +268,7 @@ class LoyaltyHook(BaseHook):
         if kind == "query":
             return QueryAuth(fields.text("key_parameter", "api_key"), key)
         if kind == "oauth2":
-            return self._client_credentials_of(fields, key)
+            return self._client_credentials_of(fields, key, take_turn)
         headers = {fields.text("key_header", "X-Api-Key"): f"{fields.text('key_prefix')} {key}".strip()}
         if login_header := fields.text("login_header"):
             headers[login_header] = fields.text("login")
@@ -267,7 +278,7 @@ class LoyaltyHook(BaseHook):
             raise fields.error("key_prefix", "or 'login' holds characters that no HTTP header carries")
         return HeaderAuth(headers)
 
-    def _client_credentials_of(self, fields: Fields, secret: str) -> ClientCredentials:
+    def _client_credentials_of(self, fields: Fields, secret: str, take_turn: TakeTurn) -> ClientCredentials:
         client_id = fields.text("login")
         if not client_id:
             raise fields.error("login", "is empty, so put the OAuth2 client id into it")
@@ -281,6 +292,7 @@ class LoyaltyHook(BaseHook):
             read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
             ca_bundle=fields.ca_bundle(),
             key=secret,
+            before_attempt=take_turn,
         )
         return ClientCredentials(endpoint, client_id=client_id, scope=fields.text("oauth_scope"), bounds=self._bounds)
 
@@ -343,24 +355,3 @@ def _filled_url(template: str, name: str, value: str) -> str:
 
 def _filled_body(template: str, card: str) -> bytes:
     return template.replace("{card}", simplejson.dumps(card)[1:-1]).encode()
-
-
-_limiters: dict[tuple[str, str, float], Limiter] = {}
-_limiters_lock = Lock()
-
-
-def _rate_limit_of(fields: Fields) -> Callable[[], object]:
-    """Return what waits for this connection's turn; all hooks and threads of the process share its turns."""
-    per_second = fields.number("rate_limit", math.inf)
-    if per_second == math.inf:
-        return lambda: None
-    key = (fields.conn_id, fields.text("host"), per_second)
-    with _limiters_lock:
-        if key not in _limiters:
-            # Evenly spaced, because a provider with a limit of 3/s answers a burst of 3 with 429 as well. Counted over
-            # 1,000 s, so that 0.5 and 2.5 a second are exact. No leaking thread: a token bucket has nothing to leak.
-            rate = Rate(max(1, round(per_second * 1000)), 1_000_000, burst=1)
-            bucket = StateBucket([rate], TokenBucket())
-            _limiters[key] = Limiter(SingleBucketFactory(bucket, schedule_leak=False), buffer_ms=1)
-        limiter = _limiters[key]
-    return limiter.try_acquire

@@ -22,12 +22,14 @@ from instore_provider.auth import HeaderAuth
 from instore_provider.errors import ConfigurationError, ProviderError
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
 from instore_provider.fields import Fields
-from instore_provider.http import REFUSED_UNTAKEN, NoAnswer, Result, RetryBounds, Service, json_of
+from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
+from instore_provider.rate_limit import LimiterMaker, rate_limit_of
 from instore_provider.redaction import leaf_texts
 
 if TYPE_CHECKING:
     import requests
 
+    from instore_provider.breaker import Breaker
     from instore_provider.http import Answer
 
 AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
@@ -59,7 +61,7 @@ class ProfileStoreHook(BaseHook):
 
     The connection: `host` and `password` are base URL and key of the Tracking API. Extras: `read_host` and
     `read_api_key` (or `read_key`) are those of the Profile Store API, needed for reading only; `auth_preset`,
-    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`.
+    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`, `rate_limit`.
 
     :param profile_store_conn_id: id of the connection.
     :param connect_timeout: seconds; overrides the connection's.
@@ -69,6 +71,9 @@ class ProfileStoreHook(BaseHook):
     :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
     :param longest_wait: seconds; the widest such window.
     :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
+    :param limiter: makes what waits for a turn before each call to either API, retries included, from the
+        connection's `rate_limit`; None: the hooks of this process share the turns. May be set until the first call.
+    :param breaker: makes the breaker of each API from its name; None: there is none. May be set until the first call.
     """
 
     conn_name_attr = "profile_store_conn_id"
@@ -87,8 +92,12 @@ class ProfileStoreHook(BaseHook):
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
         longest_retry_after: float = 60.0,
+        limiter: LimiterMaker | None = None,
+        breaker: Callable[[str], Breaker] | None = None,
     ) -> None:
         super().__init__()
+        self.limiter = limiter
+        self.breaker = breaker
         self.profile_store_conn_id = profile_store_conn_id
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -181,7 +190,9 @@ class ProfileStoreHook(BaseHook):
                     ambiguous_in_a_row = 0
                     yield _outcomes(part, "accepted", status)
                 elif (isinstance(result, NoAnswer) and not result.left) or status in REFUSED_UNTAKEN:
-                    told = f"{service.name} {result.told()} in {attempts} attempt(s)"
+                    told = f"{service.name} {result.told()}"
+                    if not isinstance(result, LeftAlone):
+                        told += f" in {attempts} attempt(s)"
                     yield _outcomes(part, "unsent", status, told, result.retry_after)
                     yield from _not_tried(parts, bulks, service.name, result.retry_after)
                     return
@@ -216,8 +227,12 @@ class ProfileStoreHook(BaseHook):
         if not ids:
             return set()
         with ThreadPoolExecutor(min(_READ_THREADS, len(ids)), thread_name_prefix="sent-track-ids") as pool:
-            shown = list(pool.map(lambda each: self._shows(service, each), ids))
-        return {each for each, shows in zip(ids, shown, strict=True) if shows}
+            asked = {each: pool.submit(self._shows, service, each) for each in ids}
+            try:
+                return {each for each, shows in asked.items() if shows.result()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # the others would fail one after the other
+                raise
 
     def query_events(
         self, filter: str | None = None, skip: int = 0, top: int = 100, order_by: str | None = None
@@ -326,6 +341,8 @@ class ProfileStoreHook(BaseHook):
         if not (prefix.isascii() and prefix.isprintable()):
             raise fields.error("auth_prefix", "holds characters that no HTTP header carries")
 
+        take_turn = rate_limit_of(fields, self.limiter)
+
         def service(name: str, url_field: str, *key_fields: str) -> Service:
             key = fields.secret(*key_fields)
             return Service(
@@ -339,6 +356,8 @@ class ProfileStoreHook(BaseHook):
                 read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
                 ca_bundle=fields.ca_bundle(),
                 key=key,
+                before_attempt=take_turn,
+                breaker=None if self.breaker is None else self.breaker(name),
             )
 
         tracking = service("the Tracking API", "host", "password")

@@ -180,7 +180,6 @@ class ProfileStoreTrackOperator(BaseOperator):
         hook = self.make_hook()
         try:
             tally.resume(self.recall(context))
-            self._settle(hook, tally)
             self._send(hook, tally, tally.indexes("unsent"))
             if not tally.indexes("unsent"):  # else the service is not well, and the next try settles the rest
                 self._settle(hook, tally)

@@ -85,14 +85,15 @@ class Bench:
 
     def clear(self) -> None:
         """Settle what a failed test left behind, so that the next one starts with an empty queue."""
-        left, self._received = self._received, []
-        for message in left:
+        received, self._received = self._received, []
+        for message in received:
             if not message._settled:
                 with contextlib.suppress(ServiceBusError):
                     self.receiver.complete_message(message)
-        while self.counts["active"]:
-            for message in self.receiver.receive_messages(self.counts["active"], max_wait_time=1):
-                self.receiver.complete_message(message)
+        for _ in range(10):
+            if left := self.counts["active"]:
+                for message in self.receiver.receive_messages(left, max_wait_time=1):
+                    self.receiver.complete_message(message)
 
     @property
     def counts(self) -> dict[str, Any]:

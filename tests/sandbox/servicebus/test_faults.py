@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from azure.servicebus import ServiceBusClient
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import (
     MessageLockLostError,
     ServiceBusConnectionError,
@@ -102,7 +102,7 @@ def test_a_connection_can_be_cut_after_a_settlement_was_applied_and_before_it_wa
     bench: Bench, bus: ServiceBusStandIn
 ) -> None:
     bench.send()
-    client = ServiceBusClient.from_connection_string(bus.connection_string)
+    client = ServiceBusClient.from_connection_string(bus.connection_string, retry_backoff_factor=0.02)
     with client, client.get_queue_receiver("work") as receiver:
         [message] = receiver.receive_messages(1, max_wait_time=3)
         before = bench.counts["settled"]["completed"]
@@ -129,13 +129,18 @@ def test_a_connection_can_be_cut_after_a_send_was_kept_and_before_it_was_confirm
 
 
 @cuts_connections
-def test_all_connections_can_be_cut_at_once() -> None:
+def test_all_connections_can_be_cut_at_once_and_nothing_is_delivered_to_them_any_more() -> None:
     with ServiceBusStandIn() as bus:
         client = ServiceBusClient.from_connection_string(bus.connection_string, retry_total=0)
-        with client, client.get_topic_sender("orders"):
+        with client, client.get_subscription_receiver("orders", "orderprocessing", prefetch_count=5) as cut:
+            assert cut.receive_messages(1, max_wait_time=0.1) == []
             assert bus.state()["connections"] == 1
             bus.drop_connections()
             eventually(lambda: bus.state()["connections"] == 0)
+            with client.get_topic_sender("orders") as sender:
+                sender.send_messages(ServiceBusMessage("for somebody else"))
+        counts = bus.state()["entities"]["orders/Subscriptions/orderprocessing"]
+        assert (counts["active"], counts["locked"], counts["delivered"]) == (1, 0, 0)
 
 
 def test_faults_can_be_ordered_at_construction() -> None:

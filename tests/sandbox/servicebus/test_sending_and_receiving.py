@@ -106,12 +106,19 @@ def test_a_message_above_the_limit_is_refused_and_not_kept(bench: Bench) -> None
     bench.receiver.complete_message(bench.receive_one())
 
 
-def test_receive_and_delete_leaves_nothing_behind(bench: Bench, client: ServiceBusClient) -> None:
+def test_receive_and_delete_leaves_nothing_behind_and_takes_nothing_once_closed(
+    bench: Bench, client: ServiceBusClient
+) -> None:
     bench.send("gone")
+    before = bench.bus.state()["connections"]
     mode = ServiceBusReceiveMode.RECEIVE_AND_DELETE
     with client.get_queue_receiver("work", receive_mode=mode) as receiver:
-        assert [str(each) for each in receiver.receive_messages(1, max_wait_time=3)] == ["gone"]
-    assert bench.counts["active"] == bench.counts["locked"] == 0
+        assert [str(each) for each in receiver.receive_messages(5, max_wait_time=3)] == ["gone"]
+        assert bench.counts["active"] == bench.counts["locked"] == 0
+    eventually(lambda: bench.bus.state()["connections"] == before)
+    bench.send("stays")
+    assert bench.counts["active"] == 1
+    bench.receiver.complete_message(bench.receive_one())
 
 
 def test_a_receiver_that_closes_gives_back_what_it_prefetched(bench: Bench, client: ServiceBusClient) -> None:

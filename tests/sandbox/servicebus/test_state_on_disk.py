@@ -16,6 +16,11 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError
 
 from include.sandbox.servicebus import ServiceBusStandIn, StateRefused
+from include.sandbox.servicebus.config import QueueSpec
+from include.sandbox.servicebus.faults import Faults
+from include.sandbox.servicebus.message import Content
+from include.sandbox.servicebus.model import Environment
+from include.sandbox.servicebus.queues import Queue
 from include.sandbox.servicebus.store import Store
 from tests.sandbox.servicebus.conftest import BrokerProcess, cuts_connections, eventually
 
@@ -116,6 +121,20 @@ def test_a_message_scheduled_on_a_topic_waits_through_a_restart(tmp_path: Path) 
     with ServiceBusStandIn(state=path) as bus:
         assert bus.state()["entities"]["orders"]["scheduled"] == 0
         assert bus.state()["entities"][subscription]["active"] == 1
+
+
+def test_sequence_numbers_go_on_after_a_restart_though_all_messages_are_gone(tmp_path: Path) -> None:
+    async def send_and_cancel() -> int:
+        loop = asyncio.get_running_loop()
+        store = Store(tmp_path / "bus.db", loop, lambda: None)
+        queue = Queue(QueueSpec("work", 60, 3, None, False), Environment(loop, store, Faults()))
+        number = queue.schedule(Content(b""))
+        queue.cancel([number])
+        queue.close()
+        store.close()
+        return number
+
+    assert asyncio.run(send_and_cancel()) < asyncio.run(send_and_cancel()) < asyncio.run(send_and_cancel())
 
 
 def test_nothing_is_confirmed_that_cannot_be_written(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=1024), nullable=True),
         sa.Column("look_ups", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("sends", sa.Integer(), nullable=False),
         sa.Column("next_attempt", UtcDateTime(), nullable=True),
         sa.Column("claim_run", sa.String(length=250), nullable=True),
         sa.Column("claim_batch", sa.Integer(), nullable=True),

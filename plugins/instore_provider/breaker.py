@@ -1,0 +1,113 @@
+"""A circuit breaker: after so many failing calls in a row a service is left alone for a while (pybreaker does it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from threading import Event
+from typing import Any, TypeVar
+
+from pybreaker import (
+    STATE_CLOSED,
+    STATE_OPEN,
+    CircuitBreaker,
+    CircuitBreakerError,
+    CircuitBreakerListener,
+    CircuitBreakerStorage,
+    CircuitMemoryStorage,
+)
+
+T = TypeVar("T")
+
+
+class Breaker:
+    """
+    Counts one service's failing calls in a row, and says when it is to be left alone. Threads may share it.
+
+    While it is open nothing is called. After `seconds` one call at a time tries the service: the first that is well
+    closes the breaker, one that is not opens it again.
+
+    :param failures: failing calls in a row that open it.
+    :param seconds: how long it stays open.
+    :param storage: where its state is kept; None for the memory of this process.
+    """
+
+    def __init__(
+        self, *, failures: int = 10, seconds: float = 30.0, storage: CircuitBreakerStorage | None = None
+    ) -> None:
+        self.failures = failures
+        self._seconds = seconds
+        self._opened = Event()
+        self._storage = storage or CircuitMemoryStorage(STATE_CLOSED)
+        self._circuit = CircuitBreaker(
+            fail_max=failures,
+            reset_timeout=seconds,
+            state_storage=self._storage,
+            listeners=[_Bell(self._opened)],
+            throw_new_error_on_trip=False,
+        )
+
+    def rests_for(self) -> float | None:
+        """Return the seconds for which the service is to be left alone, or None when it may be called."""
+        if self._circuit.current_state != STATE_OPEN:
+            return None
+        opened_at = self._storage.opened_at
+        if opened_at is None:
+            return None
+        left = self._seconds - (datetime.now(timezone.utc) - opened_at).total_seconds()
+        return left if left > 0 else None
+
+    def watch(self, call: Callable[[], T], well: Callable[[T], bool | None]) -> T | None:
+        """
+        Make a call and learn from its result; None when the service is left alone and the call was not made.
+
+        :param well: whether the result is one of a service in health; None for a call that did not take place.
+        """
+        if self._circuit.current_state == STATE_CLOSED:
+            # pybreaker holds its lock throughout a call: made through it, the calls of all threads would queue up.
+            result = call()
+            if (is_well := well(result)) is not None:
+                self._learn(is_well)
+            return result
+        try:
+            result = self._circuit.call(_trial, call, well)
+        except CircuitBreakerError:
+            return None
+        except _Unwell as unwell:
+            result = unwell.result
+        return result
+
+    def sleep(self, seconds: float) -> None:
+        """Wait between two calls, but no longer than until the breaker opens."""
+        self._opened.wait(seconds)
+
+    def _learn(self, is_well: bool) -> None:
+        with suppress(_Unwell, CircuitBreakerError):  # it is counted, which is all
+            self._circuit.call(_trial, lambda: None, lambda _: is_well)
+
+
+class _Unwell(Exception):
+    def __init__(self, result: Any) -> None:
+        super().__init__("the service is not well")
+        self.result = result
+
+
+def _trial(call: Callable[[], T], well: Callable[[T], bool | None]) -> T:
+    result = call()
+    if well(result) is False:
+        raise _Unwell(result)
+    return result
+
+
+class _Bell(CircuitBreakerListener):
+    """Wakes the threads that wait between two calls when the breaker opens."""
+
+    def __init__(self, opened: Event) -> None:
+        self._opened = opened
+
+    def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:  # noqa: ARG002
+        if new_state.name == STATE_OPEN:
+            self._opened.set()
+        else:
+            self._opened.clear()

@@ -1,0 +1,145 @@
+"""The DAG file: what the house asks of it, and one run of it by dag.test()."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import CronDataIntervalTimetable
+
+from include.sandbox import week
+from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
+from include.sandbox.profile_store import ProfileStoreStandIn
+from include.sandbox.seed import send
+from include.sandbox.servicebus import ServiceBusStandIn
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(ROOT / "dags"), collect_dags=True)
+    assert bag.import_errors == {}
+    return bag.dags["instore_orders"]
+
+
+def test_the_dag_is_hourly_in_utc_and_never_overlaps_itself(dag: Any) -> None:
+    assert dag.timetable == CronDataIntervalTimetable("0 * * * *", timezone="UTC")
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+
+
+def test_the_tasks_follow_one_another_as_the_design_says(dag: Any) -> None:
+    downstream = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
+    assert downstream == {
+        "drain_topic": ["plan_batches"],
+        "load_extracts": ["plan_batches"],
+        "plan_batches": ["batch.look_up_customers"],
+        "batch.look_up_customers": ["batch.send_events"],
+        "batch.send_events": ["report_run"],
+        "report_run": [],
+    }
+
+
+def test_every_task_retries_but_the_report(dag: Any) -> None:
+    retries = {task.task_id: task.retries for task in dag.tasks}
+    assert retries.pop("report_run") == 0
+    assert all(count >= 2 for count in retries.values())
+    assert all(task.retry_delay >= timedelta(seconds=10) for task in dag.tasks)
+
+
+def test_the_manual_is_the_file_s_docstring_and_every_task_says_what_it_does(dag: Any) -> None:
+    assert "When it is red" in dag.doc_md
+    for task in dag.tasks:
+        assert task.doc_md or (task.python_callable.__doc__ if hasattr(task, "python_callable") else task.__doc__)
+
+
+def test_the_mapped_tasks_are_labelled_and_the_send_task_is_the_provider_s(dag: Any) -> None:
+    from instore_provider.operators.profile_store import ProfileStoreTrackOperator
+
+    assert dag.get_task("batch.look_up_customers").map_index_template == "{{ label }}"
+    send_events = dag.get_task("batch.send_events")
+    assert send_events.map_index_template == "{{ label }}"
+    assert issubclass(send_events.operator_class if send_events.is_mapped else type(send_events), ProfileStoreTrackOperator)
+
+
+def test_reading_the_dag_file_imports_neither_azure_nor_the_ledger() -> None:
+    """The file is imported again in every task process."""
+    script = (
+        "import sys; sys.path.insert(0, 'dags'); import instore_orders;"
+        "print([name for name in ('azure.servicebus', 'sqlalchemy.dialects', 'requests', 'include.instore.orders')"
+        " if name in sys.modules])"
+    )
+    baseline = "import airflow.sdk, sys; print([n for n in ('requests', 'sqlalchemy.dialects') if n in sys.modules])"
+    assert run_python(script).splitlines()[-1] == run_python(baseline).splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home: Path = tmp_path_factory.mktemp("airflow")
+    for command in (["db", "migrate"], ["dags", "reserialize"]):
+        run_python(f"from airflow.__main__ import main; import sys; sys.argv = ['airflow', *{command}]; main()", home)
+    return home
+
+
+def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_path: Path) -> None:
+    orders = [message for message in week.messages()][:60]
+    keys = LoyaltyKeys("loyalty-key", "id", "secret")
+    (tmp_path / "extracts").mkdir()
+    with (
+        ServiceBusStandIn() as bus,
+        LoyaltyStandIn(week.MEMBERS, keys) as loyalty,
+        ProfileStoreStandIn("store-key") as store,
+    ):
+        send(orders, bus.connection_string, "orders")
+        connections = {
+            "instore_service_bus": {"conn_type": "azure_service_bus", "schema": bus.connection_string},
+            "instore_loyalty": {"conn_type": "loyalty", "host": loyalty.url, "password": "loyalty-key"},
+            "instore_profile_store": {"conn_type": "profile_store", "host": store.url, "password": "store-key"},
+            "instore_extracts": {"conn_type": "fs", "extra": {"path": str(tmp_path / "extracts")}},
+            "instore_ledger": {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")},
+        }
+        script = (
+            "import json\n"
+            "from airflow.dag_processing.dagbag import DagBag\n"
+            "from airflow.sdk.execution_time.xcom import XCom\n"
+            "run = DagBag('dags').dags['instore_orders'].test()\n"
+            "from airflow.models.xcom import XComModel\n"
+            "from airflow.utils.session import create_session\n"
+            "with create_session() as session:\n"
+            "    query = XComModel.get_many(key='return_value', task_ids='report_run', run_id=run.run_id)\n"
+            "    value = session.execute(query).scalars().one().value\n"
+            "print(json.dumps([str(run.state.value), value]))"
+        )
+        env = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
+        state, counts = json.loads(run_python(script, airflow_home, env).splitlines()[-1])
+        held = store.store.totals()
+    assert state == "success"
+    assert counts["received"] == counts["orders"] == 60
+    assert counts["sent"] + counts["unmatched"] == 60
+    assert counts["sent"] > 40
+    assert held["events"] == held["track_ids"] == counts["sent"]
+
+
+def run_python(script: str, home: Path | None = None, env: dict[str, str] | None = None) -> str:
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"} | (env or {})
+    if home is not None:
+        environ |= {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        }
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout

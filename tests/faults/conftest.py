@@ -1,0 +1,108 @@
+"""One sandbox a session, a world of its own for each test; a failure prints the world's seed and timeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.judge import Judge
+from tests.faults.standins import Sandbox
+from tests.faults.totals import TOTALS
+from tests.faults.world import World
+
+FULL = "FAULTS_FULL"
+"""Set by `make faults`: everything; without it only what is in the smoke part."""
+SHARD = "FAULTS_SHARD"
+"""``1/3``: the first of three workers; every worker has a sandbox of its own."""
+TOTALS_FILE = "FAULTS_TOTALS"
+
+_worlds = pytest.StashKey[list[World]]()
+MakeWorld = Callable[..., tuple[World, Judge]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "smoke: also in the part of the fault suite that `make test` runs")
+    config.addinivalue_line("markers", "weight(seconds): about how long it takes, for a fair division among workers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    if not os.environ.get(FULL):
+        out = [item for item in mine if item.get_closest_marker("smoke") is None]
+    else:
+        out = _others_work(mine, os.environ.get(SHARD, "1/1"))
+    if out:
+        config.hook.pytest_deselected(items=out)
+        gone = set(out)
+        items[:] = [item for item in items if item not in gone]
+
+
+def _others_work(items: list[pytest.Item], shard: str) -> list[pytest.Item]:
+    """The heaviest first, each to the worker that has least."""
+    number, workers = (int(part) for part in shard.split("/"))
+    loads = [0.0] * workers
+    others = []
+    for item in sorted(items, key=lambda item: -_weight(item)):
+        worker = loads.index(min(loads))
+        loads[worker] += _weight(item)
+        if worker != number - 1:
+            others.append(item)
+    return others
+
+
+def _weight(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("weight")
+    return float(marker.args[0]) if marker else 8.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.failed:
+        for world in item.stash.get(_worlds, []):
+            report.sections.append(("timeline", str(world.timeline)))
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    if path := os.environ.get(TOTALS_FILE):
+        TOTALS.write(Path(path))
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    try:
+        sandbox.start()
+        yield sandbox
+    finally:
+        sandbox.stop()
+
+
+@pytest.fixture
+def make_world(
+    sandbox: Sandbox, tmp_path: Path, request: pytest.FixtureRequest, _world_numbers: Iterator[int]
+) -> Iterator[MakeWorld]:
+    """Make a world, and its judge. The sandbox is without faults before and after."""
+    worlds = request.node.stash[_worlds] = []
+
+    def make(seed: int, **options: Any) -> tuple[World, Judge]:
+        index = next(_world_numbers)
+        folder = tmp_path / f"world{index}"
+        world = World(sandbox, folder, seed=seed, index=index, name=f"W{index}-{seed}", **options)
+        worlds.append(world)
+        return world, Judge(world)
+
+    yield make
+    for world in worlds:
+        world.hang_up()
+    sandbox.calm()
+
+
+@pytest.fixture(scope="session")
+def _world_numbers() -> Iterator[int]:
+    return iter(range(10_000))

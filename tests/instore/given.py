@@ -1,0 +1,146 @@
+"""What tests begin with: orders, runs, orders in a ledger, and a look at its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import sqlalchemy as sa
+
+from include.instore.errors import RecordRefused
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import Batch, claim, open_run
+from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
+from include.instore.ledger.tables import customers, extracts, orders, quarantine, runs
+from include.instore.orders import order_from_document
+from include.instore.settings import Settings
+from include.instore.windows import Run, Window
+
+SETTINGS = Settings()
+TABLES = {table.name: table for table in (orders, customers, quarantine, extracts, runs)}
+
+CARD = "6035770741165744"
+CANARY = "canary-7f3a"
+"""Stands in values that must not be told: a log or an error that holds it has told one."""
+
+
+def document(number: str = "S1", **changes: Any) -> dict[str, Any]:
+    """An order document as the ERP publishes it, with changed fields; None leaves one out."""
+    whole = {
+        "orderNumber": number,
+        "date": "2017-06-05T10:04:12Z",
+        "storeId": "0404",
+        "storeName": "Store 0404",
+        "loyaltyCardNumber": CARD,
+        "currency": "USD",
+        "total": "3.50",
+        "lines": [{"productCode": "947865", "description": "CANDY", "quantity": "2", "total": "3.50"}],
+        **changes,
+    }
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def body(number: str = "S1", **changes: Any) -> bytes:
+    """The same as a message body."""
+    return json.dumps(document(number, **changes)).encode()
+
+
+def run(run_id: str = "run-1", kind: Any = "scheduled", **changes: Any) -> Run:
+    """A scheduled run, or another one."""
+    whole = {"window": None, "drains_topic": True, "loads_any_extract": True, "claims": "due", **changes}
+    return Run(run_id, kind, **whole)
+
+
+def window(start: str, end: str) -> Window:
+    return Window(moment(start), moment(end))
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+def arrivals(*documents: Mapping[str, Any], source: str = "topic", settings: Settings = SETTINGS) -> list[Arrival]:
+    return [
+        arrival(order_from_document(each), source=source, reference=f"ref-{index}", settings=settings)
+        for index, each in enumerate(documents)
+    ]
+
+
+def refused(raw: bytes = b"not an order", reference: str = "ref", reason: str = "not_json") -> Refusal:
+    return refusal(RecordRefused(reason, "a detail"), source="topic", reference=reference, raw=raw)
+
+
+def landed(
+    ledger: Ledger,
+    *documents: Mapping[str, Any],
+    run: Run | None = None,
+    source: str = "topic",
+    refusals: Sequence[Refusal] = (),
+) -> Landed:
+    """Land these orders in a run, which is opened."""
+    run = run or globals()["run"]()
+    open_run(ledger, run)
+    return land(ledger, run.run_id, arrivals(*documents, source=source), refusals)
+
+
+def planned(ledger: Ledger, run: Run | None = None, batch_orders: int = 500, claim_minutes: float = 120) -> list[Batch]:
+    """Claim and cut, in a run that is opened."""
+    run = run or globals()["run"]()
+    open_run(ledger, run)
+    return claim(ledger, run, batch_orders=batch_orders, claim_minutes=claim_minutes)
+
+
+def ready(ledger: Ledger, *numbers: str, run: Run | None = None, **changes: Any) -> Run:
+    """Orders with an email of their own, landed, claimed in batch 0 and ready to be sent."""
+    run = run or globals()["run"]()
+    landed(
+        ledger, *(document(number, emailAddress=f"{number}@example.com", **changes) for number in numbers), run=run
+    )
+    planned(ledger, run)
+    set_orders(ledger, orders.c.order_number.in_(numbers), status="ready")
+    return run
+
+
+def rows(ledger: Ledger, table: str) -> list[dict[str, Any]]:
+    """All rows of a table, in the order of its key."""
+    selected = TABLES[table]
+    with ledger.engine.connect() as connection:
+        found = connection.execute(sa.select(selected).order_by(*selected.primary_key.columns))
+        return [dict(row) for row in found.mappings()]
+
+
+def row(ledger: Ledger, number: str) -> dict[str, Any]:
+    """One order's row."""
+    (found,) = (each for each in rows(ledger, "orders") if each["order_number"] == number)
+    return found
+
+
+def tally(ledger: Ledger, run_id: str = "run-1") -> dict[str, Any]:
+    """One run's row."""
+    (found,) = (each for each in rows(ledger, "runs") if each["run_id"] == run_id)
+    return found
+
+
+def statuses(ledger: Ledger) -> dict[str, str]:
+    return {each["order_number"]: each["status"] for each in rows(ledger, "orders")}
+
+
+def set_orders(ledger: Ledger, *where: Any, **values: Any) -> None:
+    """Change orders behind the pipeline's back, all of them unless told which."""
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.update(orders).where(*where).values(**values))
+
+
+def hours_ago(hours: float) -> datetime:
+    return datetime.now(timezone.utc) - timedelta(hours=hours)
+
+
+def assert_every_record_is_in_one_place(ledger: Ledger) -> None:
+    """Invariant 2, over the whole ledger."""
+    known = {"pending", "ready", "sending", "sent", "unmatched", "suppressed", "rejected"}
+    assert set(statuses(ledger).values()) <= known
+    received = sum(each["received"] for each in rows(ledger, "runs"))
+    duplicates = sum(each["duplicates"] for each in rows(ledger, "runs"))
+    assert received == len(rows(ledger, "orders")) + duplicates + len(rows(ledger, "quarantine"))

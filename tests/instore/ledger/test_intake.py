@@ -1,0 +1,163 @@
+"""Landing: each record in exactly one place, duplicates, changed duplicates, quarantine."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from include.instore.errors import RecordRefused
+from include.instore.ledger import Ledger
+from include.instore.ledger.intake import Landed, LoadedExtract, land, loaded_versions, refusal
+from tests.instore import given
+
+
+def test_received_is_orders_and_duplicates_and_quarantined(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1"))
+    landed = given.landed(
+        ledger,
+        given.document("S1"),
+        given.document("S2"),
+        given.document("S2"),
+        given.document("S3"),
+        refusals=[given.refused(b"a", "r1"), given.refused(b"b", "r2"), given.refused(b"a", "r1")],
+    )
+    assert landed == Landed(received=7, orders=2, duplicates=3, changed_duplicates=0, quarantined=2)
+    tally = given.tally(ledger)
+    assert (tally["received"], tally["duplicates"], tally["changed_duplicates"]) == (8, 3, 0)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_an_order_lands_with_all_that_is_needed_to_send_it(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1", date="2017-06-05T12:04:12+02:00", emailAddress="ann@example.com"))
+    row = given.row(ledger, "S1")
+    assert row["order_time"] == given.moment("2017-06-05T10:04:12")
+    assert row["order_time"].utcoffset().total_seconds() == 0
+    assert (row["status"], row["loyalty_card"], row["email"]) == ("pending", given.CARD, "ann@example.com")
+    assert (row["source"], row["reference"], row["received_run"]) == ("topic", "ref-0", "run-1")
+    assert (row["attempts"], row["look_ups"], row["claim_run"]) == (0, 0, None)
+
+
+def test_the_same_order_from_topic_and_extract_is_one_order_with_one_event(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1"))
+    before = given.row(ledger, "S1")
+    landed = given.landed(ledger, given.document("S1"), source="extract")
+    assert (landed.orders, landed.duplicates, landed.changed_duplicates) == (0, 1, 0)
+    assert given.row(ledger, "S1") == before
+
+
+def test_the_later_of_two_contents_in_one_block_holds(ledger: Ledger) -> None:
+    landed = given.landed(ledger, *(given.document("S1", total=total) for total in ("1.00", "2.00", "3.00")))
+    assert (landed.orders, landed.duplicates, landed.changed_duplicates) == (1, 2, 2)
+    assert '"total":3.00' in given.row(ledger, "S1")["payload"]
+    assert given.tally(ledger)["changed_duplicates"] == 2
+
+
+@pytest.mark.parametrize("status", ["pending", "ready", "unmatched"])
+def test_later_content_wins_while_nothing_has_left_the_house(ledger: Ledger, status: str) -> None:
+    given.landed(ledger, given.document("S1"))
+    given.set_orders(ledger, status=status, look_ups=2, next_attempt=given.hours_ago(1), reason="not_found")
+    landed = given.landed(ledger, given.document("S1", total="-9.90", loyaltyCardNumber="77"))
+    row = given.row(ledger, "S1")
+    assert landed.changed_duplicates == 1
+    assert '"total":-9.90' in row["payload"]
+    assert (row["status"], row["order_type"], row["loyalty_card"]) == ("pending", "return", "77")
+    assert (row["look_ups"], row["next_attempt"], row["reason"]) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"status": "pending", "claim_run": "run-9", "claim_batch": 0},
+        {"status": "ready", "claim_run": "run-9"},
+        {"status": "ready", "attempts": 1},
+        {"status": "sending", "attempts": 1},
+        {"status": "sent", "attempts": 1},
+        {"status": "rejected", "attempts": 1},
+        {"status": "suppressed"},
+    ],
+    ids=lambda state: "-".join(map(str, state.values())),
+)
+def test_later_content_loses_once_the_order_is_held_or_left(ledger: Ledger, state: dict[str, object]) -> None:
+    given.landed(ledger, given.document("S1"))
+    given.set_orders(ledger, **state)
+    before = given.row(ledger, "S1")
+    landed = given.landed(ledger, given.document("S1", total="9.90"))
+    assert (landed.duplicates, landed.changed_duplicates) == (1, 1)
+    assert given.row(ledger, "S1") == before
+
+
+def test_an_order_changed_from_sale_to_return_gets_the_event_id_of_a_return(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1"))
+    sale = given.row(ledger, "S1")["event_id"]
+    given.landed(ledger, given.document("S1", orderType="return"))
+    assert given.row(ledger, "S1")["event_id"] != sale
+
+
+def test_an_order_without_card_and_email_is_kept_as_unmatched_and_never_asked_for(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1", loyaltyCardNumber=None))
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["next_attempt"]) == ("unmatched", "no_customer_key", None)
+    assert given.planned(ledger) == []
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_refused_record_is_kept_once_with_its_raw_bytes(ledger: Ledger) -> None:
+    raw = b"\xff\x00not text"
+    assert given.landed(ledger, refusals=[given.refused(raw)]).quarantined == 1
+    again = given.landed(ledger, refusals=[given.refused(raw)], run=given.run("run-2"))
+    assert (again.quarantined, again.duplicates) == (0, 1)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["raw"], kept["reason"], kept["state"], kept["run"]) == (raw, "not_json", "quarantined", "run-1")
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "lone surrogate"])
+def test_a_reference_or_detail_that_no_database_takes_does_not_stop_the_block(ledger: Ledger, text: str) -> None:
+    odd = refusal(RecordRefused("not_json", text), source="topic", reference=text, raw=b"x")
+    landed = given.landed(ledger, given.document("S1"), refusals=[odd])
+    assert (landed.orders, landed.quarantined) == (1, 1)
+
+
+def test_dates_without_offset_are_counted(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1", date="2017-06-05T10:00:00"), given.document("S2"))
+    assert given.tally(ledger)["dates_without_offset"] == 1
+
+
+def test_a_block_is_landed_whole_or_not_at_all(ledger: Ledger) -> None:
+    given.landed(ledger)
+    items = given.arrivals(given.document("S1"), given.document("S2"))
+    items[1].row["status"] = None  # no database takes an order without a status
+    with pytest.raises(Exception, match="instore_ledger"):
+        land(ledger, "run-1", items, [given.refused()])
+    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    assert given.tally(ledger)["received"] == 0
+
+
+def test_a_file_is_remembered_in_the_commit_of_its_block_and_again_when_it_changed(ledger: Ledger) -> None:
+    given.landed(ledger)
+    for version in ("1:a", "2:b"):
+        land(ledger, "run-1", [], [], LoadedExtract("05/orders.csv", version, 3, 1, False))
+        assert loaded_versions(ledger) == {"05/orders.csv": version}
+    (kept,) = given.rows(ledger, "extracts")
+    assert (kept["orders"], kept["bad_rows"], kept["broken"], kept["run"]) == (3, 1, False, "run-1")
+
+
+def test_the_same_orders_landed_by_several_threads_at_once_are_there_once(ledger: Ledger) -> None:
+    documents = [given.document(f"S{number}") for number in range(40)]
+    given.landed(ledger)
+    begin = threading.Barrier(4)
+    results: list[Landed] = []
+
+    def bring(backwards: bool) -> None:
+        items = given.arrivals(*(reversed(documents) if backwards else documents))
+        begin.wait()
+        results.append(land(ledger, "run-1", items, []))
+
+    threads = [threading.Thread(target=bring, args=(bool(number % 2),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(results, Landed()) == Landed(received=160, orders=40, duplicates=120)
+    given.assert_every_record_is_in_one_place(ledger)
