@@ -11,11 +11,15 @@ LOCK ?= constraints.txt
 
 .PHONY: help
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(INSTALLED)  ## A week of orders through a real Airflow, twice; HOSTILE=1 for a bad day
 	$(BIN)/python -m include.demo run $(if $(HOSTILE),--hostile)
+
+.PHONY: demo-backfill
+demo-backfill: $(INSTALLED)  ## A past day backfilled beside the hourly run, again, and again with resend
+	$(BIN)/python -m include.demo backfill
 
 .PHONY: up
 up: $(INSTALLED)  ## Start the sandbox and Airflow and leave them running; HOSTILE=1 for a bad day

@@ -11,10 +11,12 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from instore_provider.operators.profile_store import ProfileStoreTrackOperator
 
+from include import alerting
 from include.retry_policy import RetryByKind, TryAgain
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ _KINDS = {
     LEDGER: "Sqlite with a path as host, or Postgres",
 }
 
+ON_FAILURE = alerting.run_failed
+DEADLINE = alerting.deadline
+
 RETRY_POLICY = RetryByKind()
 """For the DAG's default_args: fatal errors fail at once, Retry-After is honoured, everything else is spread."""
 
@@ -57,9 +62,9 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
         drained = Drained(stopped_by="not asked for")
         if run.drains_topic and settings.use_topic and run.dry_run:
-            drained = peek(_service_bus_client(), ledger, run.run_id, settings)
+            drained = peek(service_bus_client(), ledger, run.run_id, settings)
         elif run.drains_topic and settings.use_topic:
-            clients = [_service_bus_client() for _ in range(settings.drain_receivers)]
+            clients = [service_bus_client() for _ in range(settings.drain_receivers)]
             drained = drain(clients, ledger, run.run_id, settings)
         else:
             log.info("a %s run leaves the live topic alone", run.kind)
@@ -86,10 +91,18 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
     """Claim the orders this run may send; the batches as references, an empty list when there is nothing to do."""
-    with _pipeline(dag_run, params) as (run, ledger, settings):
-        from include.instore.planning import plan
+    from airflow.sdk.exceptions import AirflowRescheduleException
 
-        batches = plan(ledger, run, settings)
+    with _pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.planning import HeldByAnotherRun, plan
+
+        try:
+            batches = plan(ledger, run, settings)
+        except HeldByAnotherRun as held:
+            # Rescheduled, not slept through: the run that holds them needs the slot.
+            log.info("%s Looking again in %.0f s.", held, held.retry_after)
+            again = datetime.now(timezone.utc) + timedelta(seconds=held.retry_after or 0)
+            raise AirflowRescheduleException(again) from None  # type: ignore[no-untyped-call]
         log.info("%d orders claimed in %d batches", sum(batch.orders for batch in batches), len(batches))
         return [{"batch": batch.batch, "orders": batch.orders} for batch in batches]
 
@@ -100,7 +113,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
         from include.instore.lookup import look_up_batch
 
         # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
-        shared = opened.enter_context(contextlib.closing(_open_ledger())) if run.dry_run else ledger
+        shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         resolvers = _resolvers(settings, shared, opened)
         looked_up = look_up_batch(resolvers, ledger, run.run_id, batch["batch"], settings)
         return dict(batch) | {"looked_up": looked_up.looked_up, "cache_hits": looked_up.cache_hits}
@@ -134,9 +147,14 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
     from airflow.sdk.exceptions import AirflowFailException
 
     with _pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.ledger.runs import close_run
         from include.instore.report import report_run as report
 
-        reported = report(ledger, run, _failed_tasks(ti), settings)
+        failed = _failed_tasks(ti)
+        reported = report(ledger, run, failed, settings)
+        with contextlib.closing(open_ledger()) if run.dry_run else contextlib.nullcontext(ledger) as remembers:
+            reported.document.update(alerting.tell_report(run, remembers, reported, failed, settings, ti.dag_id))
+        close_run(ledger, run.run_id, reported.document)
         if run.dry_run:
             ledger.discard_copy()
     log.info("counts: %s", reported.document)
@@ -177,13 +195,16 @@ class ProfileStoreDestination:
         self._hook = hook
         self._settings = settings
 
-    def send_events(self, events: Sequence[Mapping[str, Any]]) -> Iterable[EventOutcome]:
+    def send_events(
+        self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
+    ) -> Iterable[EventOutcome]:
         with _translated():
             yield from self._hook.send_events(
                 events,
                 bulk=self._settings.track_bulk,
                 bulk_size=self._settings.bulk_events,
                 max_bulk_bytes=self._settings.bulk_bytes,
+                before_leaving=before_leaving,
             )
 
     def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
@@ -229,7 +250,7 @@ def _pipeline(
         if params.get("track_events") is not None:
             settings = settings.model_copy(update={"enable_track_events": bool(params["track_events"])})
         run = resolve_run(dag_run, params)
-        with contextlib.closing(_open_ledger()) as ledger, contextlib.ExitStack() as opened:
+        with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
             if run.dry_run:
                 settings = settings.model_copy(update={"enable_track_events": False})
                 ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
@@ -286,7 +307,8 @@ def _connection(conn_id: str) -> Connection:
     return connection
 
 
-def _open_ledger() -> Ledger:
+def open_ledger() -> Ledger:
+    """The ledger behind connection ``instore_ledger``, at the newest revision; the caller closes it."""
     import sqlalchemy as sa
 
     from include.instore.errors import ConfigurationError
@@ -314,7 +336,8 @@ def _open_ledger() -> Ledger:
     return ledger
 
 
-def _service_bus_client() -> ServiceBusClient:
+def service_bus_client() -> ServiceBusClient:
+    """A client of its own for the namespace behind connection ``instore_service_bus``; the caller closes it."""
     from airflow.providers.microsoft.azure.hooks.asb import MessageHook
 
     from include.instore.errors import ConfigurationError

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import requests
 import typer
-from rich.console import Console
 
-from include.demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
-from include.demo.processes import Processes, free_port
-from include.demo.runs import DAG, FinishedRun, follow, manual_run, scheduled_run, table
-
-_SANDBOX_SECONDS = 120
-_SANDBOX_PORTS = {"service_bus": 5672, "loyalty": 8701, "profile_store": 8702}
-_UI_PORT = 8080
+from include.demo.backfill import demonstrate_backfill
+from include.demo.local_airflow import AirflowFailed
+from include.demo.processes import Processes
+from include.demo.runs import FinishedRun, follow, manual_run, scheduled_run, table
+from include.demo.stage import console, held_by_profile_store, start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-console = Console(width=None if sys.stdout.isatty() else 120)
 
 Folder = Annotated[Path, typer.Option(help="Folder for everything it writes.", file_okay=False)]
 Hostile = Annotated[bool, typer.Option(help="A bad day: malformed messages, a cut extract, services that fail.")]
@@ -40,17 +33,13 @@ class _Interrupted(Exception):
 @app.command()
 def run(folder: Folder = Path(".demo"), hostile: Hostile = False) -> None:
     """Run the hourly DAG over a week of orders and once more, print what happened, and stop everything."""
-    with _sole_use(folder) as processes:
-        try:
-            result = _demonstrate(folder, processes, hostile)
-        except AirflowFailed as error:
-            _give_up(str(error))
-        finally:
-            processes.stop()
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-        console.print(f"The same as JSON: {folder / 'result.json'}", highlight=False)
-        if result["faults"]:
-            _give_up("The demo did not end as it must: " + "; ".join(result["faults"]))
+    _perform(folder, "result.json", lambda processes: _demonstrate(folder, processes, hostile))
+
+
+@app.command()
+def backfill(folder: Folder = Path(".demo")) -> None:
+    """Backfill a past day by date beside the hourly run, then again, then again with resend."""
+    _perform(folder, "backfill.json", lambda processes: demonstrate_backfill(folder, processes))
 
 
 @app.command()
@@ -58,7 +47,7 @@ def up(folder: Folder = Path(".demo"), hostile: Hostile = False) -> None:
     """Start sandbox and Airflow, unpause the DAG, and leave them running for a person to click through."""
     with _sole_use(folder) as processes:
         try:
-            _, airflow = _start(folder, processes, hostile)
+            _, airflow = start(folder, processes, hostile=hostile)
             scheduled_run(airflow)
         except BaseException:
             processes.stop()
@@ -73,32 +62,42 @@ def down(folder: Folder = Path(".demo")) -> None:
     console.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.", highlight=False)
 
 
+def _perform(folder: Path, name: str, demonstration: Callable[[Processes], dict[str, Any]]) -> None:
+    """Run a demonstration, stop everything it started, and keep its result as JSON."""
+    with _sole_use(folder) as processes:
+        try:
+            result = demonstration(processes)
+        except AirflowFailed as error:
+            _give_up(str(error))
+        finally:
+            processes.stop()
+        (folder / name).write_text(json.dumps(result, indent=2) + "\n")
+        console.print(f"The same as JSON: {folder / name}", highlight=False)
+        if result["faults"]:
+            _give_up("The demo did not end as it must: " + "; ".join(result["faults"]))
+
+
 def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
     begun = time.monotonic()
-    sandbox, airflow = _start(folder, processes, hostile)
+    sandbox, airflow = start(folder, processes, hostile=hostile)
     set_up = round(time.monotonic() - begun, 1)
     first = follow(airflow, scheduled_run(airflow), console, "first run")
     console.print(table(first, "first run (scheduled)"))
     second = follow(airflow, manual_run(airflow), console, "second run")
     console.print(table(second, "second run (manual)"))
-    store = requests.get(f"{sandbox['profile_store']['url']}/sandbox/state", timeout=30).json()
-    held = {name: store[name] for name in ("events", "track_ids", "emails")}
+    held = held_by_profile_store(sandbox)
     for name, finished in (("first run", first), ("second run", second)):
         console.print(f"{name} counts:", json.dumps(finished.counts), soft_wrap=True, highlight=False)
     console.print("Profile Store holds:", json.dumps(held), highlight=False)
     return {
         "hostile": hostile,
         "set_up_seconds": set_up,
-        "first_run": _document(first),
-        "second_run": _document(second),
+        "first_run": asdict(first),
+        "second_run": asdict(second),
         "profile_store": held,
         "seeded": sandbox["seeded"],
         "faults": _faults(first, second, held),
     }
-
-
-def _document(run: FinishedRun) -> dict[str, Any]:
-    return asdict(run)
 
 
 def _faults(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> list[str]:
@@ -118,60 +117,6 @@ def _faults(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> li
     if second.counts["received"]:
         faults.append("the second run received something")
     return faults
-
-
-def _start(folder: Path, processes: Processes, hostile: bool) -> tuple[dict[str, Any], LocalAirflow]:
-    """Start the sandbox and Airflow, with the connections between them."""
-    console.print(f"Starting the sandbox and Airflow in {folder} …", highlight=False)
-    sandbox = _start_sandbox(folder, processes, hostile)
-    airflow = LocalAirflow(folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT))
-    airflow.start()
-    _connect(airflow, sandbox, folder.resolve())
-    airflow.wait_for_dag(DAG)
-    console.print(
-        f"Airflow UI:     {airflow.url}/dags/{DAG}   user {USER}, password {airflow.password}", highlight=False
-    )
-    console.print(f"Profile Store:  {sandbox['profile_store']['page']}   what it was sent", highlight=False)
-    return sandbox, airflow
-
-
-def _start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
-    ports = ",".join(str(_told_port(f"the sandbox's {name}", port)) for name, port in _SANDBOX_PORTS.items())
-    command = [sys.executable, "-m", "include.sandbox", "up", "--ports", ports]
-    command += ["--state", str(folder.resolve() / "sandbox"), *(["--hostile"] if hostile else [])]
-    ready = folder / "sandbox.json"
-    processes.start("sandbox", command, os.environ | {"PYTHONPATH": str(ROOT)}, stdout=ready)
-    ready.chmod(0o600)  # it holds the sandbox's keys
-    until = time.monotonic() + _SANDBOX_SECONDS
-    while True:
-        with contextlib.suppress(json.JSONDecodeError):
-            document: dict[str, Any] = json.loads(ready.read_text())
-            return document
-        if processes.dead() or time.monotonic() > until:
-            raise AirflowFailed(f"The sandbox did not start:\n{processes.log_tail('sandbox')}")
-        time.sleep(0.1)
-
-
-def _connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path) -> None:
-    store, loyalty = sandbox["profile_store"], sandbox["loyalty"]
-    airflow.connect("instore_service_bus", "azure_service_bus", schema=sandbox["service_bus"]["connection_string"])
-    airflow.connect("instore_loyalty", "loyalty", host=loyalty["url"], password=loyalty["api_key"])
-    airflow.connect(
-        "instore_profile_store",
-        "profile_store",
-        host=store["url"],
-        password=store["key"],
-        extra={"read_host": store["url"], "read_api_key": store["key"]},
-    )
-    airflow.connect("instore_extracts", "fs", extra={"path": sandbox["extracts"]})
-    airflow.connect("instore_ledger", "sqlite", host=str(folder / "ledger.db"))
-
-
-def _told_port(what: str, wanted: int) -> int:
-    port = free_port(wanted)
-    if port != wanted:
-        console.print(f"Port {wanted} is in use, so {what} takes {port}.", highlight=False)
-    return port
 
 
 @contextlib.contextmanager

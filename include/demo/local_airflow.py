@@ -32,14 +32,23 @@ class LocalAirflow:
 
     :param home: AIRFLOW_HOME: metadata database, logs and passwords.
     :param processes: starts and stops the components.
-    :param port: the wanted port of the UI and API; another one where it is taken.
+    :param port: of the UI and API, see :func:`free_port`; 0 takes a free one.
+    :param database: SQLAlchemy URL of its metadata database; a SQLite file in its home by default.
     :param settings: further environment, such as INSTORE_* variables.
     """
 
-    def __init__(self, home: Path, processes: Processes, port: int = 0, settings: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        home: Path,
+        processes: Processes,
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+        database: str | None = None,
+    ) -> None:
+        self._database = database or f"sqlite:///{home / 'airflow.db'}"
         self._home = home
         self._processes = processes
-        self.port = free_port(port)
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = self._environment() | dict(settings or {})
         self._session = requests.Session()
@@ -113,6 +122,9 @@ class LocalAirflow:
     def _environment(self) -> dict[str, str]:
         # Settings of another Airflow or another pipeline in this shell must not leak in.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "INSTORE_"))}
+        if self._database.startswith("postgresql+psycopg:"):
+            # psycopg speaks both ways; by itself Airflow would take another driver for the asynchronous one.
+            inherited["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self._database
         return inherited | {
             "AIRFLOW_HOME": str(self._home),
             "PYTHONPATH": str(ROOT),
@@ -127,7 +139,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._home / "passwords.json"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),

@@ -70,9 +70,14 @@ def follow(airflow: LocalAirflow, run_id: str, console: Console, title: str) -> 
             if time.monotonic() > until:
                 raise AirflowFailed(f"Run {run_id} did not end within {_RUN_SECONDS} s.")
             time.sleep(0.5)
-    counts = _xcom(airflow, path, "report_run") or {}
+    counts = report_of(airflow, run_id)
     seconds = (_moment(run["end_date"]) - _moment(run["queued_at"])).total_seconds()
     return FinishedRun(run_id, run["state"], round(seconds, 1), counts, _rows(airflow, path, instances))
+
+
+def report_of(airflow: LocalAirflow, run_id: str) -> dict[str, Any]:
+    """The counts a run reported, none where its report did not get that far."""
+    return _xcom(airflow, f"/dags/{DAG}/dagRuns/{run_id}", "report_run") or {}
 
 
 def table(run: FinishedRun, title: str) -> Table:

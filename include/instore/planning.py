@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta, timezone
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
+from include.instore.errors import RetriableError
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, held_elsewhere
+from include.instore.ledger.runs import started_at
 from include.instore.settings import Settings
 from include.instore.windows import Run
 
-_LOOK_EVERY_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
+
+
+class HeldByAnotherRun(RetriableError):
+    """Orders of this run's window are in another run's hands; ask again after ``retry_after`` seconds."""
 
 
 def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
@@ -21,16 +26,17 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
 
     A run of a window is asked for exactly these orders, so it waits for those that the hourly run beside it holds;
     an ordinary run takes what is free, and the next one the rest.
+
+    :raises HeldByAnotherRun: until ``claim_wait`` seconds after the run began; nothing is claimed. Waiting is the
+        caller's: a task that waits itself keeps the very slot the other run needs.
     """
     tracking = settings.enable_track_events
     if run.claims != "due":
-        looks = Retrying(
-            stop=stop_after_delay(settings.claim_wait),
-            wait=wait_fixed(_LOOK_EVERY_SECONDS),
-            retry=retry_if_result(bool),
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-        )
-        if held := looks(lambda: held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)):
+        held = held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)
+        waited = datetime.now(timezone.utc) - started_at(ledger, run.run_id)
+        if held and waited < timedelta(seconds=settings.claim_wait):
+            raise HeldByAnotherRun(f"{held} orders of the window are held by another run.", _LOOK_AGAIN_SECONDS)
+        if held:
             log.warning("%d orders of the window are held by another run; it or the next run sends them", held)
     return claim(
         ledger,

@@ -126,6 +126,13 @@ def faults_in(counts: RunCounts) -> list[str]:
     return faults
 
 
+def started_at(ledger: Ledger, run_id: str) -> datetime:
+    """When the run began."""
+    with ledger.read() as connection:
+        moment: datetime = connection.execute(sa.select(runs.c.started_at).where(runs.c.run_id == run_id)).scalar_one()
+    return moment
+
+
 def close_run(ledger: Ledger, run_id: str, report: Mapping[str, Any]) -> None:
     """Keep the run's report beside it."""
     with ledger.write() as connection:
