@@ -31,15 +31,20 @@ down: $(INSTALLED)  ## Stop what `make up` left running
 
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: lint
-lint: $(INSTALLED)  ## Style, types, and whether the lock file is the requirements'
+lint: $(INSTALLED)  ## Style, types, and whether lock file and docs/configuration.md are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m include.configuration_docs
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
+
+.PHONY: docs
+docs: $(INSTALLED)  ## Make docs/configuration.md from the settings and the connection forms
+	$(BIN)/python -m include.configuration_docs --write
 
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve requirements*.txt into constraints.txt

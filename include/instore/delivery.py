@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, Protocol
 
 from include.instore import fault_points
@@ -14,12 +14,21 @@ from include.instore.errors import ConfigurationError, RetriableError
 from include.instore.events import build_event
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import in_doubt, mark_sending, ready_numbers, record_outcomes
+from include.instore.ledger.deliveries import (
+    give_back,
+    in_doubt,
+    mark_sending,
+    ready_numbers,
+    record_outcomes,
+    renew_sending,
+)
 from include.instore.settings import Settings
 
 _ROUNDS = 3
 """How often a batch is sent again after its doubts were settled, before the task is tried again as a whole."""
 _POLL_SECONDS = 1.0
+_LEASE_SECONDS = 1.0
+"""How long after `sending` was committed a request may leave without saying so again."""
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +56,12 @@ class EventOutcome(Protocol):
 class Destination(Protocol):
     """Where events go. The Profile Store is one; another is one new file."""
 
-    def send_events(self, events: Sequence[Mapping[str, Any]]) -> Iterable[EventOutcome]:
+    def send_events(
+        self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
+    ) -> Iterable[EventOutcome]:
         """Send events, each with its ``trackId``, and yield each one's outcome as soon as it is known.
 
+        :param before_leaving: called before every single request, retries included; when it raises, nothing leaves.
         :raises ConfigurationError: refused as a whole until a person changes something; what has no outcome yet was
             not taken.
         """
@@ -113,8 +125,11 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
 def _send(
     destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, numbers: Sequence[str]
 ) -> Delivered:
-    events, truncated = [], 0
-    for order in mark_sending(ledger, run_id, batch, numbers):
+    events: list[dict[str, Any]] = []
+    truncated: set[str] = set()
+    marked = mark_sending(ledger, run_id, batch, numbers)
+    lease = _Lease(ledger, run_id, batch, {order.event_id: order.attempts for order in marked}, settings)
+    for order in marked:
         event, cut = build_event(
             track_id=order.event_id,
             order_type=order.order_type,
@@ -123,7 +138,8 @@ def _send(
             email=order.email,
             settings=settings,
         )
-        truncated += cut
+        if cut:
+            truncated.add(order.event_id)
         events.append(event)
     sent: list[str] = []
     unsent: list[str] = []
@@ -133,7 +149,7 @@ def _send(
     unanswered = {event["trackId"] for event in events}
     fault_points.reach("delivery.after_sending")
     try:
-        for outcome in destination.send_events(events):
+        for outcome in destination.send_events(events, lease.check):
             fault_points.reach("delivery.answered")
             unanswered.discard(outcome.track_id)
             if outcome.state == "accepted":
@@ -151,8 +167,9 @@ def _send(
         raise
     finally:
         record_outcomes(
-            ledger, run_id, batch, sent=sent, rejected=rejected, unsent=unsent, truncated=truncated if sent else 0
-        )
+            ledger, run_id, batch, sent=sent, rejected=rejected, unsent=unsent,
+            truncated=len(truncated.intersection(sent)), attempts=lease.attempts,
+        )  # fmt: skip
     for track_id, reason in rejected.items():
         log.warning("event %s was refused: %s", track_id, reason)
     if unsent:
@@ -165,7 +182,34 @@ def _send(
         # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
         log.warning("%d events left without an answer", len(doubtful))
         return _settle_doubts(destination, ledger, run_id, batch, settings)
-    return Delivered(len(sent), len(rejected), 0, truncated)
+    return Delivered(len(sent), len(rejected), 0, len(truncated.intersection(sent)))
+
+
+class _Lease:
+    """The right of this try to send what it has marked.
+
+    Another try may be at work on the same batch: Airflow takes a worker for dead that only hangs. Whoever finds these
+    events missing ``verify_after`` after they left sends them itself; so they leave soon after that moment was
+    committed, or it is committed anew, or they do not leave.
+    """
+
+    def __init__(
+        self, ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int], settings: Settings
+    ) -> None:
+        self.attempts = attempts
+        self._place = ledger, run_id, batch
+        self._seconds = min(_LEASE_SECONDS, settings.verify_after / 4)
+        self._until = time.monotonic() + self._seconds
+
+    def check(self) -> None:
+        """:raises RetriableError: another try of the task has these events; they must not leave."""
+        if time.monotonic() < self._until:
+            return
+        if not renew_sending(*self._place, self.attempts):
+            raise RetriableError(
+                f"Another try of this task has taken over batch {self._place[2]}; this one sends nothing more."
+            )
+        self._until = time.monotonic() + self._seconds
 
 
 def _settle_doubts(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
@@ -174,21 +218,26 @@ def _settle_doubts(destination: Destination, ledger: Ledger, run_id: str, batch:
     if not doubts or settings.on_ambiguous == "hold":
         return Delivered()
     if settings.on_ambiguous == "resend":
-        record_outcomes(ledger, run_id, batch, unsent=list(doubts))
+        give_back(ledger, run_id, batch, doubts)
         log.warning("batch %d: %d events in doubt are sent again, by INSTORE_ON_AMBIGUOUS", batch, len(doubts))
         return Delivered()
-    patience = timedelta(seconds=settings.verify_after)
+    # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that left
+    # once more meanwhile is a new doubt.
+    known_since: dict[tuple[str, datetime], float] = {}
     verified = 0
     while doubts:
         # Looked at before asking: only an answer given after the wait proves absence (ingest is asynchronous).
-        now = datetime.now(timezone.utc)
+        now = time.monotonic()
         seen = destination.sent_track_ids(list(doubts)) & set(doubts)
-        absent = [
-            track_id for track_id, left_at in doubts.items() if track_id not in seen and now - left_at >= patience
-        ]
-        record_outcomes(ledger, run_id, batch, sent=seen, unsent=absent)
+        absent = {
+            track_id: left_at
+            for track_id, left_at in doubts.items()
+            if track_id not in seen and now - known_since.setdefault((track_id, left_at), now) >= settings.verify_after
+        }
+        record_outcomes(ledger, run_id, batch, sent=seen)
+        give_back(ledger, run_id, batch, absent)
         verified += len(seen)
-        doubts = {track_id: at for track_id, at in doubts.items() if track_id not in seen and track_id not in absent}
+        doubts = in_doubt(ledger, run_id, batch)
         if doubts:
             time.sleep(_POLL_SECONDS)
     return Delivered(sent=verified, verified=verified)

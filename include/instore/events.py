@@ -101,5 +101,10 @@ _ORDER_FIELDS = (
 
 def _summary(payload: dict[str, Any]) -> dict[str, Any]:
     """What is left of an order too large for one event: its own fields, how many lines, and that they are missing."""
-    kept = {name: payload[name] for name in _ORDER_FIELDS if name in payload}
+    # A store's name has no limit in the contract; the others have one, and fit.
+    kept = {
+        name: value[:254] if isinstance(value, str) else value
+        for name in _ORDER_FIELDS
+        if (value := payload.get(name)) is not None
+    }
     return {**kept, "lineCount": len(payload.get("lines", ())), "payloadTruncated": True}

@@ -16,6 +16,7 @@ from include.instore.errors import ConfigurationError
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
+from include.instore.orders import is_email
 from include.instore.settings import Settings
 
 NOT_FOUND = "not_found"
@@ -74,7 +75,7 @@ class MappingFile:
         if len({email.lower() for email in emails}) > 1:
             return CardAnswer(card, "ambiguous")
         email = next(iter(emails))
-        return CardAnswer(card, "matched", email) if "@" in email else CardAnswer(card, "no_email")
+        return CardAnswer(card, "matched", email) if is_email(email) else CardAnswer(card, "no_email")
 
 
 def look_up_batch(
@@ -151,4 +152,6 @@ def _resolve(resolvers: Sequence[Resolver], card: str) -> CardAnswer:
         fault_points.reach("lookup.answered")
         if answer.outcome != NOT_FOUND:
             break
+    if answer.outcome == "matched" and not is_email(answer.email):
+        return CardAnswer(card, "no_email")
     return answer

@@ -19,6 +19,7 @@ from include.instore.errors import RecordRefused
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+MAX_EMAIL = 254
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CARD_NOISE = re.compile(r"[\s-]+")
 _BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
@@ -52,6 +53,13 @@ def _email(value: Any) -> Any:
     if value is not None and not (isinstance(value, str) and _EMAIL.fullmatch(value)):
         raise ValueError("is not an email address")
     return value
+
+
+def is_email(text: str | None) -> bool:
+    """Whether an event can be sent, and the ledger can keep, what somebody says is an email address."""
+    if text is None or len(text) > MAX_EMAIL or _CONTROL.search(text) or not _EMAIL.fullmatch(text):
+        return False
+    return text.encode(errors="replace").decode() == text  # no lone surrogates
 
 
 def _iso_date(value: Any) -> Any:
@@ -98,7 +106,7 @@ class InStoreOrder(_Contract):
     store_id: Identifier
     store_name: str | None = None
     loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_card)] = None
-    email_address: Annotated[Annotated[str, Field(max_length=254)] | None, BeforeValidator(_email)] = None
+    email_address: Annotated[Annotated[str, Field(max_length=MAX_EMAIL)] | None, BeforeValidator(_email)] = None
     currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
     total: Amount
     order_type: Literal["sale", "return"] = "sale"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from include.instore import fault_points
+from include.instore.alerts import BAD_SHARE, NUMBERS
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
@@ -17,10 +18,14 @@ from include.instore.windows import Run
 
 @dataclass(frozen=True)
 class Report:
-    """What one run reports; ``red`` holds a sentence for each reason, none when the run is green."""
+    """What one run reports; ``red`` holds a sentence for each reason, none when the run is green.
+
+    :param red_by_cause: those reasons that are no task's failure, by cause of alert.
+    """
 
     document: dict[str, Any]
     red: tuple[str, ...]
+    red_by_cause: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: Settings) -> Report:
@@ -32,7 +37,8 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
     counts = count_run(ledger, run.run_id, run.window)
     release(ledger, run.run_id)
     fault_points.reach("report.released")
-    red = (*_failures(failed_tasks), *faults_in(counts), *_too_many_bad(counts, settings.max_bad_share))
+    by_cause = {NUMBERS: faults_in(counts), BAD_SHARE: _too_many_bad(counts, settings.max_bad_share)}
+    red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
     document = {
         "run_kind": run.kind,
         "window": str(run.window) if run.window else None,
@@ -44,7 +50,7 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
         document |= {"dry_run": True, "would_send": counts.planned.get(Status.READY.value, 0)}
     close_run(ledger, run.run_id, document)
     fault_points.reach("report.closed")
-    return Report(document, red)
+    return Report(document, red, by_cause)
 
 
 def _failures(failed_tasks: Sequence[str]) -> list[str]:

@@ -38,7 +38,7 @@ def _known_codec(name: str) -> str:
 def _known_placeholders(template: str) -> str:
     try:
         template.format(customer_key="")
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise ValueError("the only placeholder is {customer_key}") from error
     return template
 
@@ -157,12 +157,14 @@ class Settings(BaseSettings):
     claim_wait: float = Field(
         300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
     )
+
     # When an outside service is in trouble
     breaker_failures: int = Field(
-        10,
+        5,
         ge=1,
         description="Failing calls in a row, of one task, after which a service is left alone by all tasks; each has "
-        "its own count: the loyalty API, the Tracking API and the Profile Store API.",
+        "its own count: the loyalty API, the Tracking API and the Profile Store API. Above 5, the calls of one "
+        "request, a failing send never comes to it.",
     )
     breaker_seconds: float = Field(
         30, gt=0, description="Seconds a service is left alone before one call tries whether it is well again."
@@ -178,6 +180,41 @@ class Settings(BaseSettings):
     )
     retry_after_max: float = Field(
         900, gt=0, description="Seconds; a task waits no longer, whatever Retry-After a service asked for."
+    )
+
+    # The alerts; the channels are connection instore_alerts
+    deadline_minutes: float = Field(
+        90, ge=0, description="Minutes after a run was queued at which it is told that it is not done; 0: never."
+    )
+    alert_quarantined_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the records received that is quarantined, from which on it is told; 0: never.",
+    )
+    alert_unmatched_share: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of the orders that arrived with a run and find no customer, from which on it is told; "
+        "0: never.",
+    )
+    alert_min_orders: int = Field(
+        20, ge=1, description="Records or orders a run must have for its shares to be judged: two of three say nothing."
+    )
+    alert_oldest_message_minutes: float = Field(
+        120, ge=0, description="Minutes; age of the oldest message left on the bus, from which on it is told; 0: never."
+    )
+    alert_oldest_unsent_minutes: float = Field(
+        360,
+        ge=0,
+        description="Minutes since its arrival; age of the oldest unsent order, from which on it is told; 0: never.",
+    )
+    alert_dead_letters: int = Field(
+        100, ge=0, le=10_000, description="Messages in the dead-letter queue, from which on it is told; 0: never."
+    )
+    runbook_url: str = Field(
+        "docs/runbook.md", min_length=1, description="Where alerts say the runbook is: a path, or the URL of its page."
     )
 
     # The runs

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from include.instore.errors import ConfigurationError
 
-Kind = Literal["scheduled", "manual", "backfill", "cleared"]
+Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive"]
 
 
 class DagRun(Protocol):

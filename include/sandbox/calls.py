@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from starlette.routing import compile_path
 
 OTHER = "(unknown path)"
+_REMEMBERED = 10_000
 
 
 class CallCounts:
@@ -19,6 +21,7 @@ class CallCounts:
     def __init__(self, templates: Sequence[str]) -> None:
         self._templates = [(compile_path(template)[0], template.replace(":path}", "}")) for template in templates]
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._arrivals: deque[float] = deque(maxlen=_REMEMBERED)
 
     def operation(self, method: str, path: str) -> str:
         """Return the name of a call, such as "GET /customers/by-loyalty-card/{card}"."""
@@ -26,6 +29,14 @@ class CallCounts:
             if pattern.match(path):
                 return f"{method} {template}"
         return f"{method} {OTHER}"
+
+    def arrive(self) -> None:
+        """Note when a call came."""
+        self._arrivals.append(time.monotonic())
+
+    def arrivals(self) -> list[float]:
+        """Return when the last 10,000 calls came, in seconds of the monotonic clock: for checks of a caller's rate."""
+        return list(self._arrivals)
 
     def add(self, operation: str, outcome: int | str) -> None:
         """Count one call. The outcome is the status that was sent, or the word of the accident."""

@@ -52,6 +52,7 @@ class FaultInjection:
             return
         settings: FaultSettings = self.faults.settings
         operation = self.calls.operation(scope["method"], scope["path"])
+        self.calls.arrive()
         if settings.latency:
             await asyncio.sleep(settings.latency)
         body = b""

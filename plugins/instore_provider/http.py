@@ -180,12 +180,20 @@ class Service:
         """Close the kept-alive connections."""
         self.session.close()
 
-    def call(self, method: str, path: str, body: bytes | None = None, content_type: str = _JSON) -> Result:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = _JSON,
+        before_leaving: Callable[[], object] = lambda: None,
+    ) -> Result:
         """
         Make one request, without retries.
 
         :param path: begins with a slash; its parts and its query are percent-encoded already.
         :param body: encoded as `content_type` says.
+        :param before_leaving: called when nothing is left to wait for; when it raises, the request is not made.
         :raises ConfigurationError: TLS cannot be verified, or the URL cannot be asked.
         """
         if resting := self._resting():
@@ -193,6 +201,7 @@ class Service:
         self._before_attempt()
         if resting := self._resting():
             return resting
+        before_leaving()
         headers = {} if body is None else {"Content-Type": content_type}
         # Failures are raised after the except blocks: a chained context would carry the URL.
         with quiet_libraries():

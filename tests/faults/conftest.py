@@ -90,8 +90,8 @@ def make_world(
     """Make a world, and its judge. The sandbox is without faults before and after."""
     worlds = request.node.stash[_worlds] = []
 
-    def make(seed: int, **options: Any) -> tuple[World, Judge]:
-        index = next(_world_numbers)
+    def make(seed: int, *, index: int | None = None, **options: Any) -> tuple[World, Judge]:
+        index = next(_world_numbers) if index is None else index
         folder = tmp_path / f"world{index}"
         world = World(sandbox, folder, seed=seed, index=index, name=f"W{index}-{seed}", **options)
         worlds.append(world)

@@ -43,8 +43,11 @@ class Verdict:
 class Judge:
     """Judges one world, as often as wanted; every time over everything that world has ever published.
 
-    :param rejected: orders the stand-in is told to refuse.
-    :param may_double: orders whose request died without an answer under policy ``resend``; others may never double.
+    Attributes:
+        may_be_rejected: orders the Profile Store was told to refuse: they reach it or are ``rejected``, never both.
+        may_double: orders whose request died without an answer under policy ``resend``; others may never double.
+        truncated: orders so large that only their summary goes out.
+        kept_sending: policy ``hold``: what is in doubt stays ``sending`` for a person.
     """
 
     def __init__(self, world: World) -> None:
@@ -54,8 +57,10 @@ class Judge:
         self._logs_read: dict[str, int] = {}
         self._counted = 0
         self._pending_at_fault: set[str] = set()
-        self.rejected: set[str] = set()
+        self.may_be_rejected: set[str] = set()
         self.may_double: set[str] = set()
+        self.truncated: set[str] = set()
+        self.kept_sending = False
 
     def look(self) -> Verdict:
         """What has become of the orders up to now."""
@@ -76,11 +81,12 @@ class Judge:
                 continue
             seen[number] += 1
             track_ids.setdefault(number, set()).add(event["trackId"])
-            if number in self.rejected or not any(_fits(order, event) for order in world.published[number]):
+            versions = world.published[number]
+            if not any(_fits(order, event, whole=number not in self.truncated) for order in versions):
                 verdict.unexpected.add(number)
         expected = {number for number, versions in world.published.items() if versions[-1].becomes == "sent"}
         verdict.delivered = set(seen)
-        verdict.lost = expected - self.rejected - verdict.delivered
+        verdict.lost = expected - self.may_be_rejected - verdict.delivered
         verdict.duplicated = {number for number, times in seen.items() if times > 1}
         verdict.unexpected |= {number for number, ids in track_ids.items() if len(ids) > 1}
         verdict.recovered = self._pending_at_fault & verdict.delivered
@@ -128,7 +134,7 @@ class Judge:
         if recovered and not verdict.recovered:
             faults.append("the fault held nothing up: it proves nothing")
         faults += self._on_the_bus(deliveries, dead_lettered, settled)
-        faults += self._in_the_ledger(settled)
+        faults += self._in_the_ledger(settled, verdict)
         faults += self._in_the_reports()
         faults += self._in_the_logs()
         assert not faults, "\n".join([*faults, "", str(world.timeline)])
@@ -170,7 +176,7 @@ class Judge:
             faults.append(f"{counts['dead_lettered']} messages are dead letters, it should be {wanted}")
         return faults
 
-    def _in_the_ledger(self, settled: bool) -> list[str]:
+    def _in_the_ledger(self, settled: bool, verdict: Verdict) -> list[str]:
         world, faults = self._world, []
         with self._ledger() as ledger:
             if ledger is None:
@@ -191,8 +197,10 @@ class Judge:
             wrong = set(status) ^ set(world.published)
             faults.append(f"{len(wrong)} orders are in the ledger or published, not both: {sorted(wrong)[:10]}")
         for number, versions in world.published.items():
-            wanted = "rejected" if number in self.rejected else versions[-1].becomes
-            if settled and status.get(number) != wanted:
+            wanted = versions[-1].becomes
+            if number in self.may_be_rejected and number not in verdict.delivered:
+                wanted = "rejected"
+            if settled and status.get(number) != wanted and not (self.kept_sending and status.get(number) == "sending"):
                 faults.append(f"{number} is {status.get(number)} in the ledger, it should be {wanted}")
         raws = Counter(bytes(raw) for _, raw in quarantined)
         missing = Counter(world.malformed) - raws
@@ -250,16 +258,21 @@ class LedgerLook:
         self._engine.dispose()
 
 
-def _fits(order: Order, event: dict[str, Any]) -> bool:
-    """Whether an event is what must be told of an order, and to whom."""
+def _fits(order: Order, event: dict[str, Any], *, whole: bool) -> bool:
+    """Whether an event is what must be told of an order, and to whom; of one that is too large, its summary."""
     payload = event["payload"]
     return (
         order.becomes == "sent"
         and event["user"]["email"] == order.email
         and event["eventType"] == order.event_type
         and _number(payload["total"]) == order.total
-        and len(payload["lines"]) == len(order.lines)
-        and all(
+        and (_lines_fit(order, payload) if whole else payload.get("payloadTruncated") is True)
+    )
+
+
+def _lines_fit(order: Order, payload: dict[str, Any]) -> bool:
+    return len(payload["lines"]) == len(order.lines) and (
+        all(
             _number(line["total"]) == total and line["description"] == description
             for line, (_, description, _, _, total) in zip(payload["lines"], order.lines, strict=True)
         )

@@ -46,6 +46,7 @@ KINDS = {
     "before": "hook, then relayed: the request has left, the service has not seen it",
     "after": "the service has answered, hook, then the answer is relayed",
 }
+"""And any number: relayed, and the answer's status becomes this."""
 
 
 class HttpRelay:
@@ -144,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if kind == "accepted_html":
             return self._answer(200, [("Content-Type", "text/html")], _HTML)
+        if kind.isdigit():  # a relay that says success in other words
+            status, answer = int(kind), b"" if kind == "204" else answer
         if kind == "truncated":
             answer = answer[: len(answer) // 2]
         return self._answer(status, headers, answer, kind, trouble.seconds)

@@ -105,7 +105,7 @@ class Source:
     """
 
     def __init__(self, seed: int, name: str) -> None:
-        self._random = random.Random(f"{seed}/{name}")
+        self._random = random.Random(seed)
         self.name = name
         self.drawn: dict[str, Order] = {}
 

@@ -27,9 +27,13 @@ MAX_DELIVERIES = 50
 """A message is given up by the bus after so many deliveries; a suite of kills needs more than the usual ten."""
 
 
+IMPATIENT = "impatient"
+"""A topic whose subscription gives a message up after three deliveries."""
+
+
 def topic(world: int) -> str:
-    """The topic of a world."""
-    return f"orders{world % TOPICS}"
+    """The topic of a world; -1: the impatient one."""
+    return IMPATIENT if world < 0 else f"orders{world % TOPICS}"
 
 
 class StandIn:
@@ -178,4 +182,6 @@ def _bus_config() -> dict[str, Any]:
     properties = {"LockDuration": f"PT{LOCK_SECONDS}S", "MaxDeliveryCount": MAX_DELIVERIES}
     subscription = {"Name": SUBSCRIPTION, "Properties": properties, "Rules": []}
     topics = [{"Name": topic(n), "Properties": {}, "Subscriptions": [subscription]} for n in range(TOPICS)]
+    impatient = {**subscription, "Properties": {**properties, "MaxDeliveryCount": 3}}
+    topics.append({"Name": IMPATIENT, "Properties": {}, "Subscriptions": [impatient]})
     return {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [], "Topics": topics}]}}

@@ -66,6 +66,8 @@ def run_step(spec: Mapping[str, Any], result: str, log: str) -> None:
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails with EFBIG instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if pragma := spec.get("pragma"):
+        _on_every_sqlite_connection(pragma)
     if shift := spec.get("clock"):
         from tests.faults.clock import shift_clock
 
@@ -80,6 +82,13 @@ def run_step(spec: Mapping[str, Any], result: str, log: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # like a task process that is done; interpreter teardown would only cost time
+
+
+def _on_every_sqlite_connection(pragma: str) -> None:
+    """A disk that is full or read-only, without the right to mount one: SQLite's own errors for both."""
+    import sqlalchemy as sa
+
+    sa.event.listen(sa.engine.Engine, "connect", lambda connection, _: connection.execute(f"PRAGMA {pragma}"))
 
 
 def _outcome(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import psutil
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError
 
+from include.sandbox.servicebus import connection_string
 from tests.faults import step
 from tests.faults.source import Order, Source, write_extract
 from tests.faults.standins import SUBSCRIPTION, Sandbox, topic
@@ -145,6 +146,7 @@ class World:
             "lookup_threads": 4,
             "verify_after": 2,
             "extract_block": 40,
+            "breaker_seconds": 1,
             **settings,
         }
         # What the judge needs to know of this world's past.
@@ -229,6 +231,15 @@ class World:
                 "conn_type": "loyalty",
                 "host": loyalty,
                 "password": keys.loyalty_api_key,
+            }
+
+    def bus_at(self, port: int) -> None:
+        """Reach the bus through a relay on this port from now on; 0: as it is."""
+        self.connections.pop("instore_service_bus", None)
+        if port:
+            self.connections["instore_service_bus"] = {
+                "conn_type": "azure_service_bus",
+                "schema": connection_string(port, key=self.sandbox.keys.service_bus_key),
             }
 
     # Faults -----------------------------------------------------------------------------------------------------
@@ -344,8 +355,11 @@ class World:
 
     def _settled(self, done: RunDone) -> bool:
         counts = self.sandbox.subscription(self.topic)
-        under_way = sum((done.report or {}).get("ledger", {}).get(status, 0) for status in UNDER_WAY)
-        return done.green and not (counts["active"] or counts["locked"] or under_way)
+        return done.green and not (counts["active"] or counts["locked"] or self.under_way(done))
+
+    def under_way(self, done: RunDone) -> int:
+        """Orders that had somewhere to go by themselves when a run ended."""
+        return sum((done.report or {}).get("ledger", {}).get(status, 0) for status in UNDER_WAY)
 
     def wait_for_locks(self) -> None:
         """Wait until the locks of a dead receiver have run out."""

@@ -87,11 +87,27 @@ class _Databases:
         return self._postgres().set(database=name)
 
 
+@pytest.fixture(scope="session")
+def each_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Databases]:
+    folder = tmp_path_factory.mktemp("ledgers")
+    return {name: _Databases(name, folder, lambda: request.getfixturevalue("postgres")) for name in DATABASES}
+
+
 @pytest.fixture(scope="session", params=DATABASES)
-def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Databases:
-    return _Databases(
-        request.param, tmp_path_factory.mktemp("ledgers"), lambda: request.getfixturevalue("postgres")
-    )
+def databases(request: pytest.FixtureRequest, each_database: dict[str, _Databases]) -> _Databases:
+    return each_database[request.param]
+
+
+@pytest.fixture
+def both_ledgers(each_database: dict[str, _Databases]) -> Iterator[list[Ledger]]:
+    """A fresh ledger on either database, for a test that runs on both at the same time."""
+    urls = {name: databases.migrated() for name, databases in each_database.items()}
+    ledgers = [Ledger(url) for url in urls.values()]
+    yield ledgers
+    for ledger in ledgers:
+        ledger.close()
+    for name, url in urls.items():
+        each_database[name].drop(url)
 
 
 @pytest.fixture

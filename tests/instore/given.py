@@ -95,9 +95,7 @@ def planned(ledger: Ledger, run: Run | None = None, batch_orders: int = 500, cla
 def ready(ledger: Ledger, *numbers: str, run: Run | None = None, **changes: Any) -> Run:
     """Orders with an email of their own, landed, claimed in batch 0 and ready to be sent."""
     run = run or globals()["run"]()
-    landed(
-        ledger, *(document(number, emailAddress=f"{number}@example.com", **changes) for number in numbers), run=run
-    )
+    landed(ledger, *(document(number, emailAddress=f"{number}@example.com", **changes) for number in numbers), run=run)
     planned(ledger, run)
     set_orders(ledger, orders.c.order_number.in_(numbers), status="ready")
     return run

@@ -108,8 +108,14 @@ def test_an_event_that_is_no_json_is_refused_alone_and_its_value_is_not_told(
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 207])
 def test_any_2xx_is_accepted(wire: Wire, profile_store: Any, status: int) -> None:
-    wire.on(BULK, Reply(status, b"" if status == 204 else b"<not json>"))
+    wire.on(BULK, Reply(status, b"" if status == 204 else b"no json"))
     assert states(list(profile_store().send_events(events(2)))) == ["accepted"] * 2
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html><h1>Please sign in</h1>", b"\n <html></html>"])
+def test_a_2xx_with_a_page_from_something_in_between_is_ambiguous(wire: Wire, profile_store: Any, page: bytes) -> None:
+    wire.on(BULK, Reply(200, page))
+    assert states(list(profile_store().send_events(events(2)))) == ["ambiguous"] * 2
 
 
 def test_a_2xx_whose_body_breaks_off_is_accepted_all_the_same(wire: Wire, profile_store: Any) -> None:

@@ -34,6 +34,7 @@ _LINE_COLUMNS = {
 }
 _REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
 _DELIMITERS = ",;\t|"
+_BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
 
 
 def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
@@ -47,36 +48,42 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
     if not header_line.strip():
         raise BrokenExtract(1, "there is no header line", lines.taken())
     delimiter = max(_DELIMITERS, key=header_line.count)
-    header = _header(next(csv.reader([header_line], delimiter=delimiter)), settings.extract_columns)
+    header = _header(
+        next(csv.reader([header_line.removeprefix(_BYTE_ORDER_MARK)], delimiter=delimiter)), settings.extract_columns
+    )
     heading = lines.taken()
     csv.field_size_limit(settings.max_message_bytes)
-    order = _OrderRows(header, heading)
+    order = _OrderRows(header, heading, settings.max_message_bytes)
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
-        first = lines.number + 1
+        first, fault = lines.number + 1, None
+        broken: BrokenExtract | None = None
+        raw = b""
         try:
             row = next(rows)
         except StopIteration:
             break
-        except BrokenExtract as broken:
-            raise BrokenExtract(broken.line, broken.detail, order.raw + broken.raw) from None
+        except BrokenExtract as error:
+            broken, raw = error, error.raw
+            row = _first_row(raw.decode(settings.extract_encoding, errors="surrogateescape"), delimiter)
         except csv.Error as error:
+            row = _first_row(lines.text(), delimiter)
             if not lines.complete or "end of data" in str(error):
-                raise BrokenExtract(first, f"breaks off ({error})", order.raw + lines.taken()) from None
-            order.spoil(f"line {first}: {error}")
-            order.raw += lines.taken()
+                broken = BrokenExtract(first, f"breaks off ({error})")
+            fault = f"line {first}: {error}"
+        raw += lines.taken()
+        if not row and fault is None and broken is None:
             continue
-        raw = lines.taken()
-        if not row:
-            continue
-        cut_off = len(row) < len(header) and not lines.complete
-        number = row[order.key] if len(row) > order.key + cut_off else None
+        if broken is None and len(row) < len(header) and not lines.complete:
+            broken = BrokenExtract(first, "breaks off in the middle of a line")
+        # Of a row that breaks off the last field may be half of itself.
+        number = row[order.key] if len(row) > order.key + (broken is not None) else None
         if order.raw and number is not None and number != order.number:
             yield order.record(settings)
-            order = _OrderRows(header, heading)
-        if cut_off:
-            raise BrokenExtract(first, "breaks off in the middle of a line", order.raw + raw)
-        order.add(row, first, raw, number)
+            order = _OrderRows(header, heading, settings.max_message_bytes)
+        if broken is not None:
+            raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
+        order.add(row, first, raw, number, fault)
     if order.raw:
         yield order.record(settings)
 
@@ -91,12 +98,21 @@ def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
     return header
 
 
+def _first_row(text: str, delimiter: str) -> list[str]:
+    """The fields of text that is no CSV by the strict rules, as far as they can be told: whose row is it?"""
+    try:
+        return next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
 class _OrderRows:
     """The adjacent rows of one order, as they are read."""
 
-    def __init__(self, header: Sequence[str], heading: bytes) -> None:
+    def __init__(self, header: Sequence[str], heading: bytes, limit: int) -> None:
         self._header = header
         self._heading = heading
+        self._limit = limit
         self.key = header.index("order_number")
         self.number: str | None = None
         self.raw = b""
@@ -104,27 +120,29 @@ class _OrderRows:
         self._rows: list[dict[str, str]] = []
         self._fault: str | None = None
 
-    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None) -> None:
+    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str | None) -> None:
         self.number = self.number if number is None else number
         self._line = self._line or line
+        if len(self.raw) > self._limit:
+            return  # too large already; the rest of it is not kept
         self.raw += raw
-        if len(row) != len(self._header):
-            self.spoil(f"line {line} has {len(row)} columns, the header has {len(self._header)}")
+        if fault is not None:
+            self._fault = self._fault or fault
+        elif len(row) != len(self._header):
+            self._fault = self._fault or f"line {line} has {len(row)} columns, the header has {len(self._header)}"
         else:
             self._rows.append(dict(zip(self._header, row, strict=True)))
-
-    def spoil(self, fault: str) -> None:
-        self._fault = self._fault or fault
 
     def record(self, settings: Settings) -> ExtractRecord:
         return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
 
     def _order(self, settings: Settings) -> Any:
         try:
-            if self._fault is not None:
-                raise RecordRefused("bad_value", self._fault)
+            # Before any other fault: of these the raw rows are not whole, so they are never read again.
             if len(self.raw) > settings.max_message_bytes:
                 raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
+            if self._fault is not None:
+                raise RecordRefused("bad_value", self._fault)
             # The first row speaks for the order; the ERP repeats it on each line.
             document: dict[str, Any] = {
                 name: self._rows[0][column]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from include.instore.errors import ConfigurationError, RetriableError
+from include.instore.errors import ConfigurationError, InStoreError, RetriableError
 from include.instore.extracts.formats import format_of
+from include.instore.ledger.tables import kept_text
 from include.instore.settings import Settings
 from include.instore.windows import Run
 
@@ -43,21 +45,31 @@ def find_extracts(root: Any, run: Run, loaded: Mapping[str, str], settings: Sett
     :raises ConfigurationError: there is no such folder.
     :raises RetriableError: the storage does not answer.
     """
+    with storage_errors():
+        return _find(root, run, loaded, settings)
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """The errors of a storage as ours. fsspec has no error tree of its own; every storage raises its SDK's."""
     try:
-        if not root.is_dir():
-            raise ConfigurationError(
-                "The extracts folder of connection instore_extracts does not exist; correct its path, or "
-                "INSTORE_EXTRACTS_URL, or create the folder."
-            )
-        paths = sorted((path for path in root.glob(settings.extract_glob) if path.is_file()), key=str)
-    except ConfigurationError:
+        yield
+    except InStoreError:
         raise
-    except Exception as error:  # fsspec has no error tree of its own; every storage raises its SDK's
+    except Exception as error:
         raise RetriableError(
-            f"The extracts (connection instore_extracts) could not be listed: {type(error).__name__}; check the "
+            f"The extracts (connection instore_extracts) could not be read: {type(error).__name__}; check the "
             "connection where this stays."
         ) from None
-    names = {_relative(path, root) for path in paths}
+
+
+def _find(root: Any, run: Run, loaded: Mapping[str, str], settings: Settings) -> Found:
+    if not root.is_dir():
+        raise ConfigurationError(
+            "The extracts folder of connection instore_extracts does not exist; correct its path, or "
+            "INSTORE_EXTRACTS_URL, or create the folder."
+        )
+    paths = sorted((path for path in root.glob(settings.extract_glob) if path.is_file()), key=str)
     due, left, unknown = [], 0, 0
     for path in paths:
         name = _relative(path, root)
@@ -72,7 +84,7 @@ def find_extracts(root: Any, run: Run, loaded: Mapping[str, str], settings: Sett
             version = version_of(stat)
             if loaded.get(name) == version or not _is_for(run, name, stat):
                 continue
-            if _still_written(name, names, stat, settings):
+            if _still_written(path, stat, settings):
                 left += 1
             else:
                 due.append(ExtractFile(path, name, version))
@@ -93,7 +105,7 @@ def _has(stat: Any, key: str) -> bool:
 
 
 def _relative(path: Any, root: Any) -> str:
-    return str(path.relative_to(root)) if hasattr(path, "relative_to") else str(path)
+    return kept_text(str(path.relative_to(root)) if hasattr(path, "relative_to") else str(path))
 
 
 def _hidden(name: str) -> bool:
@@ -105,15 +117,14 @@ def _is_marker(name: str, settings: Settings) -> bool:
     return bool(marker) and name.endswith(marker)
 
 
-def _still_written(name: str, names: set[str], stat: Any, settings: Settings) -> bool:
+def _still_written(path: Any, stat: Any, settings: Settings) -> bool:
     if settings.extract_min_age and time.time() - float(stat.st_mtime) < settings.extract_min_age:
         return True
     marker = settings.extract_marker
     if not marker:
         return False
-    folder = name.rpartition("/")[0]
-    beside = f"{folder}/{marker}" if folder else marker
-    return beside not in names and f"{name}{marker}" not in names
+    # Asked of the storage and not of what was listed: the glob that chooses the extracts may leave the markers out.
+    return not any((path.parent / beside).is_file() for beside in (marker, f"{path.name}{marker}"))
 
 
 def _is_for(run: Run, name: str, stat: Any) -> bool:

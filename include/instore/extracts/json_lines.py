@@ -16,13 +16,15 @@ def read_json_lines(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRec
 
     :raises BrokenExtract: the last line is cut off, or the text is not in the set encoding.
     """
-    lines = Lines(stream, settings)
+    lines = Lines(stream, settings, skip_long=True)
     for line in lines:
         raw = lines.taken()
         if not line.strip():
             continue
         order: InStoreOrder | RecordRefused
         try:
+            if lines.too_long:
+                raise RecordRefused("too_large", f"the line has more than {settings.max_message_bytes} characters")
             order = parse_order(line.strip().encode(errors="surrogatepass"), settings.max_message_bytes)
         except RecordRefused as error:
             if error.reason == "not_json" and not lines.complete:

@@ -8,7 +8,7 @@ from typing import Any
 
 from include.instore import fault_points
 from include.instore.errors import RecordRefused
-from include.instore.extracts.discovery import ExtractFile, find_extracts, version_of
+from include.instore.extracts.discovery import ExtractFile, find_extracts, storage_errors, version_of
 from include.instore.extracts.formats import format_of, open_extract
 from include.instore.extracts.records import BrokenExtract, ExtractRecord
 from include.instore.ledger import Ledger
@@ -72,7 +72,9 @@ def _load(file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) ->
     landed, block = Landed(), _Block(file.name, settings)
     held: ExtractRecord | None = None  # the newest record waits: of a file still growing it may be half an order
     broken: BrokenExtract | None = None
-    with open_extract(file.path) as stream:
+    with storage_errors():
+        stream = open_extract(file.path)
+    with stream:
         try:
             for record in read(stream, settings):
                 if held is not None:
@@ -82,7 +84,9 @@ def _load(file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) ->
                     landed += block.land(ledger, run_id)
         except BrokenExtract as error:
             broken = error
-    if version_of(file.path.stat()) != file.version:
+    with storage_errors():
+        changed = version_of(file.path.stat()) != file.version
+    if changed:
         return landed + block.land(ledger, run_id), "changed"
     if held is not None:
         block.add(held)

@@ -54,7 +54,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
 
     Unmatched orders whose next attempt is due become pending again, and with ``resend`` those of the run's window that
     another run sent become ready again. Orders whose run gave no sign of life for
-    ``claim_minutes`` are taken over. Planning again finds its own claims.
+    ``claim_minutes`` are taken over. Planning again finds its own claims, and gives at least as many batches.
 
     :param batch_orders: orders a batch should have; more where fifty batches would not do.
     :param tracking: off, only orders whose customer is still to be found are claimed: the others could not go on.
@@ -92,6 +92,10 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
                 [{"number": row.order_number, "in_batch": batch} for row, batch in zip(held, batches, strict=True)],
             )
         sizes = {batch: batches.count(batch) for batch in sorted(set(batches))}
+        # Airflow never brings back a mapped task that an earlier time of this run had and a later one had not: the
+        # number of batches of a run only grows, by empty ones.
+        earlier = connection.scalar(sa.select(sa.func.max(runs.c.batches)).where(runs.c.run_id.in_(run.tries))) or 0
+        sizes |= dict.fromkeys(range(len(sizes), earlier), 0)
         connection.execute(
             sa.update(runs).where(runs.c.run_id == run.run_id).values(claimed=len(held), batches=len(sizes))
         )

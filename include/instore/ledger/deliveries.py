@@ -23,6 +23,7 @@ class OutgoingOrder:
     order_time: datetime
     payload: str = field(repr=False)
     email: str = field(repr=False)
+    attempts: int
 
 
 def ready_numbers(ledger: Ledger, run_id: str, batch: int) -> list[str]:
@@ -55,12 +56,28 @@ def mark_sending(ledger: Ledger, run_id: str, batch: int, numbers: Sequence[str]
         rows = connection.execute(
             sa.select(
                 orders.c.order_number, orders.c.event_id, orders.c.order_type, orders.c.order_time, orders.c.payload,
-                orders.c.email,
+                orders.c.email, orders.c.attempts,
             )
             .where(orders.c.order_number.in_(marked))
             .order_by(orders.c.order_time, orders.c.order_number)
         )  # fmt: skip
         return [OutgoingOrder(*row) for row in rows]
+
+
+def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int]) -> bool:
+    """Commit that these orders are about to leave now; False, and nothing written, where another try has taken any.
+
+    :param attempts: event id to the order's attempts when it was marked: each marking counts one more, so the number
+        tells whose ``sending`` it is.
+    """
+    mine = (*_held(run_id, batch), orders.c.status == Status.SENDING.value, orders.c.event_id.in_(attempts))
+    with ledger.write() as connection:
+        rows = connection.execute(sa.select(orders.c.event_id, orders.c.attempts).where(*mine).with_for_update())
+        if dict(rows.tuples().all()) != dict(attempts):
+            return False
+        connection.execute(sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc)))
+        keep_alive(connection, run_id, batch)
+        return True
 
 
 def record_outcomes(
@@ -72,19 +89,29 @@ def record_outcomes(
     rejected: Mapping[str, str] | None = None,
     unsent: Collection[str] = (),
     truncated: int = 0,
+    attempts: Mapping[str, int] | None = None,
 ) -> None:
     """Commit what became of orders in ``sending``, named by event id; what is not named stays ``sending``.
 
+    :param sent: taken by the destination, also where another try has given the order back meanwhile.
     :param rejected: event id to the reason the destination gave.
     :param unsent: certainly not taken by the destination: ready again.
+    :param attempts: as for :func:`renew_sending`; an order that another try is sending is neither rejected nor ready.
     """
     now = datetime.now(timezone.utc)
     held = (*_held(run_id, batch), orders.c.status == Status.SENDING.value)
+    if attempts is not None:
+        whose = [sa.and_(orders.c.event_id == event, orders.c.attempts == made) for event, made in attempts.items()]
+        held = (*held, sa.or_(sa.false(), *whose))
     with ledger.write() as connection:
         if sent:
             connection.execute(
                 sa.update(orders)
-                .where(*held, orders.c.event_id.in_(sent))
+                .where(
+                    *_held(run_id, batch),
+                    orders.c.status.in_([Status.SENDING.value, Status.READY.value]),
+                    orders.c.event_id.in_(sent),
+                )
                 .values(
                     status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id, sends=orders.c.sends + 1
                 )
@@ -105,6 +132,23 @@ def record_outcomes(
             connection.execute(
                 sa.update(runs).where(runs.c.run_id == run_id).values(truncated=runs.c.truncated + truncated)
             )
+        keep_alive(connection, run_id, batch)
+
+
+def give_back(ledger: Ledger, run_id: str, batch: int, doubts: Mapping[str, datetime]) -> None:
+    """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile.
+
+    :param doubts: event id to the time its request left, as :func:`in_doubt` told it.
+    """
+    if not doubts:
+        return
+    left = [sa.and_(orders.c.event_id == event, orders.c.sending_at == at) for event, at in doubts.items()]
+    with ledger.write() as connection:
+        connection.execute(
+            sa.update(orders)
+            .where(*_held(run_id, batch), orders.c.status == Status.SENDING.value, sa.or_(*left))
+            .values(status=Status.READY.value, sending_at=None)
+        )
         keep_alive(connection, run_id, batch)
 
 

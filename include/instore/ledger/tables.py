@@ -1,4 +1,4 @@
-"""The ledger's six tables and the words in their columns."""
+"""The ledger's seven tables and the words in their columns."""
 
 from __future__ import annotations
 
@@ -143,6 +143,19 @@ services = sa.Table(
     sa.Column("service", sa.String(250), primary_key=True),  # connection, and the API behind it
     sa.Column("next_turn", sa.BigInteger, nullable=False),  # microseconds since 1970: nobody calls before
     sa.Column("opened_at", sa.BigInteger),  # milliseconds since 1970: left alone since then; null: it is well
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("run", RunId, primary_key=True),  # with #1 where it was cleared once: begun anew, told anew
+    sa.Column("cause", sa.String(300), primary_key=True),  # task_failed:drain_topic, dead_letters, recovered
+    sa.Column("begun_at", UtcDateTime, nullable=False),
+    sa.Column("ordinary", sa.Boolean, nullable=False),  # of the hourly stream, whose next good run is its recovery
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),  # waiting, told, nobody (there was no channel)
+    sa.Column("ended_run", RunId, index=True),  # the run that found the cause gone
 )
 
 runs = sa.Table(

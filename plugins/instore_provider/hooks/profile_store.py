@@ -128,6 +128,7 @@ class ProfileStoreHook(BaseHook):
         bulk_size: int = LARGEST_BULK,
         max_bulk_bytes: int = 1_000_000,
         before_request: Callable[[Sequence[int]], None] | None = None,
+        before_leaving: Callable[[], object] = lambda: None,
     ) -> Iterator[EventOutcome]:
         """
         Send events, and tell what became of each: exactly one outcome per event.
@@ -141,6 +142,8 @@ class ProfileStoreHook(BaseHook):
         :param max_bulk_bytes: bytes of body per request at most.
         :param before_request: called with the indexes of a bulk before it leaves, once per bulk, such as to commit
             that they are about to be sent. It is not called again when a bulk is retried or cut.
+        :param before_leaving: called right before every single request, after any waiting for a turn; when it raises,
+            the request does not leave.
         :raises ConfigurationError: the key is refused, the URL is wrong, or TLS cannot be verified.
         """
         return chain.from_iterable(
@@ -150,6 +153,7 @@ class ProfileStoreHook(BaseHook):
                 bulk_size=bulk_size,
                 max_bulk_bytes=max_bulk_bytes,
                 before_request=before_request,
+                before_leaving=before_leaving,
             )
         )
 
@@ -161,6 +165,7 @@ class ProfileStoreHook(BaseHook):
         bulk_size: int = LARGEST_BULK,
         max_bulk_bytes: int = 1_000_000,
         before_request: Callable[[Sequence[int]], None] | None = None,
+        before_leaving: Callable[[], object] = lambda: None,
     ) -> Iterator[list[EventOutcome]]:
         """Send events like `send_events`, and yield the outcomes together that became known together."""
         if not 1 <= bulk_size <= LARGEST_BULK:
@@ -183,10 +188,10 @@ class ProfileStoreHook(BaseHook):
             while parts:
                 part = parts.pop()
                 body = bulk_body(part) if bulk else part[0].body
-                result, attempts = self._write(service, path, body)
+                result, attempts = self._write(service, path, body, before_leaving)
                 status = result.status
 
-                if status is not None and 200 <= status <= 299:
+                if status is not None and 200 <= status <= 299 and not _is_page(result):
                     ambiguous_in_a_row = 0
                     yield _outcomes(part, "accepted", status)
                 elif (isinstance(result, NoAnswer) and not result.left) or status in REFUSED_UNTAKEN:
@@ -196,7 +201,7 @@ class ProfileStoreHook(BaseHook):
                     yield _outcomes(part, "unsent", status, told, result.retry_after)
                     yield from _not_tried(parts, bulks, service.name, result.retry_after)
                     return
-                elif status is None or status >= 500:
+                elif status is None or status >= 500 or 200 <= status <= 299:
                     ambiguous_in_a_row += 1
                     yield _outcomes(part, "ambiguous", status, f"{service.name} {result.told()}")
                     if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
@@ -273,8 +278,10 @@ class ProfileStoreHook(BaseHook):
             "The Tracking API takes the key (an empty bulk was sent), and the Profile Store API answers queries.",
         )
 
-    def _write(self, service: Service, path: str, body: bytes) -> tuple[Any, int]:
-        result, attempts = service.retried(lambda: service.call("POST", path, body), _certainly_untaken, self._bounds)
+    def _write(self, service: Service, path: str, body: bytes, before_leaving: Callable[[], object]) -> tuple[Any, int]:
+        result, attempts = service.retried(
+            lambda: service.call("POST", path, body, before_leaving=before_leaving), _certainly_untaken, self._bounds
+        )
         if result.status is not None:
             self._check_place(service, result.status)
         return result, attempts
@@ -368,6 +375,11 @@ class ProfileStoreHook(BaseHook):
 
 def _certainly_untaken(result: Result) -> bool:
     return not result.left if isinstance(result, NoAnswer) else result.status in REFUSED_UNTAKEN
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether something in between answered, such as a gateway's sign-in page: the service's 2xx is JSON or empty."""
+    return answer.body.lstrip()[:1] == b"<"
 
 
 def _private_texts(event: Mapping[str, Any]) -> set[str]:

@@ -16,9 +16,14 @@ from tests.instore import given
 
 def test_a_block_that_raises_leaves_nothing_behind(ledger: Ledger) -> None:
     given.landed(ledger)
-    with pytest.raises(KeyboardInterrupt), ledger.write() as connection:
-        connection.execute(sa.delete(given.runs))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with ledger.write() as connection:
+            connection.execute(sa.delete(given.runs))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(given.rows(ledger, "runs")) == 1
 
 
@@ -61,12 +66,17 @@ def failing(ledger: Ledger, ledger_url: sa.URL, other: Ledger) -> RetriableError
             land(impatient, "run-1", given.arrivals(order), [])
         impatient.close()
     else:
-        with pytest.raises(RetriableError) as caught, ledger.write() as connection:
-            connection.execute(sa.insert(given.quarantine).values(**_quarantined()))
-            with other.write() as administrator:
-                administrator.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": _pid(connection)})
-            connection.execute(sa.insert(given.quarantine).values(**_quarantined()))
+        with pytest.raises(RetriableError) as caught:
+            _write_over_a_connection_that_ends(ledger, other)
     return caught.value
+
+
+def _write_over_a_connection_that_ends(ledger: Ledger, other: Ledger) -> None:
+    with ledger.write() as connection:
+        connection.execute(sa.insert(given.quarantine).values(**_quarantined()))
+        with other.write() as administrator:
+            administrator.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": _pid(connection)})
+        connection.execute(sa.insert(given.quarantine).values(**_quarantined()))
 
 
 def _pid(connection: sa.Connection) -> int:

@@ -1,0 +1,146 @@
+"""docs/configuration.md, made from the code that reads the configuration.
+
+``python -m include.configuration_docs`` fails where the page is not what the code says; ``--write`` makes it so.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from instore_provider.provider_info import get_provider_info
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from include import alerting, tasks
+from include.instore import settings as settings_module
+from include.instore.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parents[1] / "docs/configuration.md"
+
+_HEAD = """\
+# Configuration
+
+Made from the code by `make docs`; `make lint` fails where it is not up to date. Change the code, not this page.
+
+Secrets and endpoints are Airflow connections. Everything else is an environment variable of the workers (and of the
+dag-processor and the triggerer, which tell alerts), all of them with the prefix `INSTORE_`. An unknown or wrong one
+ends every task in one sentence that names it.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([_HEAD, *_connections(), *_forms(), *_settings()]).rstrip() + "\n"
+
+
+def _connections() -> Iterator[str]:
+    kinds = dict(tasks._KINDS) | {alerting.ALERTS: alerting.CHANNELS}
+    yield from ("## Connections", "", "| connection | kind | needed |", "|---|---|---|")
+    needed = {
+        tasks.SERVICE_BUS: "unless `INSTORE_USE_TOPIC` is off",
+        tasks.LOYALTY: "unless `INSTORE_USE_LOYALTY_API` is off",
+        tasks.EXTRACTS: "unless `INSTORE_USE_EXTRACTS` is off",
+        alerting.ALERTS: "no; without it nobody is told of alerts, which is logged once a run",
+    }
+    for conn_id, kind in kinds.items():
+        yield f"| `{conn_id}` | {_cell(kind)} | {needed.get(conn_id, 'always')} |"
+    yield ""
+
+
+def _forms() -> Iterator[str]:
+    for connection_type in get_provider_info()["connection-types"]:
+        behaviour = connection_type["ui-field-behaviour"]
+        yield f"### Connection type {connection_type['hook-name']} (`{connection_type['connection-type']}`)"
+        yield from ("", "| field | where | default | meaning |", "|---|---|---|---|")
+        for name, label in behaviour["relabeling"].items():
+            placeholder = behaviour["placeholders"].get(name, "")
+            example = f"such as {placeholder}" if "://" in placeholder else placeholder
+            yield f"| {label} | `{name}` | | {_cell(example)} |"
+        for name, field in connection_type["conn-fields"].items():
+            yield (
+                f"| {field['label']} | extra `{name}` | {_default(field['schema'].get('default'))} | "
+                f"{_cell(field.get('description', ''))} |"
+            )
+        yield ""
+
+
+def _settings() -> Iterator[str]:
+    yield from ("## Settings", "")
+    for heading, names in _groups().items():
+        yield from (f"### {heading}", "", "| variable | type | default | meaning |", "|---|---|---|---|")
+        for name in names:
+            field = Settings.model_fields[name]
+            default = _default(field.get_default(call_default_factory=True))
+            meaning = _cell(field.description or "")
+            yield f"| `{PREFIX}{name.upper()}` | {_type(field)} | {default} | {meaning} |"
+        yield ""
+
+
+def _groups() -> dict[str, list[str]]:
+    """The settings under the comments that head them in the class."""
+    groups: dict[str, list[str]] = {}
+    heading = "Settings"
+    body = Path(settings_module.__file__).read_text().partition("class Settings(")[2].partition("\ndef ")[0]
+    for line in body.splitlines():
+        if match := re.match(r"    # (.+)", line):
+            heading = match[1].partition(";")[0]
+        elif (match := re.match(r"    (\w+): ", line)) and match[1] in Settings.model_fields:
+            groups.setdefault(heading, []).append(match[1])
+    return groups
+
+
+_TYPES: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "JSON object"
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    bounds = [
+        f"{sign} {value:g}"
+        for rule in field.metadata
+        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if (value := getattr(rule, attribute, None)) is not None
+    ]
+    return " ".join([_TYPES.get(kinds[0], str(kinds[0])), *([", ".join(bounds)] if bounds else [])])
+
+
+def _default(value: Any) -> str:
+    if value is None or value is PydanticUndefined or value == "" or value == {}:
+        return "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or compare it; the exit code."""
+    if arguments == ["--write"]:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(page())
+        return 0
+    kept = PAGE.read_text() if PAGE.exists() else ""
+    drift = difflib.unified_diff(
+        kept.splitlines(), page().splitlines(), "docs/configuration.md", "the code", "", "", 1, ""
+    )
+    lines = list(drift)
+    if lines:
+        print("\n".join(lines))  # noqa: T201
+        print("docs/configuration.md is not what the code says; run: make docs", file=sys.stderr)  # noqa: T201
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

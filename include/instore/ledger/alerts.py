@@ -1,0 +1,162 @@
+"""What a person was told, and what is still to be told: one row per run and cause, written before it is delivered.
+
+A row that could not be delivered stays ``waiting``: the run's own callback tries it again, and so do later runs for a
+day. A crash between a delivery and its note tells something twice; nothing is told never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+import sqlalchemy as sa
+
+from include.instore.alerts import DEADLINE, RECOVERED, SOFT, Ages
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.tables import UNDER_WAY, Status, alerts, orders
+from include.instore.windows import Run
+
+WAITING, TOLD, NOBODY = "waiting", "told", "nobody"
+
+_OTHERS_AFTER = timedelta(minutes=5)
+"""A younger row of another run is being delivered by that run."""
+
+_GIVEN_UP_AFTER = timedelta(days=1)
+
+Text = tuple[str, str]
+"""Title and text."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is still to be told."""
+
+    run: str
+    cause: str
+    title: str
+    text: str
+
+
+def remember(
+    ledger: Ledger,
+    run: Run,
+    *,
+    red: Mapping[str, Text],
+    soft: Mapping[str, Text | None] | None = None,
+    recovery: Callable[[Mapping[str, tuple[str, int]]], Text] | None = None,
+) -> None:
+    """Write down which causes begin and which have ended with this run.
+
+    A red cause is told once a run. A soft one is told when it begins, and again only after it had ended. A run that is
+    not red ends the red causes of its own earlier tries and, where it is one of the hourly stream, those of the stream.
+
+    :param red: title and text by cause, of the run itself.
+    :param soft: those that were judged: title and text, or None where the limit is kept.
+    :param recovery: title and text for what has ended, from the causes with the moment and the number of runs; without
+        it nothing ends by this run.
+    """
+    run_id, now = run.tries[-1], datetime.now(timezone.utc)
+    ordinary = run.claims == "due" and not run.dry_run
+    with ledger.write() as connection:
+        if connection.dialect.name == "postgresql":
+            # Two runs that report together must not both find that a soft cause begins. SQLite has one writer.
+            connection.execute(sa.text("LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE"))
+        still_open = connection.execute(sa.select(alerts).where(alerts.c.ended_run.is_(None))).mappings().all()
+        open_soft = {row["cause"]: row for row in still_open if row["cause"] in SOFT}
+
+        def begin(cause: str, text: Text) -> None:
+            row = {"run": run_id, "cause": cause, "begun_at": now, "ordinary": ordinary}
+            row |= {"title": text[0], "text": text[1], "state": WAITING}
+            row |= {"ended_run": run_id if cause == RECOVERED else None}
+            connection.execute(
+                ledger.insert(alerts).values(row).on_conflict_do_nothing(index_elements=["run", "cause"])
+            )
+
+        for cause, text in red.items():
+            begin(cause, text)
+        ended = []
+        for cause, judged in (soft or {}).items():
+            known = open_soft.get(cause)
+            if judged is not None and known is None:
+                begin(cause, judged)
+            elif judged is not None and known is not None and known["state"] != TOLD:
+                connection.execute(
+                    sa.update(alerts)
+                    .where(_is(known["run"], cause))
+                    .values(title=judged[0], text=judged[1], state=WAITING, begun_at=now)
+                )
+            elif judged is None and known is not None:
+                ended.append(known)
+        if recovery is None:
+            return
+        if not red:
+            ended += [
+                row
+                for row in still_open
+                if row["cause"] not in SOFT and (row["run"] in run.tries or (row["ordinary"] and ordinary))
+            ]
+        for row in ended:
+            # Told after it is over it would mislead: its recovery names it.
+            state = TOLD if row["state"] == WAITING else row["state"]
+            connection.execute(
+                sa.update(alerts).where(_is(row["run"], row["cause"])).values(ended_run=run_id, state=state)
+            )
+        if told := _by_cause(row for row in ended if row["state"] != NOBODY):
+            begin(RECOVERED, recovery(told))
+
+
+def knows_why(ledger: Ledger, run_id: str) -> bool:
+    """Whether it is written down why this run is red: its report got that far, or somebody told instead of it."""
+    with ledger.read() as connection:
+        of_report = sa.and_(alerts.c.run == run_id, alerts.c.cause.not_in((*SOFT, DEADLINE, RECOVERED)))
+        return connection.scalars(sa.select(alerts.c.cause).where(of_report)).first() is not None
+
+
+def waiting(ledger: Ledger, run_id: str) -> list[Waiting]:
+    """What this run has to tell, oldest first: its own, and what earlier runs could not deliver."""
+    now = datetime.now(timezone.utc)
+    left_over = sa.and_(alerts.c.begun_at < now - _OTHERS_AFTER, alerts.c.begun_at > now - _GIVEN_UP_AFTER)
+    columns = (alerts.c.run, alerts.c.cause, alerts.c.title, alerts.c.text)
+    with ledger.read() as connection:
+        rows = connection.execute(
+            sa.select(*columns)
+            .where(alerts.c.state == WAITING, sa.or_(alerts.c.run == run_id, left_over))
+            .order_by(alerts.c.begun_at, alerts.c.cause)
+        )
+        return [Waiting(*row) for row in rows]
+
+
+def mark(ledger: Ledger, told: Sequence[Waiting], state: str) -> None:
+    """Write down that these were told, or that there was nobody to tell."""
+    if not told:
+        return
+    with ledger.write() as connection:
+        for each in told:
+            connection.execute(sa.update(alerts).where(_is(each.run, each.cause)).values(state=state))
+
+
+def measure(ledger: Ledger, run_id: str) -> Ages:
+    """How many of the run's new orders have no customer, and how long the oldest unsent order has waited."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            sa.select(orders.c.status, sa.func.count()).where(orders.c.received_run == run_id).group_by(orders.c.status)
+        )
+        new: dict[str, int] = dict(rows.tuples().all())
+        under_way = orders.c.status.in_([status.value for status in UNDER_WAY])
+        oldest = connection.scalar(sa.select(sa.func.min(orders.c.received_at)).where(under_way))
+    if new.get(Status.PENDING.value):
+        new = {}  # those that could be told without asking say nothing about the others
+    age = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else 0.0
+    return Ages(sum(new.values()), new.get(Status.UNMATCHED.value, 0), max(0.0, age))
+
+
+def _is(run: str, cause: str) -> sa.ColumnElement[bool]:
+    return sa.and_(alerts.c.run == run, alerts.c.cause == cause)
+
+
+def _by_cause(rows: Iterable[sa.RowMapping]) -> dict[str, tuple[str, int]]:
+    causes: dict[str, list[datetime]] = {}
+    for row in rows:
+        causes.setdefault(row["cause"], []).append(row["begun_at"])
+    return {cause: (f"{min(moments):%Y-%m-%d %H:%M} UTC", len(moments)) for cause, moments in causes.items()}

