@@ -29,6 +29,13 @@ up: $(INSTALLED)  ## Start the sandbox and Airflow and leave them running; HOSTI
 down: $(INSTALLED)  ## Stop what `make up` left running
 	$(BIN)/python -m include.demo down
 
+.PHONY: screenshots
+screenshots: $(INSTALLED)  ## The pictures in docs/images, from the running product; needs Debian's chromium
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || \
+	  { echo "Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM."; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-screenshots.txt -c constraints.txt
+	$(BIN)/python -m include.demo.screenshots
+
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
 	$(BIN)/python -m pytest -n 2 --dist loadfile

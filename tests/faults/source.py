@@ -11,7 +11,7 @@ import io
 import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -63,6 +63,14 @@ class Order:
     @property
     def event_type(self) -> str:
         return "StoreReturn" if self.total < 0 else "StorePurchase"
+
+    def on(self, date: str) -> Order:
+        """The same order with another date."""
+        return replace(self, date=date)
+
+    def with_description(self, text: str) -> Order:
+        """The same order with this text on its lines."""
+        return replace(self, lines=tuple((code, text, *rest) for code, _, *rest in self.lines))  # type: ignore[arg-type]
 
     def body(self) -> bytes:
         """The order as its message."""

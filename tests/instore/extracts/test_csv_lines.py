@@ -249,6 +249,14 @@ def test_a_file_cut_in_the_middle_of_an_orders_second_line_does_not_land_half_of
     assert (broken.line, broken.raw.decode()) == (5, "".join(text[:-30].splitlines(keepends=True)[3:]))
 
 
+def test_a_file_cut_in_the_middle_of_an_order_number_does_not_take_it_for_another(settings: MakeSettings) -> None:
+    text = orders_text("S1", "S21")
+    records, broken = read(text[: text.rindex("S21") + 2], settings())
+    assert told(records) == ["S1"]
+    assert broken is not None
+    assert (broken.line, broken.raw.count(b"\n")) == (5, 1)
+
+
 def test_a_file_cut_inside_quotes_is_broken_where_the_field_began(settings: MakeSettings) -> None:
     text = csv_text(row("S1"), row("S2", description="one\ntwo\nthree"))
     records, broken = read(text[: text.index("three") + 2], settings())
