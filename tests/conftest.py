@@ -10,7 +10,8 @@ import pytest
 # Before the first import of airflow, which reads them once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="instore-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="instore-run-"))  # the PostgreSQL package warns where it is missing
+# The PostgreSQL package warns where this is missing.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="instore-run-"))
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 for name in [name for name in os.environ if name.startswith("INSTORE_")]:
     del os.environ[name]

@@ -27,7 +27,7 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self._ids = folder / "processes.json"
         self._logs = folder / "logs"
-        self._started: dict[str, psutil.Process] = {}
+        self._started: dict[str, psutil.Popen] = {}
 
     def start(
         self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
@@ -86,6 +86,9 @@ class Processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             psutil.wait_procs(stubborn, timeout=5)
+        for started in self._started.values():
+            started.wait(timeout=5)  # they are this command's children: it also has to take note of their end
+        self._started.clear()
         self._ids.unlink(missing_ok=True)
         return list(alive)
 

@@ -68,7 +68,8 @@ def test_the_mapped_tasks_are_labelled_and_the_send_task_is_the_provider_s(dag: 
     assert dag.get_task("batch.look_up_customers").map_index_template == "{{ label }}"
     send_events = dag.get_task("batch.send_events")
     assert send_events.map_index_template == "{{ label }}"
-    assert issubclass(send_events.operator_class if send_events.is_mapped else type(send_events), ProfileStoreTrackOperator)
+    operator = send_events.operator_class if send_events.is_mapped else type(send_events)
+    assert issubclass(operator, ProfileStoreTrackOperator)
 
 
 def test_reading_the_dag_file_imports_neither_azure_nor_the_ledger() -> None:
@@ -91,7 +92,7 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_path: Path) -> None:
-    orders = [message for message in week.messages()][:60]
+    orders = list(week.messages())[:60]
     keys = LoyaltyKeys("loyalty-key", "id", "secret")
     (tmp_path / "extracts").mkdir()
     with (

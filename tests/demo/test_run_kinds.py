@@ -142,7 +142,7 @@ def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(
     assert product.events() == events
     again = backfill(product, {"resend": True}, reprocess="completed")
     resent = sum(report["resent"] for report in again)
-    assert resent == sum(report["window_orders"]["sent"] for report in again) > 10
+    assert resent == sum(report["window_orders"].get("sent", 0) for report in again) > 10
     assert [report["sent"] for report in again] == [0, 0]
     assert product.events() == events + resent
     assert product.run().counts["received"] == 1
@@ -150,7 +150,7 @@ def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(
 
 def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: Product) -> None:
     product.publish("K-CLEARED-1")
-    events = product.events()
+    events, waiting = product.events(), product.on_the_bus()
     product.airflow.call(
         "POST",
         f"/dags/{DAG}/clearTaskInstances",
@@ -160,15 +160,15 @@ def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: P
     assert cleared.state == "success"
     assert cleared.counts["run_kind"] == "cleared"
     assert (cleared.counts["received"], cleared.counts["sent"], cleared.counts["resent"]) == (0, 0, 0)
-    assert product.on_the_bus() == 1
+    assert product.on_the_bus() == waiting >= 1
     assert product.events() == events
 
 
 def backfill(product: Product, conf: dict[str, Any], reprocess: str = "none") -> list[dict[str, Any]]:
     """Backfill two hours of the day by the command line; the reports of its two runs."""
     product.airflow.run(
-        "backfill", "create", "--dag-id", DAG, "--from-date", f"{DAY}T08:00:00+00:00",
-        "--to-date", f"{DAY}T09:00:00+00:00", "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
+        "backfill", "create", "--dag-id", DAG, "--from-date", f"{DAY}T18:00:00+00:00",
+        "--to-date", f"{DAY}T19:00:00+00:00", "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
     )  # fmt: skip
     until = time.monotonic() + 240
     while time.monotonic() < until:

@@ -93,10 +93,10 @@ def test_strange_dates(make_world: MakeWorld, zone: str) -> None:
     dated = [order.on(date) for order, date in zip(orders, [*STRANGE, *STRANGE], strict=True)]
     for order in dated:
         world.source.drawn[order.number] = order
-    judge.fault_happened()
     world.inject(7, f"strange dates of stores in {zone}", times=len(dated))
     world.publish(dated[: len(STRANGE)])
     world.extract("2017/06/05/orders.csv", dated[len(STRANGE) :])
+    judge.fault_happened()
     world.recover()
     judge.check(at_least=len(dated), deliveries=0, recovered=True)
 
@@ -106,9 +106,9 @@ def test_strange_dates(make_world: MakeWorld, zone: str) -> None:
 def test_dates_outside_the_calendar_are_set_aside(make_world: MakeWorld, date: str) -> None:
     world, judge = make_world(705, max_bad_share=1)
     good, bad = world.source.take(40, only="sent"), world.source.take(3, only="sent")
-    judge.fault_happened()
     world.inject(7, f"an order of {date}", times=3)
     world.publish(good)
+    judge.fault_happened()
     world.publish_malformed([order.on(date).body() for order in bad])
     world.recover()
     judge.check(at_least=40, deliveries=0, recovered=True)

@@ -159,10 +159,10 @@ def test_what_looks_like_code_stays_text(make_world: MakeWorld, tmp_path: Path) 
     dressed = [order.with_description(words[n % len(words)]) for n, order in enumerate(orders)]
     for order in dressed:
         world.source.drawn[order.number] = order
-    judge.fault_happened()
     world.inject(10, "what looks like code, in messages and in an extract", times=len(dressed))
     world.publish(dressed[: len(words)])
     world.extract("2017/06/05/{{ 7*7 }} $(true).csv", dressed[len(words) :])
+    judge.fault_happened()
     world.recover()
     judge.check(at_least=len(orders), recovered=True)
     assert not trap.exists()

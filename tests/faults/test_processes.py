@@ -21,18 +21,18 @@ class _Dies(threading.Thread):
         self._victims = victims
         self._after = after
         self._away = away
-        self._stop = threading.Event()
+        self._halt = threading.Event()
         world.inject(
             2, f"{', '.join(v.name for v in victims)} dies after {after:.2f} s, for {away:.2f} s", len(victims)
         )
 
     def run(self) -> None:
-        self._stop.wait(self._after)
+        self._halt.wait(self._after)
         for victim in self._victims:
             victim.kill()
             TOTALS.kills += 1
         self._world.timeline.note("FAULT killed: " + ", ".join(victim.name for victim in self._victims))
-        self._stop.wait(self._away)
+        self._halt.wait(self._away)
         for victim in self._victims:
             victim.spawn()
         for victim in self._victims:
