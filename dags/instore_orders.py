@@ -48,30 +48,45 @@ from airflow.sdk import (
 
 from include import tasks
 
+WINDOW = "Which orders"
+WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
 PARAMS = {
     "window_start": Param(
-        None, **MOMENT, title="Window start", description="First moment of the orders to send; empty: everything due."
+        None,
+        **MOMENT,
+        section=WINDOW,
+        title="Window start",
+        description="First moment of the orders to send; empty: everything due.",
     ),
-    "window_end": Param(None, **MOMENT, title="Window end", description="First moment after those orders."),
+    "window_end": Param(
+        None, **MOMENT, section=WINDOW, title="Window end", description="First moment after those orders."
+    ),
     "drain_topic": Param(
-        True, type="boolean", title="Drain the topic", description="Off: this run leaves the live subscription alone."
+        True,
+        type="boolean",
+        section=WHAT,
+        title="Drain the topic",
+        description="Off: this run leaves the live subscription alone.",
     ),
     "track_events": Param(
         None,
         type=["null", "boolean"],
+        section=WHAT,
         title="Track events",
         description="Whether this run sends; empty: as INSTORE_ENABLE_TRACK_EVENTS says.",
     ),
     "resend": Param(
         False,
         type="boolean",
+        section=WHAT,
         title="Send again",
         description="On: orders of the window (or of the backfill's interval) that were sent before are sent again.",
     ),
     "dry_run": Param(
         False,
         type="boolean",
+        section=WHAT,
         title="Dry run",
         description="On: everything but settling and sending, on a copy of the ledger; reports what would be sent.",
     ),

@@ -27,17 +27,17 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self._ids = folder / "processes.json"
         self._logs = folder / "logs"
-        self._started: dict[str, psutil.Popen] = {}
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
         self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
-    ) -> psutil.Popen:
+    ) -> None:
         """Start a process in a session of its own; what it says goes to its log file."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
             log = files.enter_context((self._logs / f"{name}.log").open("ab"))
             out = files.enter_context(stdout.open("wb")) if stdout else log
-            process = psutil.Popen(
+            process = subprocess.Popen(  # noqa: S603  our own command lines
                 list(command),
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -47,14 +47,13 @@ class Processes:
             )
         self._started[name] = process
         # The start time tells this process from another that gets its number later.
-        known = self._known() | {name: [process.pid, process.create_time()]}
+        known = self._known() | {name: (process.pid, psutil.Process(process.pid).create_time())}
         self._ids.write_text(json.dumps(known))
-        return process
 
     def dead(self) -> str | None:
         """The name of a process of this command that has ended by itself, if any."""
         for name, process in self._started.items():
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if process.poll() is not None:
                 return name
         return None
 
@@ -87,7 +86,7 @@ class Processes:
                     each.kill()
             psutil.wait_procs(stubborn, timeout=5)
         for started in self._started.values():
-            started.wait(timeout=5)  # they are this command's children: it also has to take note of their end
+            started.wait(timeout=_GRACE_SECONDS)  # as their parent this command has to take note of their end
         self._started.clear()
         self._ids.unlink(missing_ok=True)
         return list(alive)

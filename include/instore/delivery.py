@@ -129,21 +129,25 @@ def _send(
     truncated: set[str] = set()
     marked = mark_sending(ledger, run_id, batch, numbers)
     lease = _Lease(ledger, run_id, batch, {order.event_id: order.attempts for order in marked}, settings)
+    rejected: dict[str, str] = {}
     for order in marked:
-        event, cut = build_event(
-            track_id=order.event_id,
-            order_type=order.order_type,
-            order_time=order.order_time,
-            payload=order.payload,
-            email=order.email,
-            settings=settings,
-        )
+        try:
+            event, cut = build_event(
+                track_id=order.event_id,
+                order_type=order.order_type,
+                order_time=order.order_time,
+                payload=order.payload,
+                email=order.email,
+                settings=settings,
+            )
+        except ValueError as error:  # one order of which no event can be made must not keep back its whole batch
+            rejected[order.event_id] = f"no event can be built of it ({type(error).__name__})"
+            continue
         if cut:
             truncated.add(order.event_id)
         events.append(event)
     sent: list[str] = []
     unsent: list[str] = []
-    rejected: dict[str, str] = {}
     doubtful: list[str] = []
     why_unsent, patience = "", None
     unanswered = {event["trackId"] for event in events}

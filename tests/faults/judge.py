@@ -53,7 +53,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._after = world.first_event
-        self._taken: list[dict[str, Any]] = []
+        self.taken: list[dict[str, Any]] = []
         self._logs_read: dict[str, int] = {}
         self._counted = 0
         self._pending_at_fault: set[str] = set()
@@ -68,11 +68,11 @@ class Judge:
         new = world.sandbox.events(self._after)
         if new:
             self._after = new[-1]["id"]
-            self._taken += [each["event"] for each in new]
+            self.taken += [each["event"] for each in new]
         verdict = Verdict()
         seen: Counter[str] = Counter()
         track_ids: dict[str, set[str]] = {}
-        for event in self._taken:
+        for event in self.taken:
             number = str(event["payload"]["orderNumber"])
             if number.rpartition("-")[0] in world.sandbox.worlds - {world.source.name}:
                 continue  # another world's, judged there

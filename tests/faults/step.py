@@ -22,15 +22,26 @@ WARM = [
     "include.tasks",
     "include.instore.delivery",
     "include.instore.extracts",
+    "include.alerting",
+    "include.instore.backlog",
+    "include.instore.ledger.alerts",
     "include.instore.ledger.claims",
+    "include.instore.ledger.services",
+    "include.instore.planning",
     "include.instore.lookup",
     "include.instore.report",
     "include.instore.topic",
     "include.instore.windows",
     "instore_provider.hooks.loyalty",
     "instore_provider.hooks.profile_store",
+    "instore_provider.breaker",
+    "airflow.providers.microsoft.azure.fs.adls",
+    "airflow.providers.microsoft.azure.fs.msgraph",
     "airflow.providers.microsoft.azure.hooks.asb",
     "airflow.sdk.exceptions",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.lineage",
+    "airflow.sdk.observability.stats",
     "alembic.command",
     "alembic.config",
     "azure.servicebus._pyamqp",
@@ -92,11 +103,13 @@ def _on_every_sqlite_connection(pragma: str) -> None:
 
 
 def _outcome(spec: Mapping[str, Any]) -> dict[str, Any]:
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
     ti = _TaskInstance(spec)
     try:
         value = _call(spec, ti)
+    except AirflowRescheduleException:
+        return {"state": "rescheduled"}
     except AirflowFailException as error:
         _tell(error)
         return {"state": "failed", "fatal": True, "error": str(error), "kind": type(error).__name__, "pushed": ti.xcom}

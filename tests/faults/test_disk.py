@@ -50,7 +50,7 @@ def _pages(world: World) -> int:
 @pytest.mark.smoke
 @pytest.mark.parametrize("room", [1, 6, 20])
 def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
-    world, judge = make_world(601)
+    world, judge = make_world(601, claim_minutes=0.002)
     _first_day(world, judge)
     world.inject(6, f"the ledger may grow by {room} pages only")
     done = world.run(pragma=f"max_page_count={_pages(world) + room}")
@@ -64,7 +64,7 @@ def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
 @pytest.mark.smoke
 @pytest.mark.parametrize("kilobytes", [64, 256])
 def test_writes_fail(make_world: MakeWorld, kilobytes: int) -> None:
-    world, judge = make_world(602)
+    world, judge = make_world(602, claim_minutes=0.002)
     _first_day(world, judge)
     world.inject(6, f"no file of the process may grow over {kilobytes} KB: writes to the ledger fail")
     done = world.run(file_size_limit=kilobytes * 1024)
@@ -76,7 +76,7 @@ def test_writes_fail(make_world: MakeWorld, kilobytes: int) -> None:
 
 @pytest.mark.smoke
 def test_ledger_is_read_only(make_world: MakeWorld) -> None:
-    world, judge = make_world(603)
+    world, judge = make_world(603, claim_minutes=0.002)
     _first_day(world, judge)
     world.inject(6, "the ledger is read-only")
     done = world.run(pragma="query_only=ON")
@@ -146,7 +146,7 @@ class _Locked:
 @pytest.mark.smoke
 def test_postgres_restarts_while_a_request_is_under_way(make_world: MakeWorld, postgres: PostgresServer) -> None:
     """The answer comes, and there is no ledger to write it into."""
-    world, judge = make_world(610, ledger=postgres.ledger(), use_topic=False)
+    world, judge = make_world(610, ledger=postgres.ledger(), use_topic=False, claim_minutes=0.002)
     world.extract("2017/06/05/orders.csv", world.source.take(150))
     judge.fault_happened()
 
@@ -167,7 +167,7 @@ def test_postgres_restarts_while_a_request_is_under_way(make_world: MakeWorld, p
 @pytest.mark.weight(35)
 @pytest.mark.parametrize("seed", range(611, 614))
 def test_postgres_crashes_at_any_moment(make_world: MakeWorld, postgres: PostgresServer, seed: int) -> None:
-    world, judge = make_world(seed, ledger=postgres.ledger())
+    world, judge = make_world(seed, ledger=postgres.ledger(), claim_minutes=0.002)
     for n in range(3):
         world.publish(world.source.take(120))
         world.extract(f"2017/06/{n + 1:02d}/orders.csv", world.source.take(120))
@@ -204,7 +204,7 @@ def test_killed_on_postgres(make_world: MakeWorld, postgres: PostgresServer, see
 @pytest.mark.smoke
 def test_deadlock(make_world: MakeWorld, postgres: PostgresServer) -> None:
     """Somebody else holds rows that the pipeline needs and wants those that it has; the pipeline is the victim."""
-    world, judge = make_world(620, ledger=postgres.ledger(), use_topic=False)
+    world, judge = make_world(620, ledger=postgres.ledger(), use_topic=False, claim_minutes=0.002)
     world.extract("2017/06/05/orders.csv", world.source.take(40, only="sent"))
     judge.fault_happened()
     for task in ("load_extracts", "plan_batches"):

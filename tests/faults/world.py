@@ -147,6 +147,7 @@ class World:
             "verify_after": 2,
             "extract_block": 40,
             "breaker_seconds": 1,
+            "claim_wait": 5,
             **settings,
         }
         # What the judge needs to know of this world's past.
@@ -280,6 +281,9 @@ class World:
                 return Done("skipped")
             for _ in range(most):
                 last = self.step(task, run, key=key, killer=killer, **more, **options)
+                while last.state == "rescheduled":  # no try of its own
+                    time.sleep(0.3)
+                    last = self.step(task, run, key=key, killer=killer, **more, **options)
                 done.tries.append((key, last))
                 if last.state == "success" or last.fatal:
                     break
@@ -408,6 +412,9 @@ class Started:
             timeline.note(f"FAULT {self._name} was killed{why} (exit code {self._process.exitcode})")
             return Done("killed", error=f"killed{why}")
         document = json.loads(self._result.read_text())
+        if document["state"] == "rescheduled":
+            timeline.note(f"{self._name} waits for another run")
+            return Done("rescheduled")
         if document["state"] == "success":
             timeline.note(f"{self._name}: {_brief(document['value'])}")
             return Done("success", document["value"])

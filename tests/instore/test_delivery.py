@@ -15,6 +15,7 @@ from include.instore.errors import ConfigurationError, RetriableError
 from include.instore.events import event_bytes
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
+from include.instore.ledger.tables import orders
 from include.instore.settings import Settings
 from tests.instore import given
 
@@ -127,6 +128,18 @@ def test_a_refused_event_alone_is_rejected_and_keeps_its_reason(ledger: Ledger, 
     assert delivered == Delivered(sent=1, rejected=1)
     assert given.statuses(ledger) == {"S1": "rejected", "S2": "sent"}
     assert given.row(ledger, "S1")["reason"] == "400: scope is unknown"
+
+
+def test_an_order_of_which_no_event_can_be_built_is_rejected_and_the_others_go_out(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    given.ready(ledger, "S1", "S2")
+    with ledger.write() as connection:
+        connection.execute(sa.update(orders).where(orders.c.order_number == "S1").values(email="x"))
+    store = Store(ledger)
+    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1, rejected=1)
+    assert given.statuses(ledger) == {"S1": "rejected", "S2": "sent"}
+    assert store.orders == ["S2"]
 
 
 def test_unsent_events_are_ready_again_and_the_next_try_sends_them(ledger: Ledger, settings: MakeSettings) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from include.instore.errors import ConfigurationError, InStoreError, RetriableError
@@ -18,6 +20,8 @@ from include.instore.windows import Run
 
 _DAY = re.compile(r"(?<!\d)(\d{4})[-_/]?(\d{2})[-_/]?(\d{2})(?!\d)")
 _BEING_WRITTEN = (".tmp", ".partial", ".filepart", ".crdownload")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,10 @@ def _find(root: Any, run: Run, loaded: Mapping[str, str], settings: Settings) ->
             "The extracts folder of connection instore_extracts does not exist; correct its path, or "
             "INSTORE_EXTRACTS_URL, or create the folder."
         )
-    paths = sorted((path for path in root.glob(settings.extract_glob) if path.is_file()), key=str)
+    files = sorted((path for path in root.glob(settings.extract_glob) if path.is_file()), key=str)
+    paths = [path for path in files if _is_inside(path, root)]
+    if len(paths) < len(files):
+        log.warning("%d files lead out of the extracts folder and are not read", len(files) - len(paths))
     due, left, unknown = [], 0, 0
     for path in paths:
         name = _relative(path, root)
@@ -102,6 +109,21 @@ def _has(stat: Any, key: str) -> bool:
         return bool(stat[key])
     except (KeyError, TypeError, IndexError):
         return False
+
+
+def _is_inside(path: Any, root: Any) -> bool:
+    """A link, or a name such as ``../../x``, may lead out of the folder; what is out there is no extract."""
+    if ".." in str(path).split("/"):
+        return False
+    local, folder = _local(path), _local(root)
+    return local is None or folder is None or local.resolve().is_relative_to(folder.resolve())
+
+
+def _local(path: Any) -> Path | None:
+    """The path as one of this machine; None in a storage, which has no links."""
+    if isinstance(path, Path):
+        return path
+    return Path(path.path) if getattr(path, "protocol", None) in ("file", "local") else None
 
 
 def _relative(path: Any, root: Any) -> str:

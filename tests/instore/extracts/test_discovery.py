@@ -190,5 +190,8 @@ def test_a_file_that_is_gone_between_two_looks_is_an_error_to_try_again(settings
         def glob(self, pattern: str) -> list[Gone]:
             return [Gone()]
 
+        def __str__(self) -> str:
+            return "."
+
     with pytest.raises(RetriableError, match="instore_extracts"):
         find_extracts(Root(), given.run(), {}, settings())
