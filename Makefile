@@ -38,7 +38,11 @@ screenshots: $(INSTALLED)  ## The pictures in docs/images, from the running prod
 
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: faults
+faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line
+	$(BIN)/python -m tests.faults
 
 .PHONY: lint
 lint: $(INSTALLED)  ## Style, types, and whether lock file and docs/configuration.md are up to date

@@ -190,13 +190,40 @@ def _returned_counts(camera: Camera, run: str) -> None:
 
 
 def _trigger_form(camera: Camera, dag: str) -> None:
-    """The Trigger form with the params."""
+    """The Trigger form: the window with its date pickers, then what else a run can be told."""
     camera.visit(dag)
     camera.page.get_by_role("button", name="Trigger Dag").click()
-    dialog = camera.page.get_by_role("dialog")
-    expect(dialog.get_by_text(re.compile("^Dry run"))).to_be_visible()
-    camera.make_room_for(dialog)
-    camera.take("trigger-form")
+    dialog = camera.page.get_by_role("dialog").filter(has_text="Trigger Dag")
+    for name, param in (("trigger-form", "Window start"), ("trigger-form-what", "Dry run")):
+        _open_section_of(dialog, param)
+        if param == "Window start":
+            for day in ("2017/06/05", "2017/06/12"):
+                _pick(camera.page, dialog, day)
+        camera.make_room_for(dialog)
+        camera.take(name)
+
+
+def _open_section_of(dialog: Locator, param: str) -> None:
+    """Only one section of the Trigger form is open at a time."""
+    label = dialog.page.locator("label").filter(has_text=param)
+    section = dialog.locator("[data-scope=accordion][data-part=item]").filter(has=label)
+    heading = section.locator("[data-part=item-trigger]")
+    expect(heading).to_be_visible()
+    if heading.get_attribute("aria-expanded") != "true":
+        heading.click()
+    expect(label).to_be_visible()
+    dialog.page.wait_for_timeout(1000)  # the section opens slowly, and its height is wanted
+
+
+def _pick(page: Page, dialog: Locator, day: str) -> None:
+    """Put a day into the first date picker that has none yet."""
+    dialog.get_by_text("Select date and time").locator("visible=true").first.click()
+    picker = page.locator("[data-scope=popover] input").locator("visible=true")
+    picker.nth(0).fill(day)
+    picker.nth(1).fill("00:00")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(picker).to_have_count(0)
 
 
 def _connection_forms(camera: Camera, connections: str) -> None:
@@ -229,8 +256,7 @@ def _profile_store(camera: Camera, store: str) -> None:
 
 def _grid_with_backfill(camera: Camera, backfills: str) -> None:
     """The grid with the hourly run and the backfill's, beside the list of backfills."""
-    camera.visit(backfills)
-    camera.page.get_by_role("button", name="Expand all task groups").click()
+    camera.visit(backfills)  # the UI remembers that the task groups are open
     expect(camera.page.get_by_role("cell", name=re.compile("2017-06-05")).first).to_be_visible()
     camera.take("backfill")
 

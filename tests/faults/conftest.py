@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ SHARD = "FAULTS_SHARD"
 """``1/3``: the first of three workers; every worker has a sandbox of its own."""
 TOTALS_FILE = "FAULTS_TOTALS"
 
+
+def in_smoke(choices: Iterable[Any], *chosen: Any) -> list[Any]:
+    """Parameters for a test, of which only the chosen ones are in the smoke part."""
+    return [pytest.param(each, marks=pytest.mark.smoke) if each in chosen else each for each in choices]
+
+
 _worlds = pytest.StashKey[list[World]]()
 MakeWorld = Callable[..., tuple[World, Judge]]
 
@@ -35,6 +41,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out = [item for item in mine if item.get_closest_marker("smoke") is None]
     else:
         out = _others_work(mine, os.environ.get(SHARD, "1/1"))
+        for item in mine:  # four workers share two cores
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(600))
     if out:
         config.hook.pytest_deselected(items=out)
         gone = set(out)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.world import World
 
 STATUSES = [200, 202, 204, 400, 401, 403, 404, 408, 409, 413, 425, 429, 500, 502, 503, 504]
@@ -31,7 +31,7 @@ relaxed = settings(
 
 @pytest.mark.smoke
 def test_scripted_answers_in_brief(make_world: MakeWorld) -> None:
-    @settings(relaxed, max_examples=3)
+    @settings(relaxed, max_examples=2)
     @given(scripts, st.sampled_from(RETRY_AFTERS))
     def check(scripts: list[list[Any]], retry_after: str) -> None:
         _scripted(make_world, 401, scripts, retry_after)
@@ -97,8 +97,7 @@ def test_scripted_answers_of_the_loyalty_api(make_world: MakeWorld, seed: int) -
     check()
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("policy", ["resend", "hold"])
+@pytest.mark.parametrize("policy", in_smoke(["resend", "hold"], "resend"))
 def test_other_policies_for_what_is_in_doubt(make_world: MakeWorld, policy: str) -> None:
     """``resend`` may double, but only what a lost answer explains; ``hold`` never does, and keeps it ``sending``."""
     world, judge = make_world(430, use_topic=False, on_ambiguous=policy)
@@ -124,7 +123,6 @@ def test_other_policies_for_what_is_in_doubt(make_world: MakeWorld, policy: str)
         judge.check(at_least=60, recovered=True)
 
 
-@pytest.mark.smoke
 def test_a_systemic_fault_ends_the_run_early(make_world: MakeWorld) -> None:
     """Nothing works: the rest is carried over after a few calls, instead of thousands that fail."""
     world, judge = make_world(440, use_topic=False, breaker_seconds=10)

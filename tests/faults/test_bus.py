@@ -30,12 +30,6 @@ def test_knob(make_world: MakeWorld, what: str) -> None:
     _knob(make_world, what, orders=180)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("what", ["settles refused, the lock lost", "every third message delivered twice"])
-def test_knob_in_brief(make_world: MakeWorld, what: str) -> None:
-    _knob(make_world, what, orders=90)
-
-
 def _knob(make_world: MakeWorld, what: str, orders: int) -> None:
     knobs, again = KNOBS[what]
     world, judge = make_world(501)
@@ -92,7 +86,6 @@ def test_a_message_that_kills_its_receiver_again_and_again_becomes_a_dead_letter
     judge.check(at_least=40, dead_lettered=20)
 
 
-@pytest.mark.smoke
 def test_a_message_of_a_megabyte(make_world: MakeWorld) -> None:
     """Just under the bound it is an order, truncated to its summary on the way out; above it, it is set aside."""
     world, judge = make_world(504, max_message_bytes=1_000_000)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.proxy import HttpRelay, Trouble
 from tests.faults.world import Killer
 
@@ -15,7 +15,6 @@ RUN = {"run_id": "scheduled__clock", "run_type": "scheduled"}
 HOUR = 3600.0
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("hours", [1, -1])
 def test_clock_wrong_by_an_hour(make_world: MakeWorld, hours: int) -> None:
     world, judge = make_world(701)
@@ -29,8 +28,7 @@ def test_clock_wrong_by_an_hour(make_world: MakeWorld, hours: int) -> None:
     judge.check(at_least=100, deliveries=3, recovered=True)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("hours", in_smoke([1, -1], 1))
 def test_sender_is_killed_and_the_next_try_runs_where_the_clock_is_wrong(make_world: MakeWorld, hours: int) -> None:
     """Its request is taken but does not show yet: patience must not be measured by two machines' clocks.
 
@@ -84,8 +82,9 @@ STRANGE = {
 }
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("zone", ["Europe/Stockholm", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    "zone", in_smoke(["Europe/Stockholm", "America/New_York", "Australia/Lord_Howe"], "Europe/Stockholm")
+)
 def test_strange_dates(make_world: MakeWorld, zone: str) -> None:
     """Every order reaches its profile once, with a date that the service takes."""
     world, judge = make_world(704, store_timezone=zone)
@@ -101,7 +100,6 @@ def test_strange_dates(make_world: MakeWorld, zone: str) -> None:
     judge.check(at_least=len(dated), deliveries=0, recovered=True)
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("date", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_dates_outside_the_calendar_are_set_aside(make_world: MakeWorld, date: str) -> None:
     world, judge = make_world(705, max_bad_share=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import Judge
 from tests.faults.postgres import PostgresServer, postgres_server
 from tests.faults.proxy import HttpRelay, Trouble
@@ -47,8 +47,7 @@ def _pages(world: World) -> int:
     return pages
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("room", [1, 6, 20])
+@pytest.mark.parametrize("room", in_smoke([1, 6, 20], 6))
 def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
     world, judge = make_world(601, claim_minutes=0.002)
     _first_day(world, judge)
@@ -61,7 +60,6 @@ def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
     judge.check(at_least=190, deliveries=4, recovered=True)
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("kilobytes", [64, 256])
 def test_writes_fail(make_world: MakeWorld, kilobytes: int) -> None:
     world, judge = make_world(602, claim_minutes=0.002)
@@ -74,7 +72,6 @@ def test_writes_fail(make_world: MakeWorld, kilobytes: int) -> None:
     judge.check(at_least=190, deliveries=4, recovered=True)
 
 
-@pytest.mark.smoke
 def test_ledger_is_read_only(make_world: MakeWorld) -> None:
     world, judge = make_world(603, claim_minutes=0.002)
     _first_day(world, judge)
@@ -86,7 +83,6 @@ def test_ledger_is_read_only(make_world: MakeWorld) -> None:
     judge.check(at_least=190, deliveries=4, recovered=True)
 
 
-@pytest.mark.smoke
 def test_ledger_is_locked_for_some_seconds(make_world: MakeWorld) -> None:
     _locked(*make_world(604), seconds=4)
 
@@ -201,7 +197,6 @@ def test_killed_on_postgres(make_world: MakeWorld, postgres: PostgresServer, see
         judge.check(at_least=len(world.published) * 2 // 3, recovered=True)
 
 
-@pytest.mark.smoke
 def test_deadlock(make_world: MakeWorld, postgres: PostgresServer) -> None:
     """Somebody else holds rows that the pipeline needs and wants those that it has; the pipeline is the victim."""
     world, judge = make_world(620, ledger=postgres.ledger(), use_topic=False, claim_minutes=0.002)

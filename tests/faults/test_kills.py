@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import Judge
 from tests.faults.proxy import HttpRelay, Trouble
 from tests.faults.totals import count_fault
@@ -87,7 +87,6 @@ def test_killed_once_at_a_boundary_of_each_task(make_world: MakeWorld) -> None:
         assert _round(world, judge, number, Killer({task: [point]}), orders=180) == 1, f"{point} was not reached"
 
 
-@pytest.mark.smoke
 def test_killed_between_commit_and_complete(make_world: MakeWorld) -> None:
     world, judge = make_world(12)
     world.publish(world.source.take(180))
@@ -98,8 +97,7 @@ def test_killed_between_commit_and_complete(make_world: MakeWorld) -> None:
     judge.check(at_least=120, deliveries=1)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", in_smoke(["before", "after"], "before"))
 def test_killed_while_a_request_is_under_way(make_world: MakeWorld, moment: str) -> None:
     """The request has left and the service has not seen it yet; or it has answered and nobody has read it."""
     world, judge = make_world(13)

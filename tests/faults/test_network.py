@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import Judge
 from tests.faults.proxy import KINDS, HttpRelay, TcpRelay, Trouble, closed_port
 from tests.faults.world import World
@@ -29,8 +29,7 @@ def _day(world: World, judge: Judge, orders: int = 100) -> None:
     judge.fault_happened()
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("kind", [*KINDS, *_STATUSES])
+@pytest.mark.parametrize("kind", in_smoke([*KINDS, *_STATUSES], "lost", "late", "html"))
 def test_profile_store(make_world: MakeWorld, kind: str) -> None:
     """Every kind of trouble for some of the requests, between good ones."""
     world, judge = make_world(301, use_topic=False)
@@ -45,8 +44,9 @@ def test_profile_store(make_world: MakeWorld, kind: str) -> None:
     judge.check(at_least=60, recovered=True)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("kind", ["delay", "reset_before", "lost", "slow", "cut", "truncated", "html"])
+@pytest.mark.parametrize(
+    "kind", in_smoke(["delay", "reset_before", "lost", "slow", "cut", "truncated", "html"], "truncated")
+)
 def test_loyalty_api(make_world: MakeWorld, kind: str) -> None:
     world, judge = make_world(302, use_topic=False)
     with HttpRelay(world.sandbox.loyalty.url, only="GET ") as relay:
@@ -81,7 +81,6 @@ def test_a_bad_day_of_everything(make_world: MakeWorld, seed: int) -> None:
             judge.check(at_least=len(world.published) * 2 // 3)
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("service", ["store", "loyalty"])
 @pytest.mark.parametrize("trouble", ["refused", "no such host", "no TLS", "hangs up in the handshake", "certificate"])
 def test_service_that_cannot_be_reached(make_world: MakeWorld, tmp_path: Path, service: str, trouble: str) -> None:
@@ -162,7 +161,6 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.smoke
 def test_bus_far_away(make_world: MakeWorld) -> None:
     world, judge = make_world(304)
     world.publish(world.source.take(80))

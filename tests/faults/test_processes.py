@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.faults.conftest import MakeWorld
+from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.standins import StandIn
 from tests.faults.totals import TOTALS
 from tests.faults.world import Killer, World
@@ -45,8 +45,7 @@ def _victims(world: World, who: str) -> list[StandIn]:
     return {"bus": [sandbox.bus], "loyalty": [sandbox.loyalty], "store": [sandbox.store], "all": list(sandbox.all)}[who]
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("who", ["loyalty", "store"])
+@pytest.mark.parametrize("who", in_smoke(["loyalty", "store"], "store"))
 def test_service_dies_and_comes_back(make_world: MakeWorld, who: str) -> None:
     world, judge = make_world(201, use_topic=False)
     world.extract("2017/06/05/orders.csv", world.source.take(200))

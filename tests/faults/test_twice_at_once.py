@@ -20,7 +20,6 @@ def _at_once(*calls: Any) -> list[Any]:
         return [future.result() for future in [threads.submit(call) for call in calls]]
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("seed", [901])
 def test_a_scheduled_run_and_a_backfill_of_the_same_hours(make_world: MakeWorld, seed: int) -> None:
     _two_runs(*make_world(seed))
