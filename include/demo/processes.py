@@ -29,9 +29,7 @@ class Processes:
         self._logs = folder / "logs"
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
-    ) -> None:
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None) -> None:
         """Start a process in a session of its own; what it says goes to its log file."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:

@@ -43,10 +43,11 @@ except ImportError as missing:
 _WIDTH, _HEIGHT = 1440, 900
 _MARGIN = 64
 _VALUE_HEIGHT = 760
+_WIDER = 60
 _MOST_BYTES = 300_000
 _PATIENCE_MS = 60_000
 _BACKFILL_SECONDS = 600
-_BACKFILLED = ("2017-06-05T08:00:00+00:00", "2017-06-05T12:00:00+00:00")
+_BACKFILLED = ("2017-06-05T08:00:00+00:00", "2017-06-05T11:00:00+00:00")
 # The connections to Google that Chromium makes at start are refused on a closed network, many at a time.
 _FLAGS = (
     "--no-sandbox",
@@ -258,7 +259,21 @@ def _grid_with_backfill(camera: Camera, backfills: str) -> None:
     """The grid with the hourly run and the backfill's, beside the list of backfills."""
     camera.visit(backfills)  # the UI remembers that the task groups are open
     expect(camera.page.get_by_role("cell", name=re.compile("2017-06-05")).first).to_be_visible()
+    expect(camera.page.get_by_text("look_up_customers").first).to_be_visible()
+    _widen_grid(camera.page)
     camera.take("backfill")
+
+
+def _widen_grid(page: Page) -> None:
+    """Move the bar between the grid and the details, so that the grid shows all runs."""
+    bar = page.locator("[data-panel-resize-handle-id], [role=separator]").first.bounding_box()
+    if bar is None:
+        raise AirflowFailed("The bar beside the grid cannot be found.")
+    x, y = bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 4
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + _WIDER, y, steps=5)
+    page.mouse.up()
 
 
 def _finished_run(airflow: LocalAirflow) -> str:
