@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -11,7 +12,6 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import psutil
 
@@ -108,9 +108,6 @@ def free_port(wanted: int = 0) -> int:
     raise OSError("No port is free on 127.0.0.1.")
 
 
-_reserved: dict[int, IO[str]] = {}
-
-
 def _reserve(port: int) -> bool:
     """Hold a lock on the port's number until this process ends: seconds pass before a server listens on it."""
     file = (Path(tempfile.gettempdir()) / f"instore-demo-port-{port}.lock").open("w")
@@ -119,5 +116,5 @@ def _reserve(port: int) -> bool:
     except OSError:
         file.close()
         return False
-    _reserved[port] = file
+    atexit.register(file.close)  # until then it is locked, and with it the port
     return True
