@@ -38,7 +38,7 @@ screenshots: $(INSTALLED)  ## The pictures in docs/images, from the running prod
 
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: faults
 faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="most of the time is waiting: more than there are cores")
     parser.add_argument("-k", default="", help="only tests that match, as pytest's -k; the minima do not hold then")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         workers = [_Worker(Path(folder), n, arguments.workers, arguments.k) for n in range(1, arguments.workers + 1)]
@@ -34,6 +34,7 @@ def main() -> int:
         finally:
             for worker in workers:
                 worker.stop()
+                worker.show()
         totals = Totals()
         for worker in workers:
             totals.add(worker.totals())
@@ -71,10 +72,12 @@ class _Worker:
             code = self._process.wait(max(1, seconds))
         except subprocess.TimeoutExpired:
             code = 124
-            self.stop()
+        return code
+
+    def show(self) -> None:
+        """What it has said."""
         sys.stdout.write(self._log.read_text(errors="replace"))
         sys.stdout.flush()
-        return code
 
     def stop(self) -> None:
         """SIGINT, so that pytest ends its fixtures' processes; a worker that will not is killed."""
