@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -234,10 +234,12 @@ class ProfileStoreHook(BaseHook):
         with ThreadPoolExecutor(min(_READ_THREADS, len(ids)), thread_name_prefix="sent-track-ids") as pool:
             asked = {each: pool.submit(self._shows, service, each) for each in ids}
             try:
-                return {each for each, shows in asked.items() if shows.result()}
-            except BaseException:
+                wait(asked.values(), return_when=FIRST_EXCEPTION)
+            finally:
                 pool.shutdown(wait=False, cancel_futures=True)  # the others would fail one after the other
-                raise
+        for failed in (each for each in asked.values() if not each.cancelled() and each.exception()):
+            failed.result()
+        return {each for each, shows in asked.items() if shows.result()}
 
     def query_events(
         self, filter: str | None = None, skip: int = 0, top: int = 100, order_by: str | None = None
