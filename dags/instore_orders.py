@@ -48,20 +48,16 @@ from airflow.sdk import (
 
 from include import tasks
 
-WINDOW = "Which orders"
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
 PARAMS = {
     "window_start": Param(
         None,
         **MOMENT,
-        section=WINDOW,
         title="Window start",
         description="First moment of the orders to send; empty: everything due.",
     ),
-    "window_end": Param(
-        None, **MOMENT, section=WINDOW, title="Window end", description="First moment after those orders."
-    ),
+    "window_end": Param(None, **MOMENT, title="Window end", description="First moment after those orders."),
     "drain_topic": Param(
         True,
         type="boolean",
@@ -71,10 +67,12 @@ PARAMS = {
     ),
     "track_events": Param(
         None,
-        type=["null", "boolean"],
+        type=["null", "string"],
+        enum=[None, "on", "off"],
+        values_display={"None": "as INSTORE_ENABLE_TRACK_EVENTS says", "on": "send", "off": "do not send"},
         section=WHAT,
         title="Track events",
-        description="Whether this run sends; empty: as INSTORE_ENABLE_TRACK_EVENTS says.",
+        description="Whether this run sends; what it does not send stays ready for a later one.",
     ),
     "resend": Param(
         False,
@@ -106,7 +104,7 @@ PARAMS = {
     params=PARAMS,
 )
 def instore_orders() -> None:
-    @task(multiple_outputs=False)
+    @task(multiple_outputs=False, pool=tasks.POOL_BUS)
     def drain_topic(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
         """Land the pending messages in the ledger, then complete them."""
         return tasks.drain_topic(dag_run, params)
@@ -121,7 +119,7 @@ def instore_orders() -> None:
         """Claim the orders this run may send and cut them into batches."""
         return tasks.plan_batches(dag_run, params)
 
-    @task(map_index_template="{{ label }}", multiple_outputs=False)
+    @task(map_index_template="{{ label }}", multiple_outputs=False, pool=tasks.POOL_LOYALTY)
     def look_up_customers(batch: dict[str, int], dag_run: Any = None, params: Any = None) -> dict[str, int]:
         """Find the customers behind the batch's loyalty cards."""
         get_current_context()["label"] = tasks.label(batch)
@@ -133,6 +131,7 @@ def instore_orders() -> None:
             task_id="send_events",
             batch=look_up_customers(batch),
             map_index_template="{{ label }}",
+            pool=tasks.POOL_PROFILE_STORE,
             doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",
         )
 

@@ -1,4 +1,4 @@
-"""The operator's command line: what is in quarantine and in the dead-letter queue, and getting it out of there.
+"""The operator's command line: set-up; what is in quarantine and in the dead-letter queue, and getting it out of there.
 
 Ledger and bus are those of the tasks: the Airflow connections ``instore_ledger`` and ``instore_service_bus``, from the
 environment, a secrets backend or Airflow's own database. ``INSTORE_*`` settings hold as they do for the tasks.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXIT_TRY_AGAIN = 1
 EXIT_CHANGE_SOMETHING = 2
 
-_DOC = """What became no order: the quarantine in the ledger, and the dead-letter queue of the subscription.
+_DOC = """In-store orders: set-up, the quarantine in the ledger, and the dead-letter queue of the subscription.
 
 Every command prints a table, or JSON with `--json`. Those that change something take `--dry-run`, which only says what
 would happen. Exit codes: 0 done; 1 a service failed, try again; 2 something has to be changed first, the message says
@@ -83,6 +83,28 @@ IdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="ID", help="Ids as `list` shows them; their first characters do.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All of them, up to --max, where no id or filter is given.")]
+
+
+@app.command("set-up")
+def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Make Airflow's pools in the sizes of the settings, and say which connections are missing.
+
+    To be run once after `airflow db migrate`, where that is run, and again when a size is changed. Without its pools
+    no drain, look-up or sending task is ever started.
+    """
+    with _told():
+        from include.instore.settings import load_settings
+        from include.set_up import set_up
+
+        found = set_up(load_settings(), dry_run=dry_run)
+    if as_json:
+        _print_json({"dry_run": dry_run, "found": [asdict(each) for each in found]})
+        return
+    _print_table(
+        ("what", "name", "state", "detail"), [(each.what, each.name, each.state, each.detail) for each in found]
+    )
+    if dry_run:
+        typer.echo("Nothing was changed.")
 
 
 @quarantine_app.command("list")

@@ -38,13 +38,18 @@ LOYALTY = "instore_loyalty"
 EXTRACTS = "instore_extracts"
 LEDGER = "instore_ledger"
 
-_KINDS = {
+POOL_BUS = "instore_bus"
+POOL_LOYALTY = "instore_loyalty"
+POOL_PROFILE_STORE = "instore_profile_store"
+
+CONNECTIONS = {
     SERVICE_BUS: "Azure Service Bus, with the connection string of the namespace",
     PROFILE_STORE: "Profile Store, with the Tracking API's URL and key",
     LOYALTY: "Loyalty, with the provider's URL and key",
     EXTRACTS: "File (path), Azure Blob Storage or SFTP, with the folder as path",
     LEDGER: "Sqlite with a path as host, or Postgres",
 }
+"""What each connection has to be, by its id."""
 
 ON_FAILURE = alerting.run_failed
 DEADLINE = alerting.deadline
@@ -248,7 +253,7 @@ def _pipeline(
 
         settings = load_settings()
         if params.get("track_events") is not None:
-            settings = settings.model_copy(update={"enable_track_events": bool(params["track_events"])})
+            settings = settings.model_copy(update={"enable_track_events": params["track_events"] == "on"})
         run = resolve_run(dag_run, params)
         with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
             if run.dry_run:
@@ -302,7 +307,7 @@ def _connection(conn_id: str) -> Connection:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
         raise ConfigurationError(
-            f"Connection {conn_id} is missing; create it under Admin, Connections, as {_KINDS[conn_id]}."
+            f"Connection {conn_id} is missing; create it under Admin, Connections, as {CONNECTIONS[conn_id]}."
         ) from None
     return connection
 
@@ -330,7 +335,9 @@ def open_ledger() -> Ledger:
             query={name: str(value) for name, value in connection.extra_dejson.items()},
         )
     else:
-        raise ConfigurationError(f"Connection {LEDGER} has type {connection.conn_type!r}; make it {_KINDS[LEDGER]}.")
+        raise ConfigurationError(
+            f"Connection {LEDGER} has type {connection.conn_type!r}; make it {CONNECTIONS[LEDGER]}."
+        )
     ledger = Ledger(url)
     ledger.migrate()
     return ledger

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -18,16 +15,12 @@ from include.demo.backfill import demonstrate_backfill
 from include.demo.local_airflow import AirflowFailed
 from include.demo.processes import Processes
 from include.demo.runs import FinishedRun, follow, manual_run, scheduled_run, table
-from include.demo.stage import console, held_by_profile_store, start
+from include.demo.stage import console, give_up, held_by_profile_store, sole_use, start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 Folder = Annotated[Path, typer.Option(help="Folder for everything it writes.", file_okay=False)]
 Hostile = Annotated[bool, typer.Option(help="A bad day: malformed messages, a cut extract, services that fail.")]
-
-
-class _Interrupted(Exception):
-    """Ctrl-C or a termination signal."""
 
 
 @app.command()
@@ -45,7 +38,7 @@ def backfill(folder: Folder = Path(".demo")) -> None:
 @app.command()
 def up(folder: Folder = Path(".demo"), hostile: Hostile = False) -> None:
     """Start sandbox and Airflow, unpause the DAG, and leave them running for a person to click through."""
-    with _sole_use(folder) as processes:
+    with sole_use(folder) as processes:
         try:
             _, airflow = start(folder, processes, hostile=hostile)
             scheduled_run(airflow)
@@ -64,17 +57,17 @@ def down(folder: Folder = Path(".demo")) -> None:
 
 def _perform(folder: Path, name: str, demonstration: Callable[[Processes], dict[str, Any]]) -> None:
     """Run a demonstration, stop everything it started, and keep its result as JSON."""
-    with _sole_use(folder) as processes:
+    with sole_use(folder) as processes:
         try:
             result = demonstration(processes)
         except AirflowFailed as error:
-            _give_up(str(error))
+            give_up(str(error))
         finally:
             processes.stop()
         (folder / name).write_text(json.dumps(result, indent=2) + "\n")
         console.print(f"The same as JSON: {folder / name}", highlight=False)
         if result["faults"]:
-            _give_up("The demo did not end as it must: " + "; ".join(result["faults"]))
+            give_up("The demo did not end as it must: " + "; ".join(result["faults"]))
 
 
 def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
@@ -117,36 +110,6 @@ def _faults(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> li
     if second.counts["received"]:
         faults.append("the second run received something")
     return faults
-
-
-@contextlib.contextmanager
-def _sole_use(folder: Path) -> Iterator[Processes]:
-    """The folder, fresh, for this command alone; interruption becomes an error so that everything is stopped."""
-    processes = Processes(folder)
-    if processes.running():
-        _give_up(f"Something is running in {folder} already; stop it with: make down")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-
-    def interrupt(_signal: int, _frame: Any) -> NoReturn:
-        # Once is enough: a second signal must not cut the stopping short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Interrupted
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield processes
-    except _Interrupted:
-        console.print("Interrupted; everything it started is stopped.", highlight=False)
-        raise typer.Exit(130) from None
-
-
-def _give_up(message: str) -> NoReturn:
-    console.print(message, style="bold red", highlight=False, markup=False)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

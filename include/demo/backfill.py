@@ -44,10 +44,10 @@ def _demonstrate(folder: Path, processes: Processes, database: str) -> dict[str,
     shutil.copytree(sandbox["extracts"], arrived, dirs_exist_ok=True)
 
     hourly = manual_run(airflow)  # beside the first backfill
-    first = _backfill(airflow, "first backfill", {"track_events": True})
+    first = _backfill(airflow, "first backfill", {"track_events": "on"})
     beside = follow(airflow, hourly, console, "hourly run beside it")
-    second = _backfill(airflow, "second backfill", {"track_events": True}, again=True)
-    resent = _backfill(airflow, "backfill with resend", {"track_events": True, "resend": True}, again=True)
+    second = _backfill(airflow, "second backfill", {"track_events": "on"}, again=True)
+    resent = _backfill(airflow, "backfill with resend", {"track_events": "on", "resend": True}, again=True)
     held = held_by_profile_store(sandbox)
     result = {
         "day": DAY,

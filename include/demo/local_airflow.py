@@ -71,6 +71,7 @@ class LocalAirflow:
         password_file.touch(mode=0o600)
         password_file.write_text(json.dumps({USER: secrets.token_urlsafe(12)}))
         self.run("db", "migrate")
+        self._set_up()
         self._component("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
         # Their log servers would listen on every address; on one machine the UI reads the files.
         self._component("scheduler", "--skip-serve-logs")
@@ -79,6 +80,13 @@ class LocalAirflow:
         self._wait_until(self._answers, "the API server to answer")
         self._sign_in()
         self._wait_until(self._healthy, "scheduler, dag-processor and triggerer to be healthy")
+
+    def _set_up(self) -> None:
+        """Make the pools, as an operator does."""
+        command = [sys.executable, "-m", "include.instore", "set-up"]
+        done = subprocess.run(command, env=self._env, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise AirflowFailed(f"set-up failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
     def run(self, *arguments: str) -> str:
         """Run one ``airflow`` command to its end; what it printed. :raises AirflowFailed: it failed."""

@@ -71,7 +71,17 @@ class Processes:
         return alive
 
     def stop(self) -> list[str]:
-        """Stop all of this folder, newest first, with their children; the names of those that were alive."""
+        """Stop all of this folder, newest first, with their children; the names of those that were alive.
+
+        A signal that comes meanwhile is heeded afterwards: a second Ctrl-C must not leave half of them behind.
+        """
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            return self._stop()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+    def _stop(self) -> list[str]:
         alive = self.running()
         for process in reversed(alive.values()):
             family = [process]

@@ -21,12 +21,11 @@ from urllib.parse import quote
 
 import typer
 
-from include.demo.__main__ import _give_up, _sole_use
 from include.demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
 from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, follow, scheduled_run
-from include.demo.stage import console, start
+from include.demo.stage import console, give_up, sole_use, start
 
 try:
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]
@@ -124,11 +123,11 @@ def main(
 ) -> None:
     """Start the demo, take the pictures of its UI, and stop everything."""
     chromium = _chromium()
-    with _sole_use(folder) as processes, postgresql() as database:
+    with sole_use(folder) as processes, postgresql() as database:
         try:
             _photograph(chromium, folder, images, processes, database)
         except (AirflowFailed, BrowserFailed, AssertionError) as error:
-            _give_up(str(error).partition("\nAria snapshot")[0])
+            give_up(str(error).partition("\nAria snapshot")[0])
         finally:
             processes.stop()
 
@@ -328,7 +327,7 @@ def _keys(sandbox: dict[str, Any]) -> list[str]:
 def _chromium() -> str:
     found = shutil.which(os.environ.get("CHROMIUM") or "chromium")
     if found is None:
-        _give_up("Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM.")
+        give_up("Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM.")
     return found
 
 

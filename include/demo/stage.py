@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import requests
+import typer
+from instore_provider.provider_info import get_provider_info
 from rich.console import Console
 
 from include.demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
@@ -23,6 +27,41 @@ _SANDBOX_PORTS = {"service_bus": 5672, "loyalty": 8701, "profile_store": 8702}
 _UI_PORT = 8080
 
 console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+class _Interrupted(Exception):
+    """Ctrl-C or a termination signal."""
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[Processes]:
+    """The folder, fresh, for this command alone; interruption becomes an error so that everything is stopped."""
+    processes = Processes(folder)
+    if processes.running():
+        give_up(f"Something is running in {folder} already; stop it with: make down")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+    def interrupt(_signal: int, _frame: Any) -> NoReturn:
+        # Once is enough: a second signal must not cut the stopping short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Interrupted
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield processes
+    except _Interrupted:
+        console.print("Interrupted; everything it started is stopped.", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def give_up(message: str) -> NoReturn:
+    """End the command with a message. :raises typer.Exit: always."""
+    console.print(message, style="bold red", highlight=False, markup=False)
+    raise typer.Exit(1)
 
 
 def held_by_profile_store(sandbox: Mapping[str, Any]) -> dict[str, int]:
@@ -82,16 +121,27 @@ def _start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[st
 def _connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extracts: Path) -> None:
     store, loyalty = sandbox["profile_store"], sandbox["loyalty"]
     airflow.connect("instore_service_bus", "azure_service_bus", schema=sandbox["service_bus"]["connection_string"])
-    airflow.connect("instore_loyalty", "loyalty", host=loyalty["url"], password=loyalty["api_key"])
-    airflow.connect(
-        "instore_profile_store",
-        "profile_store",
-        host=store["url"],
-        password=store["key"],
-        extra={"read_host": store["url"], "read_api_key": store["key"]},
-    )
+    _connect_by_form(airflow, "instore_loyalty", "loyalty", loyalty["url"], loyalty["api_key"])
+    _connect_by_form(
+        airflow, "instore_profile_store", "profile_store", store["url"], store["key"],
+        read_host=store["url"], read_api_key=store["key"], events_page=store["page"],
+    )  # fmt: skip
     airflow.connect("instore_extracts", "fs", extra={"path": str(extracts)})
     airflow.connect("instore_ledger", "sqlite", host=str(folder / "ledger.db"))
+
+
+def _connect_by_form(
+    airflow: LocalAirflow, conn_id: str, conn_type: str, host: str, password: str, **filled: str
+) -> None:
+    """Create a connection as its form does: with every field, or editing it would show those that are stored only.
+
+    Airflow 3.3.2's Test button works for connections with a port only, so there is one, which nobody reads.
+    """
+    (fields,) = (
+        each["conn-fields"] for each in get_provider_info()["connection-types"] if each["connection-type"] == conn_type
+    )
+    extra = {name: field["schema"].get("default") for name, field in fields.items()} | filled
+    airflow.connect(conn_id, conn_type, host=host, password=password, port=0, extra=extra)
 
 
 def _told_port(what: str, wanted: int) -> int:

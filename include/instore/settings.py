@@ -217,6 +217,15 @@ class Settings(BaseSettings):
         "docs/runbook.md", min_length=1, description="Where alerts say the runbook is: a path, or the URL of its page."
     )
 
+    # The pools; `python -m include.instore set-up` makes them
+    pool_bus: int = Field(1, ge=1, description="Slots of pool `instore_bus`: topic drains at once, of all runs.")
+    pool_loyalty: int = Field(
+        4, ge=1, description="Slots of pool `instore_loyalty`: mapped look-up tasks at once, of all runs."
+    )
+    pool_profile_store: int = Field(
+        4, ge=1, description="Slots of pool `instore_profile_store`: mapped sending tasks at once, of all runs."
+    )
+
     # The runs
     claim_minutes: float = Field(
         120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."

@@ -6,12 +6,16 @@ Airflow leaves keys out of the context where they have no value (airflow.md), so
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
 
 from include.instore.errors import ConfigurationError
+
+PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "dry_run")
+"""What a run can be told in its conf."""
 
 Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive"]
 
@@ -77,10 +81,18 @@ class Run:
 def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     """The run behind a ``dag_run``.
 
-    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool).
+    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool),
+        ``track_events``, which is none of this module's business; Airflow has the run's conf among them.
     :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
-        a window.
+        a window; a param that is none of :data:`PARAMS`.
     """
+    for name in params:
+        if name not in PARAMS:
+            near = difflib.get_close_matches(name, PARAMS, n=1)
+            raise ConfigurationError(
+                f"Param {name} is unknown; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(PARAMS)}.")
+            )
     # str() of Airflow's enum prints DagRunType.BACKFILL; the run id of a reprocessed run keeps its old prefix.
     run_type = getattr(dag_run.run_type, "value", dag_run.run_type)
     asked = _asked_window(params)

@@ -27,7 +27,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 72rem; margin: 0 auto; }
+main { max-width: 96rem; margin: 0 auto; }
 h1 { margin: 0; font-size: 1.5rem; letter-spacing: -.01em; }
 h2 { margin: 0 0 .75rem; font-size: .95rem; }
 p.about { margin: .25rem 0 1.75rem; color: var(--soft); }

@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {"integration-name": "Profile Store", "python-modules": ["instore_provider.operators.profile_store"]},
         ],
+        "extra-links": ["instore_provider.links.EventsPageLink"],
         "connection-types": [
             {
                 "connection-type": "profile_store",
@@ -102,6 +103,11 @@ def _profile_store_fields() -> dict[str, Any]:
             "how an event whose fate is unclear is verified.",
         ),
         "read_api_key": _text("Profile Store key", "The key of the Profile Store API.", format="password"),
+        "events_page": _text(
+            "Page of the events",
+            "Where a person sees the events or profiles, such as the Profile Store's own page; the send task gets a "
+            "button that leads there.",
+        ),
         "auth_header": _text("Own header name", "Instead of the preset's header."),
         "auth_prefix": _text("Own word before the key", "Instead of the preset's, with a space after it."),
         "rate_limit": _number(

@@ -91,6 +91,27 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(airflow_home: Path, dag: Any) -> None:
+    wanted = {task.pool for task in dag.tasks} - {"default_pool"}
+    assert len(wanted) == 3
+    arguments = "import sys; sys.argv = ['instore', 'set-up', '--json', *{}]; from include.cli import app; app()"
+
+    def set_up(*flags: str, **env: str) -> dict[tuple[str, str], tuple[str, str]]:
+        found = json.loads(run_python(arguments.format(list(flags)), airflow_home, env))["found"]
+        return {(each["what"], each["name"]): (each["state"], each["detail"]) for each in found}
+
+    would = set_up("--dry-run")
+    assert {would["pool", name] for name in wanted} == {("created", "slots: 1"), ("created", "slots: 4")}
+    first = set_up(AIRFLOW_CONN_INSTORE_LEDGER="sqlite:///ledger.db")
+    assert {first["pool", name][0] for name in wanted} == {"created"}, "the dry run made them"
+    assert first["connection", "instore_ledger"][0] == "there"
+    assert first["connection", "instore_loyalty"] == ("missing", "Loyalty, with the provider's URL and key")
+    again = set_up(INSTORE_POOL_LOYALTY="7")
+    assert again["pool", "instore_loyalty"] == ("changed", "slots: 7, before: 4")
+    assert again["pool", "instore_bus"] == ("as it was", "slots: 1")
+    assert set_up(INSTORE_POOL_LOYALTY="7")["pool", "instore_loyalty"] == ("as it was", "slots: 7")
+
+
 def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_path: Path) -> None:
     orders = list(week.messages())[:60]
     keys = LoyaltyKeys("loyalty-key", "id", "secret")

@@ -13,7 +13,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from include.demo.local_airflow import LocalAirflow
+from include.demo.local_airflow import AirflowFailed, LocalAirflow
 from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
@@ -126,8 +126,45 @@ def test_a_manual_run_of_a_window_may_leave_the_topic_alone(product: Product) ->
     assert sum(sent.counts["window_orders"].values()) > 400
 
 
-def test_a_bad_window_is_refused_in_one_sentence(product: Product) -> None:
-    run = product.run(window_start=f"{DAY}T00:00:00Z")
+def test_tracking_is_switched_off_for_a_single_run(product: Product) -> None:
+    product.publish("K-OFF-1")
+    off = product.run(track_events="off")
+    assert (off.counts["received"], off.counts["sent"], off.counts["tracking"]) == (1, 0, False)
+    assert product.run().counts["sent"] == 1
+    with pytest.raises(AirflowFailed, match="answered 4"):
+        product.run(track_events="maybe")
+
+
+def test_the_pools_are_there_and_the_tasks_are_in_them(product: Product) -> None:
+    pools = {each["name"]: each["slots"] for each in product.airflow.call("GET", "/pools")["pools"]}
+    assert {name: pools[name] for name in pools if name.startswith("instore_")} == {
+        "instore_bus": 1,
+        "instore_loyalty": 4,
+        "instore_profile_store": 4,
+    }
+    run = f"/dags/{DAG}/dagRuns/{product.first.run_id}"
+    tasks = product.airflow.call("GET", f"{run}/taskInstances", params={"limit": 100})["task_instances"]
+    assert {(each["task_id"], each["pool"]) for each in tasks} == {
+        ("drain_topic", "instore_bus"),
+        ("load_extracts", "default_pool"),
+        ("plan_batches", "default_pool"),
+        ("batch.look_up_customers", "instore_loyalty"),
+        ("batch.send_events", "instore_profile_store"),
+        ("report_run", "default_pool"),
+    }
+
+
+def test_the_send_task_leads_to_the_page_of_the_events(product: Product) -> None:
+    task = f"/dags/{DAG}/dagRuns/{product.first.run_id}/taskInstances/batch.send_events"
+    links = product.airflow.call("GET", f"{task}/links", params={"map_index": 0})["extra_links"]
+    assert links == {"Events in the Profile Store": product.sandbox["profile_store"]["page"]}
+    page = requests.get(links["Events in the Profile Store"], timeout=10)
+    assert (page.status_code, "StorePurchase" in page.text) == (200, True)
+
+
+@pytest.mark.parametrize("conf", [{"window_start": f"{DAY}T00:00:00Z"}, {"windw_end": f"{DAY}T00:00:00Z"}])
+def test_a_bad_window_is_refused_in_one_sentence(product: Product, conf: dict[str, str]) -> None:
+    run = product.run(**conf)
     assert run.state == "failed"
     assert {row["state"] for row in run.tasks if row["task"] in ("drain_topic", "load_extracts")} == {"failed"}
 

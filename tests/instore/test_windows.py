@@ -101,6 +101,15 @@ def test_a_wrong_window_is_a_configuration_error_that_names_the_param(params: di
 
 
 @pytest.mark.parametrize(
+    ("name", "told"), [("windw_start", "did you mean window_start"), ("customer", "there are window_start, window_end")]
+)
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "scheduled"])
+def test_an_unknown_param_is_refused_before_it_does_something_else(run_type: str, name: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        resolve_run(DagRun(run_type), {name: "2017-06-01"})
+
+
+@pytest.mark.parametrize(
     ("text", "inside"),
     [("2017-06-04T23:59:59", False), ("2017-06-05", True), ("2017-06-05T23:59:59", True), ("2017-06-06", False)],
 )

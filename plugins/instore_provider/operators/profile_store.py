@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 from airflow.sdk import BaseOperator, XComArg
 
 from instore_provider.errors import ConfigurationError, EventRefused, ServiceUnavailable
+from instore_provider.links import EventsPageLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,6 +86,7 @@ class ProfileStoreTrackOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("events", "profile_store_conn_id")
+    operator_extra_links = (EventsPageLink(),)
     ui_color = "#d5e8d4"
 
     def __init__(
