@@ -22,7 +22,9 @@ from include.sandbox import week
 from include.sandbox.seed import send
 from include.sandbox.week import SampleMessage
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(1200)
+_SECONDS = 600
+"""What these tests take on a busy machine."""
 
 DAY = "2017-06-07"
 
@@ -66,6 +68,10 @@ class Product:
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    # At the full hour the scheduler's own run takes what a test has just published for a run of its own.
+    into_the_hour = time.time() % 3600
+    if into_the_hour > 3600 - _SECONDS:
+        time.sleep(3600 - into_the_hour)
     folder: Path = tmp_path_factory.mktemp("kinds")
     processes = Processes(folder)
     with postgresql() as database:
