@@ -39,7 +39,7 @@ def page() -> str:
 
 
 def _connections() -> Iterator[str]:
-    kinds = dict(tasks.CONNECTIONS) | {alerting.ALERTS: alerting.CHANNELS}
+    kinds = tasks.CONNECTIONS | {alerting.ALERTS: alerting.CHANNELS}
     yield from ("## Connections", "", "| connection | kind | needed |", "|---|---|---|")
     needed = {
         tasks.SERVICE_BUS: "unless `INSTORE_USE_TOPIC` is off",
