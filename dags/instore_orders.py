@@ -127,9 +127,10 @@ def instore_orders() -> None:
 
     @task_group
     def batch(batch: dict[str, int]) -> None:
-        tasks.SendEventsOperator(
+        look_up_customers(batch) >> tasks.SendEventsOperator(
             task_id="send_events",
-            batch=look_up_customers(batch),
+            batch=batch,
+            trigger_rule=TriggerRule.ALL_DONE,  # a loyalty API that is down must not hold up whose customer is known
             map_index_template="{{ label }}",
             pool=tasks.POOL_PROFILE_STORE,
             doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",

@@ -178,7 +178,7 @@ def label(batch: Mapping[str, int]) -> str:
 class SendEventsOperator(ProfileStoreTrackOperator):
     """Send one batch's events from the ledger, which also remembers what became of each.
 
-    :param batch: the batch's reference, as :func:`look_up_customers` returns it.
+    :param batch: the batch's reference, as :func:`plan_batches` returns it.
     """
 
     template_fields = ("batch", "profile_store_conn_id")

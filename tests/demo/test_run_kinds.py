@@ -18,7 +18,7 @@ from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
 from include.demo.stage import start
-from include.sandbox import week
+from include.sandbox import remote, week
 from include.sandbox.seed import send
 from include.sandbox.week import SampleMessage
 
@@ -37,15 +37,16 @@ class Product:
     sandbox: dict[str, Any]
     first: FinishedRun
 
-    def publish(self, *numbers: str) -> None:
-        """Put orders of a known customer on the topic, dated on the backfilled day."""
-        card = sorted(week.matched_cards())[0]
+    def publish(self, *numbers: str, card: str | None = None, email: str | None = None) -> None:
+        """Put orders on the topic, dated on the backfilled day; of a known customer where nobody is named."""
+        card = card or (None if email else sorted(week.matched_cards())[0])
         orders = [
             {
                 "orderNumber": number,
                 "date": f"{DAY}T05:30:00Z",
                 "storeId": "1",
                 "loyaltyCardNumber": card,
+                "emailAddress": email,
                 "currency": "USD",
                 "total": "1.10",
             }
@@ -76,7 +77,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     processes = Processes(folder)
     with postgresql() as database:
         try:
-            sandbox, airflow = start(folder, processes, database=database)
+            settings = {"INSTORE_RETRY_FIRST_WAIT": "1"}
+            sandbox, airflow = start(folder, processes, settings=settings, database=database)
             first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
             yield Product(airflow, sandbox, first)
         finally:
@@ -172,7 +174,24 @@ def test_the_send_task_leads_to_the_page_of_the_events(product: Product) -> None
 def test_a_bad_window_is_refused_in_one_sentence(product: Product, conf: dict[str, str]) -> None:
     run = product.run(**conf)
     assert run.state == "failed"
-    assert {row["state"] for row in run.tasks if row["task"] in ("drain_topic", "load_extracts")} == {"failed"}
+    states = {row["task"]: row["state"] for row in run.tasks}
+    assert states["drain_topic"] == states["load_extracts"] == states["plan_batches"] == "failed"
+    assert states["look_up_customers"] == states["send_events"] == "upstream_failed"
+
+
+def test_a_loyalty_api_that_is_down_holds_up_only_whom_it_must_be_asked_for(product: Product) -> None:
+    product.publish("K-ASKED-1", card="30000000000000001")
+    product.publish("K-KNOWN-1", email="known@example.com")
+    remote.change_faults(product.sandbox["loyalty"]["url"], {"share": 1, "answers": [503]}, clear=True)
+    try:
+        run = product.run()
+    finally:
+        remote.change_faults(product.sandbox["loyalty"]["url"], {}, clear=True)
+    assert run.state == "failed"
+    states = {row["task"]: row["state"] for row in run.tasks}
+    assert (states["look_up_customers"], states["send_events"], states["report_run"]) == ("failed", "success", "failed")
+    assert (run.counts["received"], run.counts["sent"], run.counts["carried_over"]) == (2, 1, 1)
+    assert product.run().counts["unmatched"] == 1
 
 
 def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(product: Product) -> None:

@@ -294,9 +294,8 @@ class World:
         attempt("load_extracts", "load_extracts")
         planned = attempt("plan_batches", "plan_batches")
         for batch in planned.value or ():
-            looked_up = attempt("look_up_customers", f"batch.look_up_customers_{batch['batch']}", batch=batch)
-            if looked_up.state == "success":
-                attempt("send_events", f"batch.send_events_{batch['batch']}", batch=looked_up.value)
+            attempt("look_up_customers", f"batch.look_up_customers_{batch['batch']}", batch=batch)
+            attempt("send_events", f"batch.send_events_{batch['batch']}", batch=batch)
         reported = attempt("report_run", "report_run", 1, task_states=dict(done.states))
         done.report = reported.value if reported.state == "success" else reported.pushed
         self.timeline.note(
