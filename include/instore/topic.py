@@ -44,6 +44,14 @@ class Drained:
     settle_failed: int = 0
     stopped_by: str = "drained"
 
+    def __add__(self, other: Drained) -> Drained:
+        return Drained(
+            self.landed + other.landed,
+            self.dead_lettered + other.dead_lettered,
+            self.settle_failed + other.settle_failed,
+            self.stopped_by,
+        )
+
 
 class _Budget:
     """How many messages the receivers may still take between them, and until when."""
@@ -89,12 +97,7 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     # Every thread has ended; the first error is the run's.
     totals = Drained(stopped_by=budget.stopped_by())
     for result in (receiver.result() for receiver in receivers):
-        totals = Drained(
-            totals.landed + result.landed,
-            totals.dead_lettered + result.dead_lettered,
-            totals.settle_failed + result.settle_failed,
-            totals.stopped_by,
-        )
+        totals += result
     return totals
 
 
@@ -125,13 +128,16 @@ def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Se
             client,
             client.get_subscription_receiver(settings.topic, settings.subscription) as receiver,
         ):
-            empty_reads = 0
-            while empty_reads < settings.drain_empty_reads and (granted := budget.take(settings.drain_block)):
+            empty_reads, block = 0, settings.drain_block
+            while empty_reads < settings.drain_empty_reads and (granted := budget.take(block)):
                 messages = receiver.receive_messages(max_message_count=granted, max_wait_time=settings.drain_wait)
                 budget.give_back(granted - len(messages))
                 empty_reads = 0 if messages else empty_reads + 1
                 if messages:
-                    done = _land_and_settle(receiver, messages, ledger, run_id, settings, done)
+                    landed = _land_and_settle(receiver, messages, ledger, run_id, settings)
+                    done += landed
+                    if landed.settle_failed:
+                        block = _smaller(block, len(messages) - landed.settle_failed)
     except BaseException:
         budget.stop.set()
         raise
@@ -166,7 +172,6 @@ def _land_and_settle(
     ledger: Ledger,
     run_id: str,
     settings: Settings,
-    done: Drained,
 ) -> Drained:
     fault_points.reach("topic.after_receive")
     arrivals, refusals = _sort(messages, settings)
@@ -177,7 +182,16 @@ def _land_and_settle(
         "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
         landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
     )  # fmt: skip
-    return Drained(done.landed + landed, done.dead_lettered + len(refusals), done.settle_failed + failed)
+    return Drained(landed, len(refusals), failed)
+
+
+def _smaller(block: int, settled: int) -> int:
+    """The size of the next blocks after one of which only so many messages could be settled before their locks ran out.
+
+    On a slow bus a block of the same size would lose its locks again, and each time counts as a delivery, of which the
+    bus allows a few before it gives good messages up.
+    """
+    return min(block, settled or max(1, block // 2))
 
 
 def _sort(
