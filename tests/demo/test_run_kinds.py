@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,7 @@ class Product:
 
     def publish(self, *numbers: str, card: str | None = None, email: str | None = None) -> None:
         """Put orders on the topic, dated on the backfilled day; of a known customer where nobody is named."""
-        card = card or (None if email else sorted(week.matched_cards())[0])
-        orders = [
-            {
-                "orderNumber": number,
-                "date": f"{DAY}T05:30:00Z",
-                "storeId": "1",
-                "loyaltyCardNumber": card,
-                "emailAddress": email,
-                "currency": "USD",
-                "total": "1.10",
-            }
-            for number in numbers
-        ]
+        orders = [order_of(number, f"{DAY}T05:30:00Z", card=card, email=email) for number in numbers]
         messages = [SampleMessage(json.dumps(order), order["orderNumber"], "1") for order in orders]
         send(messages, self.sandbox["service_bus"]["connection_string"])
 
@@ -77,7 +66,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     processes = Processes(folder)
     with postgresql() as database:
         try:
-            settings = {"INSTORE_RETRY_FIRST_WAIT": "1"}
+            settings = {"INSTORE_RETRY_FIRST_WAIT": "1", "INSTORE_BREAKER_SECONDS": "2"}
             sandbox, airflow = start(folder, processes, settings=settings, database=database)
             first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
             yield Product(airflow, sandbox, first)
@@ -115,9 +104,11 @@ def test_a_manual_run_without_a_logical_date_drains_as_a_scheduled_one(product: 
     assert (run.counts["received"], run.counts["sent"]) == (1, 1)
 
 
-def test_a_manual_run_with_a_logical_date_has_no_window_of_its_own(product: Product) -> None:
-    product.publish("K-DATED-1")
-    run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json={"logical_date": "2017-06-09T08:30:00Z"})
+@pytest.mark.parametrize("year", ["2017", "1985"])
+def test_a_manual_run_with_a_logical_date_has_no_window_of_its_own(product: Product, year: str) -> None:
+    """Of a run dated before the DAG's start date Airflow makes a success without a task."""
+    product.publish(f"K-DATED-{year}")
+    run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json={"logical_date": f"{year}-06-09T08:30:00Z"})
     finished = follow(product.airflow, run["dag_run_id"], Console(quiet=True), "run")
     assert finished.counts["run_kind"] == "manual"
     assert (finished.counts["received"], finished.counts["sent"]) == (1, 1)
@@ -132,6 +123,24 @@ def test_a_manual_run_of_a_window_may_leave_the_topic_alone(product: Product) ->
     sent = product.run(**window)
     assert (sent.counts["received"], sent.counts["sent"]) == (1, 1)
     assert sum(sent.counts["window_orders"].values()) > 400
+
+
+def test_a_year_of_extracts_is_one_run_of_a_window(product: Product) -> None:
+    first = date(2015, 1, 1)
+    for day in (first + timedelta(days=n) for n in range(365)):
+        order = order_of(f"K-YEAR-{day}", f"{day}T12:00:00Z")
+        Path(product.sandbox["extracts"], f"late-{day}.jsonl").write_text(json.dumps(order))
+    run = product.run(window_start="2015-01-01T00:00:00Z", window_end="2016-01-01T00:00:00Z", drain_topic=False)
+    assert (run.state, run.counts["received"], run.counts["sent"]) == ("success", 365, 365)
+    assert run.counts["window_orders"] == {"sent": 365}
+
+
+def test_late_files_and_messages_of_past_days_go_out_with_the_next_ordinary_run(product: Product) -> None:
+    late = order_of("K-LATE-1", "2016-02-29T12:00:00Z")
+    Path(product.sandbox["extracts"], "late-2016-02-29.jsonl").write_text(json.dumps(late))
+    product.publish("K-LATE-2")
+    run = product.run()
+    assert (run.counts["received"], run.counts["orders"], run.counts["sent"]) == (2, 2, 2)
 
 
 def test_tracking_is_switched_off_for_a_single_run(product: Product) -> None:
@@ -202,6 +211,7 @@ def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(
     assert [report["sent"] for report in first] == [0, 0]
     assert product.on_the_bus() == 1
     assert product.events() == events
+    assert backfill(product, {}) == first, "without reprocessing there is nothing to do"
     again = backfill(product, {"resend": True}, reprocess="completed")
     resent = sum(report["resent"] for report in again)
     assert resent == sum(report["window_orders"].get("sent", 0) for report in again) > 10
@@ -226,21 +236,87 @@ def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: P
     assert product.events() == events
 
 
+def test_a_backfill_of_failed_runs_begins_only_those_again(product: Product) -> None:
+    """Made as the UI's form does; backwards, one run at a time, and at the end two at once beside an ordinary run."""
+    day = "2017-06-09"
+    kept = [order_of(f"K-FAILED-{hour}", f"{day}T{hour:02d}:30:00Z") for hour in (4, 5)]
+    Path(product.sandbox["extracts"], f"late-{day}.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    assert product.run(track_events="off").counts["received"] == 2
+    store = product.sandbox["profile_store"]["url"]
+    remote.change_faults(store, {"script": {"K-FAILED-5": [503] * 60}, "only": ["POST "]}, clear=True)
+    try:
+        runs = backfill_by_form(product, f"{day}T04:00:00Z", f"{day}T06:00:00Z", run_backwards=True)
+    finally:
+        remote.change_faults(store, {}, clear=True)
+    assert {hour: run["state"] for hour, run in runs.items()} == {"04": "success", "05": "failed", "06": "success"}
+    assert runs["06"]["start_date"] < runs["05"]["start_date"] < runs["04"]["start_date"]
+    assert report_of(product.airflow, runs["04"]["dag_run_id"])["sent"] == 1
+
+    again = {"from_date": f"{day}T04:00:00Z", "to_date": f"{day}T06:00:00Z", "max_active_runs": 2}
+    product.publish("K-BESIDE-1")
+    events, beside = product.events(), manual_run(product.airflow)
+    runs = backfill_by_form(product, **again, reprocess_behavior="failed")
+    assert follow(product.airflow, beside, Console(quiet=True), "run").counts["sent"] >= 1
+    assert [run["state"] for run in runs.values()] == ["success"] * 3
+    reports = {hour: report_of(product.airflow, run["dag_run_id"]) for hour, run in runs.items()}
+    # The ordinary run may have been the first to take up what was left.
+    assert product.events() == events + 2
+    assert reports["04"]["sent"] == 1, "that run was not begun again, its report is the first one"
+    assert sum(report["resent"] for report in reports.values()) == 0
+
+
+def order_of(number: str, moment: str, card: str | None = None, email: str | None = None) -> dict[str, Any]:
+    """An order of a known customer where nobody is named."""
+    return {
+        "orderNumber": number,
+        "date": moment,
+        "storeId": "1",
+        "loyaltyCardNumber": card or (None if email else sorted(week.matched_cards())[0]),
+        "emailAddress": email,
+        "currency": "USD",
+        "total": "1.10",
+    }
+
+
+def backfill_by_form(product: Product, from_date: str, to_date: str, **options: Any) -> dict[str, dict[str, Any]]:
+    """Backfill some hours of a day by the API that the UI's form uses; its runs by the hour."""
+    body = {"dag_id": DAG, "from_date": from_date, "to_date": to_date, "dag_run_conf": {}, "max_active_runs": 1}
+    product.airflow.call("POST", "/backfills", json=body | {"reprocess_behavior": "none"} | options)
+    wait_for_the_backfill(product)
+    runs = product.airflow.call(
+        "GET",
+        f"/dags/{DAG}/dagRuns",
+        params={"run_type": "backfill", "logical_date_gte": from_date, "logical_date_lte": to_date},
+    )["dag_runs"]
+    return {run["logical_date"][11:13]: run for run in sorted(runs, key=lambda run: str(run["logical_date"]))}
+
+
 def backfill(product: Product, conf: dict[str, Any], reprocess: str = "none") -> list[dict[str, Any]]:
     """Backfill two hours of the day by the command line; the reports of its two runs."""
+    first, last = f"{DAY}T18:00:00+00:00", f"{DAY}T19:00:00+00:00"
     product.airflow.run(
-        "backfill", "create", "--dag-id", DAG, "--from-date", f"{DAY}T18:00:00+00:00",
-        "--to-date", f"{DAY}T19:00:00+00:00", "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
+        "backfill", "create", "--dag-id", DAG, "--from-date", first, "--to-date", last,
+        "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
     )  # fmt: skip
+    wait_for_the_backfill(product)
+    runs = product.airflow.call(
+        "GET",
+        f"/dags/{DAG}/dagRuns",
+        params={"run_type": "backfill", "logical_date_gte": first, "logical_date_lte": last},
+    )["dag_runs"]
+    assert [run["state"] for run in runs] == ["success", "success"]
+    return [report_of(product.airflow, run["dag_run_id"]) for run in runs]
+
+
+def wait_for_the_backfill(product: Product) -> None:
+    """Until Airflow has registered that the newest backfill has ended."""
     until = time.monotonic() + 240
     while time.monotonic() < until:
         newest = max(product.airflow.call("GET", "/backfills", params={"dag_id": DAG})["backfills"], key=by_id)
         if newest["completed_at"] is not None:
-            break
+            return
         time.sleep(0.5)
-    runs = product.airflow.call("GET", f"/dags/{DAG}/dagRuns", params={"run_type": "backfill"})["dag_runs"]
-    assert [run["state"] for run in runs] == ["success", "success"]
-    return [report_of(product.airflow, run["dag_run_id"]) for run in runs]
+    raise AssertionError("the backfill did not end within 240 s")
 
 
 def by_id(row: dict[str, Any]) -> int:

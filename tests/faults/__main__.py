@@ -16,7 +16,7 @@ from tests.faults.conftest import FULL, SHARD, TOTALS_FILE
 from tests.faults.totals import Totals
 
 ROOT = Path(__file__).parents[2]
-LEAST_KILLS, LEAST_ORDERS = 200, 50_000
+LEAST_KILLS, LEAST_RANDOM, LEAST_ORDERS = 200, 200, 50_000
 _SECONDS = 1200
 
 
@@ -42,7 +42,11 @@ def main() -> int:
     failed = any(code not in (0, 5) for code in codes)
     print(f"{time.monotonic() - begun:.0f} s by {arguments.workers} workers, exit codes {codes}")  # noqa: T201
     if not arguments.k:
-        for what, number, least in (("kills", totals.kills, LEAST_KILLS), ("orders", totals.orders, LEAST_ORDERS)):
+        for what, number, least in (
+            ("kills", totals.kills, LEAST_KILLS),
+            ("runs killed at a random moment", totals.runs_killed_at_random, LEAST_RANDOM),
+            ("orders", totals.orders, LEAST_ORDERS),
+        ):
             if number < least:
                 print(f"only {number} {what}, at least {least} are wanted")  # noqa: T201
                 failed = True

@@ -16,9 +16,13 @@ FAMILIES = (
 
 @dataclass
 class Totals:
-    """Pipeline runs, processes killed, orders judged, what the judge found wrong, and faults by family."""
+    """Pipeline runs, processes killed, orders judged, what the judge found wrong, and faults by family.
+
+    ``runs_killed_at_random`` are runs of which a task died by a signal at a random moment.
+    """
 
     runs: int = 0
+    runs_killed_at_random: int = 0
     kills: int = 0
     orders: int = 0
     lost: int = 0
