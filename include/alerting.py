@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -97,16 +97,15 @@ async def deadline_missed(context: Mapping[str, Any]) -> None:
 
 def deadline() -> Any:
     """The DAG's deadline, counted from when the run was queued: that moment every run has. None: switched off."""
-    from datetime import timedelta
-
     from airflow.sdk.definitions.callback import AsyncCallback
-    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+    from airflow.sdk.definitions.deadline import DeadlineAlert
+    from instore_provider.deadlines import RunQueuedDeadline
 
     minutes = _settings().deadline_minutes
     if not minutes:
         return None
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=RunQueuedDeadline(),
         interval=timedelta(minutes=minutes),
         callback=AsyncCallback(deadline_missed),
     )
@@ -121,6 +120,9 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
         return  # it ended meanwhile; a red one was told as such
     if told["run_type"] == "backfill" and told["state"] == "queued":
         return  # many are created at once and wait for their turn
+    queued_at, minutes = _moment(told.get("queued_at")), _settings().deadline_minutes
+    if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=minutes):
+        return  # it was cleared meanwhile; who clears a run looks at it
     fields = {name: _moment(told.get(name)) for name in ("data_interval_start", "data_interval_end")}
     dag_run = SimpleNamespace(
         run_id=told["dag_run_id"], run_type=told["run_type"], conf=told.get("conf"), clear_number=0, **fields

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,14 +67,18 @@ def callback(run: Any, reason: str = "task_failure") -> None:
     alerting.run_failed({"dag": SimpleNamespace(dag_id="instore_orders"), "dag_run": run, "reason": reason})
 
 
-def deadline(run_id: str = "scheduled__1", state: str = "running", run_type: str = "scheduled") -> None:
+def deadline(
+    run_id: str = "scheduled__1", state: str = "running", run_type: str = "scheduled", queued_minutes_ago: float = 91
+) -> None:
     """The deadline's callback, as the triggerer calls it."""
+    queued_at = datetime.now(timezone.utc) - timedelta(minutes=queued_minutes_ago)
     told = {
         "dag_run_id": run_id,
         "dag_id": "instore_orders",
         "run_type": run_type,
         "state": state,
         "conf": None,
+        "queued_at": queued_at.isoformat(),
         "data_interval_start": "2026-11-23T10:00:00Z",
         "data_interval_end": "2026-11-23T11:00:00Z",
     }
@@ -241,6 +246,14 @@ def test_a_run_that_has_ended_or_waits_its_turn_in_a_backfill_misses_no_deadline
 ) -> None:
     connect("instore_alerts", "generic", password=webhook.url)
     deadline(state=state, run_type=run_type)
+    assert webhook.titles == []
+
+
+def test_a_run_that_was_cleared_meanwhile_misses_no_deadline(
+    connect: Connect, ledger_path: Path, webhook: Webhook
+) -> None:
+    connect("instore_alerts", "generic", password=webhook.url)
+    deadline(queued_minutes_ago=5)
     assert webhook.titles == []
 
 

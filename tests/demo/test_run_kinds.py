@@ -200,7 +200,10 @@ def test_a_loyalty_api_that_is_down_holds_up_only_whom_it_must_be_asked_for(prod
     states = {row["task"]: row["state"] for row in run.tasks}
     assert (states["look_up_customers"], states["send_events"], states["report_run"]) == ("failed", "success", "failed")
     assert (run.counts["received"], run.counts["sent"], run.counts["carried_over"]) == (2, 1, 1)
-    assert product.run().counts["unmatched"] == 1
+    # The runbook's remedy. Airflow's own deadlines made it an internal server error until they had passed.
+    clear(product, run.run_id, only_failed=True)
+    cleared = follow(product.airflow, run.run_id, Console(quiet=True), "run")
+    assert (cleared.state, cleared.counts["unmatched"], cleared.counts["sent"]) == ("success", 1, 1)
 
 
 def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(product: Product) -> None:
@@ -223,11 +226,7 @@ def test_a_backfill_never_drains_sends_nothing_twice_and_again_only_with_resend(
 def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: Product) -> None:
     product.publish("K-CLEARED-1")
     events, waiting = product.events(), product.on_the_bus()
-    product.airflow.call(
-        "POST",
-        f"/dags/{DAG}/clearTaskInstances",
-        json={"dag_run_id": product.first.run_id, "dry_run": False, "reset_dag_runs": True, "only_failed": False},
-    )
+    clear(product, product.first.run_id)
     cleared = follow(product.airflow, product.first.run_id, Console(quiet=True), "run")
     assert cleared.state == "success"
     assert cleared.counts["run_kind"] == "cleared"
@@ -263,6 +262,21 @@ def test_a_backfill_of_failed_runs_begins_only_those_again(product: Product) -> 
     assert product.events() == events + 2
     assert reports["04"]["sent"] == 1, "that run was not begun again, its report is the first one"
     assert sum(report["resent"] for report in reports.values()) == 0
+
+
+def clear(product: Product, run_id: str, *, only_failed: bool = False) -> None:
+    """Clear a run as the UI does."""
+    product.airflow.call(
+        "POST",
+        f"/dags/{DAG}/clearTaskInstances",
+        json={
+            "dag_run_id": run_id,
+            "dry_run": False,
+            "reset_dag_runs": True,
+            "only_failed": only_failed,
+            "include_downstream": only_failed,
+        },
+    )
 
 
 def order_of(number: str, moment: str, card: str | None = None, email: str | None = None) -> dict[str, Any]:

@@ -63,17 +63,18 @@ def test_killed_at_every_boundary(make_world: MakeWorld, task: str, seed: int) -
     _killed_at(world, judge, task, BOUNDARIES[task])
 
 
+SECONDS = {
+    "drain_topic": 2.2, "load_extracts": 0.4, "plan_batches": 0.3, "look_up_customers": 0.5, "send_events": 0.5,
+    "report_run": 1.0,
+}  # fmt: skip
+"""How long the tasks take on a quiet machine, so that the shots are spread over all that they do."""
+
+
 class Marksman(Killer):
     """Kills tries of some tasks, each at a random moment of its life.
 
     :param victims: tasks; one that is named twice is shot at in two of its tries.
     """
-
-    _SECONDS = {
-        "drain_topic": 2.2, "load_extracts": 0.4, "plan_batches": 0.3, "look_up_customers": 0.5, "send_events": 0.5,
-        "report_run": 1.0,
-    }  # fmt: skip
-    """How long the tasks take on a quiet machine, so that the shots are spread over all that they do."""
 
     def __init__(self, random: Random, victims: Sequence[str]) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class Marksman(Killer):
         self._at = None
         if kind in self._victims:
             self._victims.remove(kind)
-            self._at = time.monotonic() + self._random.uniform(0, self._SECONDS[kind])
+            self._at = time.monotonic() + self._random.uniform(0, SECONDS[kind])
         return ""
 
 
@@ -97,7 +98,7 @@ class Marksman(Killer):
 def test_killed_at_any_moment(make_world: MakeWorld, topic: bool, seed: int) -> None:
     """Ten runs in each of which something died; without the topic the runs are short, and the shots hit all tasks."""
     world, judge = make_world(seed, claim_minutes=_SOON, use_topic=topic)
-    tasks = list(Marksman._SECONDS) if topic else list(Marksman._SECONDS)[1:]
+    tasks = list(SECONDS) if topic else list(SECONDS)[1:]
     hit = number = 0
     while hit < 10:
         number += 1
