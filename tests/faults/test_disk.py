@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import Judge
-from tests.faults.postgres import PostgresServer, postgres_server
+from tests.faults.postgres import PostgresPair, PostgresServer, postgres_pair, postgres_server
 from tests.faults.proxy import HttpRelay, Trouble
 from tests.faults.world import Killer, World
 
@@ -29,6 +29,12 @@ RUN = {"run_id": "scheduled__disk", "run_type": "scheduled"}
 def postgres() -> Iterator[PostgresServer]:
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+def pair() -> Iterator[PostgresPair]:
+    with postgres_pair() as pair:
+        yield pair
 
 
 def _first_day(world: World, judge: Judge, orders: int = 120) -> None:
@@ -177,6 +183,38 @@ def test_postgres_crashes_at_any_moment(make_world: MakeWorld, postgres: Postgre
         judge.nothing_completed_that_is_not_on_disk()
         world.recover()
         judge.check(at_least=len(world.published) * 2 // 3, deliveries=4 * (n + 1))
+
+
+@pytest.mark.weight(25)
+@pytest.mark.parametrize("seed", [623, 648, 657])  # in the draining, a look-up, the sending
+def test_postgres_fails_over_in_mid_run(make_world: MakeWorld, pair: PostgresPair, seed: int) -> None:
+    """The primary never comes back; its standby, which has all that was confirmed, takes its place."""
+    world, judge = make_world(seed, ledger=pair.ledger(), claim_minutes=0.002)
+    _first_day(world, judge)
+    task, after, away = world.random.randint(1, 7), world.random.uniform(0, 0.5), world.random.uniform(0, 0.6)
+    what = f"PostgreSQL's primary is gone {after:.2f} s into task {task}, {away:.2f} s later its standby is promoted"
+    world.inject(6, what)
+    timer = threading.Timer(after, pair.fail_over, args=(away,))
+    world.run(killer=_AtTask(task, timer.start), tries=6)  # which are minutes apart in Airflow, not here
+    timer.join()
+    judge.nothing_completed_that_is_not_on_disk()
+    world.recover()
+    judge.check(at_least=190, deliveries=4, recovered=True)
+
+
+class _AtTask(Killer):
+    """Kills no task; does something when the run's n-th begins. The same moment on any machine, however busy."""
+
+    def __init__(self, number: int, do: Callable[[], None]) -> None:
+        super().__init__()
+        self._to_come = number
+        self._do = do
+
+    def plan(self, task: str) -> str:
+        self._to_come -= 1
+        if self._to_come == 0:
+            self._do()
+        return super().plan(task)
 
 
 @pytest.mark.weight(30)

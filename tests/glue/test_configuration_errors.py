@@ -178,6 +178,14 @@ def test_a_wrong_or_unknown_setting_is_named(
     assert told in sentence_of(error)
 
 
+@pytest.mark.parametrize("ports", ["5432,5432,5432", "postgres,postgres"])
+def test_a_ledger_whose_hosts_and_ports_do_not_fit_is_named(connect: Callable[..., None], ports: str) -> None:
+    connect("instore_ledger", "postgres", password=SECRET, extra={"host": "db1,db2", "port": ports})
+    with pytest.raises(AirflowFailException) as error:
+        tasks.plan_batches(RUN, {})
+    assert "The hosts and ports of connection instore_ledger cannot be read" in sentence_of(error)
+
+
 def test_a_ledger_of_another_kind_is_named(connect: Callable[..., None]) -> None:
     connect("instore_ledger", "mysql", host="db", password=SECRET)
     with pytest.raises(AirflowFailException) as error:

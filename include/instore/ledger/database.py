@@ -50,6 +50,11 @@ class Ledger:
             raise ConfigurationError(
                 f"Connection instore_ledger names the database {self._name!r}; the ledger runs on sqlite or postgres."
             ) from None
+        except ArgumentError as error:  # where it names several hosts
+            raise ConfigurationError(
+                f"The hosts and ports of connection instore_ledger cannot be read: {error}; give its extra as many "
+                "ports as hosts, or none."
+            ) from None
         self._reader = self.engine.execution_options(read_only=True)
         if self._name == "postgresql":  # whose default shows each statement another state
             self._reader = self._reader.execution_options(isolation_level="REPEATABLE READ")
