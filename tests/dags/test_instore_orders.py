@@ -42,7 +42,7 @@ def test_the_tasks_follow_one_another_as_the_design_says(dag: Any) -> None:
     assert downstream == {
         "drain_topic": ["plan_batches"],
         "load_extracts": ["plan_batches"],
-        "plan_batches": ["batch.look_up_customers", "report_run"],
+        "plan_batches": ["batch.look_up_customers", "batch.send_events", "report_run"],
         "batch.look_up_customers": ["batch.send_events", "report_run"],
         "batch.send_events": ["report_run"],
         "report_run": [],

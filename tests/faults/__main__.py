@@ -22,7 +22,7 @@ _SECONDS = 1200
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--workers", type=int, default=4, help="most of the time is waiting: more than there are cores")
+    parser.add_argument("--workers", type=int, default=6, help="most of the time is waiting: more than there are cores")
     parser.add_argument("-k", default="", help="only tests that match, as pytest's -k; the minima do not hold then")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
