@@ -25,16 +25,17 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
     """Claim the orders this run may send and cut them into batches.
 
     A run of a window is asked for exactly these orders, so it waits for those that the hourly run beside it holds;
-    an ordinary run takes what is free, and the next one the rest.
+    an ordinary run takes what is free, and the next one the rest. A dry run is asked what would be sent: it plans as if
+    tracking were on, and does not wait, because in its copy of the ledger nobody lets go.
 
     :raises HeldByAnotherRun: until ``claim_wait`` seconds after the run began; nothing is claimed. Waiting is the
         caller's: a task that waits itself keeps the very slot the other run needs.
     """
-    tracking = settings.enable_track_events
+    tracking = settings.enable_track_events or run.dry_run
     if run.claims != "due":
         held = held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)
         waited = datetime.now(timezone.utc) - started_at(ledger, run.run_id)
-        if held and waited < timedelta(seconds=settings.claim_wait):
+        if held and not run.dry_run and waited < timedelta(seconds=settings.claim_wait):
             raise HeldByAnotherRun(f"{held} orders of the window are held by another run.", _LOOK_AGAIN_SECONDS)
         if held:
             log.warning("%d orders of the window are held by another run; it or the next run sends them", held)

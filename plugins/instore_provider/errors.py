@@ -41,3 +41,8 @@ class ServiceUnavailable(ProviderError):
 
 class EventRefused(ProviderError, AirflowFailException):
     """The service refused events for what they are; they are set aside and the others have been sent."""
+
+
+def said_of_this_connection(error: ProviderError, conn_id: str) -> str:
+    """Return the sentence without the id: what Airflow's Test button tests is a copy, under an id made up for it."""
+    return str(error).replace(f"Connection {conn_id!r}", "This connection")

@@ -383,6 +383,7 @@ def test_the_connection_test_asks_for_a_card_that_cannot_exist(wire: Wire, loyal
         works, told = hook.test_connection()
         assert not works
         assert word in told
+        assert "'test_loyalty'" not in told, "the id is one that Airflow made up for the test"
     assert len(wire.seen) == 4
 
 

@@ -171,4 +171,5 @@ def test_the_connection_test_tells_what_is_wrong(wire: Wire, profile_store: Any,
     works, told = profile_store().test_connection()
     assert not works
     assert word in told
+    assert told.startswith("This connection: "), "the id is one that Airflow made up for the test"
     assert len(wire.seen) == 1

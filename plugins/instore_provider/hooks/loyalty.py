@@ -21,7 +21,7 @@ from airflow.sdk import BaseHook
 from requests.auth import HTTPBasicAuth
 
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
-from instore_provider.errors import ProviderError
+from instore_provider.errors import ProviderError, said_of_this_connection
 from instore_provider.fields import Fields
 from instore_provider.http import Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
@@ -155,7 +155,7 @@ class LoyaltyHook(BaseHook):
         try:
             answer = self._look_up(_IMPOSSIBLE_CARD, RetryBounds(attempts=1))
         except ProviderError as error:
-            return False, str(error)
+            return False, said_of_this_connection(error, self.loyalty_conn_id)
         if answer.outcome != "not_found":
             return False, (
                 f"The provider answered {answer.outcome!r} for a card that cannot exist, so check 'url_template', "

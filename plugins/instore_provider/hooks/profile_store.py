@@ -19,7 +19,7 @@ from urllib.parse import quote
 from airflow.sdk import BaseHook
 
 from instore_provider.auth import HeaderAuth
-from instore_provider.errors import ConfigurationError, ProviderError
+from instore_provider.errors import ConfigurationError, ProviderError, said_of_this_connection
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
 from instore_provider.fields import Fields
 from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
@@ -274,7 +274,7 @@ class ProfileStoreHook(BaseHook):
                 )
             self._query(reading, None, 0, 1, None, once)
         except ProviderError as error:
-            return False, str(error)
+            return False, said_of_this_connection(error, self.profile_store_conn_id)
         return (
             True,
             "The Tracking API takes the key (an empty bulk was sent), and the Profile Store API answers queries.",
