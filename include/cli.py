@@ -1,7 +1,8 @@
-"""The operator's command line: set-up; what is in quarantine and in the dead-letter queue, and getting it out of there.
+"""The operator's command line: set-up; the ledger against the Profile Store; the quarantine and the dead-letter queue.
 
-Ledger and bus are those of the tasks: the Airflow connections ``instore_ledger`` and ``instore_service_bus``, from the
-environment, a secrets backend or Airflow's own database. ``INSTORE_*`` settings hold as they do for the tasks.
+Ledger, bus and Profile Store are those of the tasks: the Airflow connections ``instore_ledger``,
+``instore_service_bus`` and ``instore_profile_store``, from the environment, a secrets backend or Airflow's own
+database. ``INSTORE_*`` settings hold as they do for the tasks.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 EXIT_TRY_AGAIN = 1
 EXIT_CHANGE_SOMETHING = 2
 
-_DOC = """In-store orders: set-up, the quarantine in the ledger, and the dead-letter queue of the subscription.
+_DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, and the dead-letter queue.
 
 Every command prints a table, or JSON with `--json`. Those that change something take `--dry-run`, which only says what
 would happen. Exit codes: 0 done; 1 a service failed, try again; 2 something has to be changed first, the message says
 what.
 
-The connections are Airflow's `instore_ledger` and `instore_service_bus`; the settings are the environment's INSTORE_*.
+The connections are Airflow's `instore_ledger`, `instore_service_bus` and `instore_profile_store`; the settings are the
+environment's INSTORE_*.
 """
 
 app = typer.Typer(
@@ -105,6 +107,39 @@ def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> N
     )
     if dry_run:
         typer.echo("Nothing was changed.")
+
+
+@app.command("reconcile")
+def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Ask the Profile Store for every order that the ledger takes for not sent, and mark those it shows as sent.
+
+    After a restored backup, which does not know what was sent since: the next run would send it a second time. What
+    the Profile Store does not show stays as it is, and nothing is ever sent by this.
+
+    Before it: switch tracking off (INSTORE_ENABLE_TRACK_EVENTS), so that no run sends meanwhile, and let what was sent
+    last be INSTORE_VERIFY_AFTER seconds old, or it may not show yet. It asks for one order after the other, as many a
+    second as the connection grants; stopped half way, it can simply be started again.
+
+    Counts: asked; sent, those of them that the Profile Store shows; left, the others; held, not asked for, because a
+    run that gave a sign of life within INSTORE_CLAIM_MINUTES holds them.
+    """
+    with _opened() as ledger:
+        from include.instore.reconcile import Reconciled, reconcile
+        from include.instore.settings import load_settings
+        from include.tasks import profile_store
+
+        def tell(so_far: Reconciled) -> None:
+            typer.echo(f"{so_far.asked} asked, {so_far.sent} shown", err=True)
+
+        settings = load_settings()
+        with profile_store(ledger, settings) as destination:
+            done = reconcile(destination, ledger, settings, dry_run=dry_run, after_block=tell)
+    counts = {"asked": done.asked, "sent": done.sent, "left": done.left, "held": done.held}
+    if as_json:
+        _print_json({"dry_run": dry_run, "counts": counts})
+        return
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
 
 
 @quarantine_app.command("list")

@@ -365,6 +365,18 @@ def service_bus_client() -> ServiceBusClient:
         ) from None
 
 
+@contextlib.contextmanager
+def profile_store(ledger: Ledger, settings: Settings) -> Iterator[ProfileStoreDestination]:
+    """The Profile Store behind connection ``instore_profile_store``, under the limits that all tasks share."""
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+    _connection(PROFILE_STORE)
+    hook = ProfileStoreHook(PROFILE_STORE)
+    _share(hook, PROFILE_STORE, ledger, settings)
+    with contextlib.closing(hook):
+        yield ProfileStoreDestination(hook, settings)
+
+
 def _extracts_root(settings: Settings) -> Any:
     from airflow.sdk import ObjectStoragePath
 

@@ -17,7 +17,7 @@ from include.instore.errors import ConfigurationError
 PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "dry_run")
 """What a run can be told in its conf."""
 
-Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive"]
+Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile"]
 
 
 class DagRun(Protocol):

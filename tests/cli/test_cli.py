@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from typer.testing import CliRunner, Result
 
 from include.cli import app
@@ -19,15 +20,17 @@ from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.intake import land, refusal
+from include.sandbox.profile_store import ProfileStoreStandIn
 from include.sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
+    ("reconcile",),
     ("quarantine", "list"), ("quarantine", "show"), ("quarantine", "redrive"), ("quarantine", "discard"),
     ("dead-letters", "list"), ("dead-letters", "redrive"),
 ]  # fmt: skip
-CHANGING = [command for command in COMMANDS if command[1] in ("redrive", "discard")]
+CHANGING = [command for command in COMMANDS if command[-1] in ("reconcile", "redrive", "discard")]
 
 
 @pytest.fixture
@@ -50,6 +53,24 @@ def refused(ledger: Ledger) -> str:
     return item.id
 
 
+@pytest.fixture
+def profile_store(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> Iterator[ProfileStoreStandIn]:
+    """A Profile Store that can be read, and two orders in the ledger of which it has one."""
+    given.landed(ledger, given.document("S1"), given.document("S2"))
+    event = {
+        "trackId": given.row(ledger, "S1")["event_id"], "deviceId": "d", "eventType": "StorePurchase",
+        "eventTime": "2017-06-05T10:04:12Z", "value": "StorePurchase", "scope": "Default",
+        "user": {"email": f"{given.CANARY}@example.com"}, "payload": {},
+    }  # fmt: skip
+    with ProfileStoreStandIn("key") as running:
+        extra = {"read_host": running.url, "read_api_key": "key"}
+        connect = {"conn_type": "profile_store", "host": running.url, "password": "key", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_INSTORE_PROFILE_STORE", json.dumps(connect))
+        headers = {"Ocp-Apim-Subscription-Key": "key"}
+        assert requests.post(f"{running.url}/api/v1.0/Track", json=event, headers=headers, timeout=10).ok
+        yield running
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
@@ -60,13 +81,13 @@ def printed(result: Result) -> Any:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_and_json(command: tuple[str, str]) -> None:
+def test_every_command_has_help_and_json(command: tuple[str, ...]) -> None:
     told = run(*command, "--help").output
     assert "--json" in told
 
 
 @pytest.mark.parametrize("command", CHANGING)
-def test_every_command_that_changes_something_has_a_dry_run(command: tuple[str, str]) -> None:
+def test_every_command_that_changes_something_has_a_dry_run(command: tuple[str, ...]) -> None:
     assert "--dry-run" in run(*command, "--help").output
 
 
@@ -105,6 +126,35 @@ def test_discarding_needs_to_be_told_what(refused: str, ledger: Ledger) -> None:
     assert (both.exit_code, "not both" in both.output) == (2, True)
     assert printed(run("quarantine", "discard", "--reason", "too_large", "--json"))["counts"] == {"discarded": 1}
     assert [row["state"] for row in given.rows(ledger, "quarantine")] == ["discarded"]
+
+
+def test_reconcile_marks_what_the_profile_store_shows_and_a_dry_run_before_it_says_so(
+    profile_store: ProfileStoreStandIn, ledger: Ledger
+) -> None:
+    counts = {"asked": 2, "sent": 1, "left": 1, "held": 0}
+    assert printed(run("reconcile", "--dry-run", "--json")) == {"dry_run": True, "counts": counts}
+    assert given.statuses(ledger) == {"S1": "pending", "S2": "pending"}
+    told = run("reconcile")
+    assert (told.exit_code, told.stdout) == (0, "2 asked, 1 sent, 1 left, 0 held\n")
+    assert given.CANARY not in told.output
+    assert given.statuses(ledger) == {"S1": "sent", "S2": "pending"}
+    assert printed(run("reconcile", "--json")) == {"dry_run": False, "counts": counts | {"asked": 1, "sent": 0}}
+
+
+def test_reconcile_needs_a_profile_store_that_can_be_read(
+    profile_store: ProfileStoreStandIn, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = json.dumps({"conn_type": "profile_store", "host": profile_store.url, "password": "key"})
+    monkeypatch.setenv("AIRFLOW_CONN_INSTORE_PROFILE_STORE", deaf)
+    refused = run("reconcile")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.strip() == (
+        "Connection 'instore_profile_store': its field 'read_host' is empty, so put the base URL of the Profile Store "
+        "API into it, with its key in 'read_api_key'."
+    )
+    monkeypatch.delenv("AIRFLOW_CONN_INSTORE_PROFILE_STORE")
+    assert "Connection instore_profile_store is missing; create it" in run("reconcile").stderr
+    assert given.statuses(ledger) == {"S1": "pending", "S2": "pending"}
 
 
 def test_what_a_person_has_to_change_ends_in_one_sentence_and_exit_code_2(
