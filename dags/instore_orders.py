@@ -14,7 +14,7 @@ the Profile Store. Nothing is lost, nothing is sent twice, and any date can be r
 |---|---|---|
 | `unmatched` | no customer behind the card; asked again after 1, 6, 24 hours, then daily | nothing: normal business |
 | `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
-| `rejected` | the Profile Store refuses this event; the reason is in the ledger | correct what the reason names |
+| `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, run that window again |
 | `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
 
 ## When it is red
@@ -27,7 +27,8 @@ next hour do it.
 ## Running a date again
 
 A **backfill** never touches the live topic: it loads the extracts of its interval again where they changed, and sends
-what was not sent yet. A **manual** run does what the hourly run does; with a window it sends that window's orders only.
+what was not sent yet, rejected orders among it. A **manual** run does what the hourly run does; with a window it sends
+that window's orders only.
 """
 
 from __future__ import annotations

@@ -169,6 +169,15 @@ def test_unmatched_orders_never_make_a_run_red(ledger: Ledger, settings: MakeSet
     assert (report.red, report.document["unmatched"]) == ((), 10)
 
 
+def test_a_run_reported_again_after_another_took_its_orders_adds_up(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger, given.document("S1"), given.document("S2"))
+    given.planned(ledger)
+    report_run(ledger, given.run(), [], settings())
+    given.planned(ledger, given.run("run-2"))
+    assert report_run(ledger, given.run(), [], settings()).red == ()
+    assert report_run(ledger, given.run("run-2"), [], settings()).red == ()
+
+
 @pytest.mark.parametrize(
     "tampering",
     [

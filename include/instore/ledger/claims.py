@@ -52,9 +52,10 @@ def open_run(ledger: Ledger, run: Run, *, begins: bool = True) -> Run:
 def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, tracking: bool = True) -> list[Batch]:
     """Claim the orders this run may send and cut them into at most fifty batches, by loyalty card.
 
-    Unmatched orders whose next attempt is due become pending again, and with ``resend`` those of the run's window that
-    another run sent become ready again. Orders whose run gave no sign of life for
-    ``claim_minutes`` are taken over. Planning again finds its own claims, and gives at least as many batches.
+    Unmatched orders whose next attempt is due become pending again. Of those that a window's or a cleared run is asked
+    for, what another run saw rejected becomes ready again, and with ``resend`` what another run sent. Orders whose run
+    gave no sign of life for ``claim_minutes`` are taken over. Planning again finds its own claims, and gives at least
+    as many batches.
 
     :param batch_orders: orders a batch should have; more where fifty batches would not do.
     :param tracking: off, only orders whose customer is still to be found are claimed: the others could not go on.
@@ -67,20 +68,18 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
             .values(
                 claim_run=run.run_id,
                 claim_time=now,
-                planned_run=run.run_id,
                 status=sa.case(
                     (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value),
-                    (orders.c.status == Status.SENT.value, Status.READY.value),
+                    (orders.c.status.in_([Status.SENT.value, Status.REJECTED.value]), Status.READY.value),
                     else_=orders.c.status,
                 ),
             )
         )
+        mine = (orders.c.claim_run == run.run_id, orders.c.status.in_([status.value for status in UNDER_WAY]))
+        _count_as_mine(connection, run.run_id, mine)
         held = connection.execute(
             sa.select(orders.c.order_number, orders.c.loyalty_card)
-            .where(
-                orders.c.claim_run == run.run_id,
-                orders.c.status.in_([status.value for status in UNDER_WAY]),
-            )
+            .where(*mine)
             .order_by(sa.func.coalesce(orders.c.loyalty_card, orders.c.order_number), orders.c.order_number)
         ).all()
         batches = _cut([card or number for number, card in held], batch_orders)
@@ -88,7 +87,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
             connection.execute(
                 sa.update(orders)
                 .where(orders.c.order_number == sa.bindparam("number"))
-                .values(claim_batch=sa.bindparam("in_batch")),
+                .values(claim_batch=sa.bindparam("in_batch"), planned_run=run.run_id),
                 [{"number": row.order_number, "in_batch": batch} for row, batch in zip(held, batches, strict=True)],
             )
         sizes = {batch: batches.count(batch) for batch in sorted(set(batches))}
@@ -101,6 +100,22 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
         )
         fault_points.reach("claims.planned")
     return [Batch(batch, size) for batch, size in sizes.items()]
+
+
+def _count_as_mine(connection: sa.Connection, run_id: str, mine: Sequence[sa.ColumnElement[bool]]) -> None:
+    """Take what this run plans off the counts of the runs that planned it before.
+
+    Such a run may report again, when a person clears it after the next one went on: its claimed orders are those that
+    nobody has planned since, or they would seem to be missing from the ledger.
+    """
+    planned_before = connection.execute(
+        sa.select(orders.c.planned_run, sa.func.count())
+        .where(*mine, orders.c.planned_run != run_id)
+        .group_by(orders.c.planned_run)
+        .order_by(orders.c.planned_run)
+    ).all()
+    for earlier, count in planned_before:
+        connection.execute(sa.update(runs).where(runs.c.run_id == earlier).values(claimed=runs.c.claimed - count))
 
 
 def keep_alive(connection: sa.Connection, run_id: str, batch: int) -> None:
@@ -153,9 +168,10 @@ def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]
     under_way = orders.c.status.in_([status.value for status in moving])
     due_again = sa.and_(orders.c.status == Status.UNMATCHED.value, orders.c.next_attempt <= now)
     may = sa.or_(under_way, due_again)
-    if run.resend and tracking:
-        # What this run has sent itself is not sent again when its planning is tried again.
-        may = sa.or_(may, sa.and_(orders.c.status == Status.SENT.value, orders.c.outcome_run != run.run_id))
+    if run.claims != "due" and tracking:
+        # What this run has sent or seen rejected itself is not sent again when its planning is tried again.
+        again = [Status.REJECTED.value, *([Status.SENT.value] if run.resend else [])]
+        may = sa.or_(may, sa.and_(orders.c.status.in_(again), orders.c.outcome_run != run.run_id))
     if run.claims == "due":
         return may
     if run.claims == "own":

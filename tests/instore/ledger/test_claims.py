@@ -182,6 +182,43 @@ def test_orders_at_their_end_are_never_claimed(ledger: Ledger) -> None:
     assert set(holders(ledger).values()) == {None}
 
 
+@pytest.mark.parametrize("kind", ["backfill", "cleared"])
+def test_rejected_orders_go_out_again_only_where_a_run_is_asked_for_them(ledger: Ledger, kind: str) -> None:
+    given.landed(ledger, given.document("S1"), run=given.run("run-1"))
+    given.planned(ledger, given.run("run-1"))
+    release(ledger, "run-1")
+    given.set_orders(ledger, status="rejected", outcome_run="run-1")
+    assert given.planned(ledger, given.run("hourly")) == []
+    window = given.window("2017-06-05", "2017-06-06")
+    asked = {
+        "backfill": given.run("b", "backfill", window=window, claims="in_window"),
+        "cleared": given.run("run-1#1", "cleared", claims="own", clear_number=1),
+    }[kind]
+    open_run(ledger, asked)
+    off = claim(ledger, asked, batch_orders=500, claim_minutes=120, tracking=False)
+    assert sum(batch.orders for batch in off) == 0
+    assert sum(batch.orders for batch in given.planned(ledger, asked)) == 1
+    assert given.statuses(ledger) == {"S1": "ready"}
+
+
+def test_what_a_run_saw_rejected_itself_is_not_claimed_when_its_planning_is_tried_again(ledger: Ledger) -> None:
+    backfill = given.run("b", "backfill", window=given.window("2017-06-05", "2017-06-06"), claims="in_window")
+    given.landed(ledger, given.document("S1"), run=backfill)
+    given.set_orders(ledger, status="rejected", outcome_run="b")
+    assert given.planned(ledger, backfill) == []
+
+
+def test_orders_that_another_run_plans_are_no_longer_counted_as_claimed_by_the_one_before(ledger: Ledger) -> None:
+    given.landed(ledger, *(given.document(number) for number in ("S1", "S2", "S3")))
+    given.planned(ledger)
+    given.set_orders(ledger, sa.text("order_number = 'S1'"), status="sent")
+    release(ledger, "run-1")
+    given.planned(ledger, given.run("run-2"))
+    assert (given.tally(ledger, "run-1")["claimed"], given.tally(ledger, "run-2")["claimed"]) == (1, 2)
+    given.planned(ledger, given.run("run-2"))
+    assert (given.tally(ledger, "run-1")["claimed"], given.tally(ledger, "run-2")["claimed"]) == (1, 2)
+
+
 def test_unmatched_orders_are_claimed_again_when_they_are_due(ledger: Ledger) -> None:
     given.landed(ledger, *(given.document(number) for number in ("due", "later", "never")))
     given.set_orders(ledger, status="unmatched", reason="not_found")
