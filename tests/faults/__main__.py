@@ -17,7 +17,8 @@ from tests.faults.totals import Totals
 
 ROOT = Path(__file__).parents[2]
 LEAST_KILLS, LEAST_RANDOM, LEAST_ORDERS = 200, 200, 50_000
-_SECONDS = 1200
+_SECONDS = 1800
+"""The end of a suite that hangs. On two quiet cores it takes less than 1,200; what it took is printed."""
 
 
 def main() -> int:
