@@ -29,7 +29,9 @@ class Processes:
         self._logs = folder / "logs"
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None) -> None:
+    def start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own; what it says goes to its log file."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
@@ -47,6 +49,7 @@ class Processes:
         # The start time tells this process from another that gets its number later.
         known = self._known() | {name: (process.pid, psutil.Process(process.pid).create_time())}
         self._ids.write_text(json.dumps(known))
+        return process
 
     def dead(self) -> str | None:
         """The name of a process of this command that has ended by itself, if any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ class KillableAirflow(LocalAirflow):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._opened: dict[str, psutil.Popen] = {}
+        self._opened: dict[str, subprocess.Popen[bytes]] = {}
 
     def _component(self, name: str, *arguments: str) -> None:
         self._opened[name] = self._processes.start(name, [self._airflow, name, *arguments], self._env)
