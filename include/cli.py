@@ -282,8 +282,8 @@ def redrive_dead_letters(
 ) -> None:
     """Land dead letters that are orders by today's settings, and only then take them off the bus.
 
-    What is still refused stays in the dead-letter queue, and its quarantine row gets today's reason. Stopped half way,
-    it can simply be started again: nothing lands twice.
+    What is still refused stays in the dead-letter queue and in quarantine, with today's reason; discarded there, the
+    next redrive removes it. Stopped half way, it can simply be started again: nothing lands twice.
     """
     with _opened() as ledger:
         from include.instore.dead_letters import redrive_dead_letters

@@ -26,7 +26,7 @@ from azure.servicebus.exceptions import ServiceBusConnectionError, ServiceBusErr
 
 from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Arrival, arrival
+from include.instore.ledger.intake import Arrival, arrival, refusal
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
@@ -104,8 +104,9 @@ def redrive_dead_letters(
 ) -> Redriven:
     """Land the dead letters that are orders by today's settings, and only then complete them.
 
-    What is still refused stays in the dead-letter queue, and its quarantine row gets today's reason. What was discarded
-    in quarantine is completed without landing: the ledger keeps it.
+    What is still refused stays in the dead-letter queue, and its quarantine row gets today's reason; one that no run
+    has ever landed gets a row, so that it can be given up. What was discarded in quarantine is completed without
+    landing: the ledger keeps it.
 
     :param limit: messages looked at, at most.
     :param publish: publish them to the topic again instead, ids and properties kept, for every subscription of it.
@@ -197,6 +198,9 @@ def _redrive(
         elif isinstance(letter.order, RecordRefused):
             for id in letter.waiting:
                 note_reason(ledger, id, letter.order.reason, letter.order.detail)
+            if not letter.rows:  # the bus gave it up, or it expired, before it was ever read
+                reference = reference_of(letter.message)
+                run.land([], refusals=[refusal(letter.order, source=SOURCE, reference=reference, raw=letter.body)])
             outcomes.append(letter.became("refused"))
             continue
         elif sender is not None:

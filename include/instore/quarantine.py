@@ -19,7 +19,7 @@ from include.instore.extracts.formats import format_of
 from include.instore.extracts.records import BrokenExtract
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.intake import Arrival, Landed, arrival, land
+from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Redrive:
-    """A run of kind ``redrive``, which is in the ledger from the first order that lands in it."""
+    """A run of kind ``redrive``, which is in the ledger from the first record that lands in it."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -65,12 +65,14 @@ class Redrive:
         self._run = Run(f"redrive__{now.isoformat()}", "redrive", None, False, False, "own")
         self._opened = False
 
-    def land(self, arrivals: Sequence[Arrival], redriven: Sequence[str]) -> Landed:
-        """Commit these orders together with the state of the rows they come out of."""
+    def land(
+        self, arrivals: Sequence[Arrival], redriven: Sequence[str] = (), refusals: Sequence[Refusal] = ()
+    ) -> Landed:
+        """Commit these orders together with the state of the rows they come out of, and what is no order."""
         if not self._opened:
             open_run(self._ledger, self._run)
             self._opened = True
-        return land(self._ledger, self._run.run_id, arrivals, [], redriven=redriven)
+        return land(self._ledger, self._run.run_id, arrivals, refusals, redriven=redriven)
 
     def close(self, settings: Settings) -> None:
         """Count the run, as every run is counted."""

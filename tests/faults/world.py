@@ -135,7 +135,8 @@ class World:
         for each in (self.extracts, self.logs):
             each.mkdir(parents=True, exist_ok=True)
         self.ledger = dict(ledger or {"conn_type": "sqlite", "host": str(folder / "ledger.db")})
-        self.connections: dict[str, dict[str, Any]] = {}
+        self.connections: dict[str, dict[str, Any] | None] = {}
+        """Other ones than the sandbox's; None: it is missing."""
         self.settings = {
             "topic": self.topic,
             "drain_receivers": 2,
@@ -326,7 +327,7 @@ class World:
     def environment(self) -> dict[str, str]:
         """Connections and settings, as a deployment gives them."""
         store, loyalty, keys = self.sandbox.store, self.sandbox.loyalty, self.sandbox.keys
-        connections: dict[str, dict[str, Any]] = {
+        connections: dict[str, dict[str, Any] | None] = {
             "instore_service_bus": {"conn_type": "azure_service_bus", "schema": self.sandbox.connection_string},
             "instore_loyalty": {"conn_type": "loyalty", "host": loyalty.url, "password": keys.loyalty_api_key},
             "instore_profile_store": {
@@ -339,7 +340,7 @@ class World:
             "instore_ledger": self.ledger,
             **self.connections,
         }
-        environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections.items()}
+        environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections.items() if each}
         return environment | {f"INSTORE_{name.upper()}": str(value) for name, value in self.settings.items()}
 
     def recover(self, done: RunDone | None = None, most: int = 6) -> RunDone:

@@ -58,14 +58,18 @@ class Bus:
     def client(self) -> ServiceBusClient:
         return ServiceBusClient.from_connection_string(self.broker.connection_string, retry_total=0)
 
-    def refuse(self, ledger: Ledger, *bodies: bytes) -> None:
-        """Leave dead letters behind, and their rows in quarantine, without the seconds that a drain takes."""
+    def expire(self, *bodies: bytes) -> None:
+        """Leave dead letters behind that nobody has ever received."""
         for number, body in enumerate(bodies):
             self._send(number, body, time_to_live=timedelta(milliseconds=1))
         end = time.monotonic() + 5
         while self.dead < len(bodies):
             assert time.monotonic() < end
             time.sleep(0.01)
+
+    def refuse(self, ledger: Ledger, *bodies: bytes) -> None:
+        """Leave dead letters behind, and their rows in quarantine, without the seconds that a drain takes."""
+        self.expire(*bodies)
         open_run(ledger, given.run())
         too_large = RecordRefused("too_large", "by the limit of that day")
         land(
@@ -214,6 +218,23 @@ def test_what_was_discarded_in_quarantine_is_completed_without_landing(ledger: L
     discard(ledger, Wanted(reason="too_large"))
     assert outcomes(bus.redrive(ledger)) == {"m0": "discarded"}
     assert (given.statuses(ledger), bus.dead, states(ledger)) == ({}, 0, ["discarded"])
+
+
+@on_one_database
+def test_what_no_run_has_ever_read_is_in_quarantine_once_it_was_refused_and_can_be_given_up(
+    ledger: Ledger, bus: Bus
+) -> None:
+    bus.expire(b"not an order", b"not an order")
+    assert outcomes(bus.redrive(ledger)) == {"m0": "refused", "m1": "refused"}
+    assert outcomes(bus.redrive(ledger)) == {"m0": "refused", "m1": "refused"}
+    rows = given.rows(ledger, "quarantine")
+    assert [(row["reason"], row["raw"], row["state"]) for row in rows] == [
+        ("not_json", b"not an order", "quarantined")
+    ] * 2
+    given.assert_every_record_is_in_one_place(ledger)
+    discard(ledger, Wanted())
+    assert outcomes(bus.redrive(ledger)) == {"m0": "discarded", "m1": "discarded"}
+    assert bus.dead == 0
 
 
 @on_one_database

@@ -1,0 +1,550 @@
+"""The remedies of docs/runbook.md, tried: what breaks is broken, each step is done as written, the judge looks.
+
+What decides is what the Profile Store has and what the bus holds, never the pipeline's word (tests/faults/judge.py).
+Those for which a bus is needed are in test_remedies_on_the_bus.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.alerts.channels import Webhook
+from tests.faults.source import Order, write_extract
+from tests.faults.world import Killer, RunDone, World
+from tests.runbook.conftest import Begin
+from tests.runbook.oncall import (
+    HOUR,
+    clear,
+    clear_failed,
+    failures,
+    keep_copy,
+    printed,
+    put_back,
+    status,
+    trigger,
+)
+
+SCHEDULED = {"run_type": "scheduled"}
+TEN_MINUTES_LATER, AN_HOUR_LATER = {"seconds": 600.0}, {"seconds": 3700.0}
+ALERTS = "instore_alerts"
+
+
+def channel(url: str) -> dict[str, Any]:
+    return {"conn_type": "generic", "password": url}
+
+
+# The numbers do not add up
+
+
+def _until_the_look_ups(world: World, run: dict[str, str]) -> list[Any]:
+    """A run up to the moment before its events leave; its batches."""
+    for task in ("load_extracts", "plan_batches"):
+        planned = world.step(task, run).value
+    return [world.step("look_up_customers", run, batch=batch).value for batch in planned]
+
+
+@pytest.mark.remedy("The numbers do not add up", "1", "2", "4", "6", "7", "8")
+def test_the_numbers_do_not_add_up_after_a_backup_from_the_middle_of_a_run_is_restored(begin: Begin) -> None:
+    world, judge = begin(1101)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    run = {"run_id": "scheduled__in_the_middle", **SCHEDULED}
+    batches = _until_the_look_ups(world, run)
+    backup = keep_copy(world)
+    sent_by_it = sum(world.step("send_events", run, batch=batch).value["sent"] for batch in batches)
+    assert world.step("report_run", run).state == "success"
+    world.extract("2017/06/07/orders.csv", world.source.take(40))
+    world.recover()
+    sent = judge.look().delivered
+    put_back(world, backup)
+    world.extract("2017/06/08/orders.csv", world.source.take(40))
+    judge.fault_happened()
+
+    keep_copy(world)
+    world.settings["enable_track_events"] = False
+    assert trigger(world).green
+    assert judge.look().delivered == sent
+    counts = printed(world, "reconcile", "--dry-run")["counts"]
+    assert (counts["held"], counts["sent"]) == (sum(each["orders"] for each in batches), len(sent) - sent_by_it)
+    counts = printed(world, "reconcile", claim_minutes=0.0001)["counts"]
+    assert (counts["held"], counts["sent"]) == (0, len(sent))
+    world.settings |= {"enable_track_events": True, "claim_minutes": 0.0001}
+    world.recover()
+    judge.check(at_least=90, recovered=True)
+
+
+# The run failed without a report
+
+
+@pytest.mark.remedy("The run failed without a report", "1", "2")
+def test_the_run_failed_without_a_report_and_the_ledger_s_folder_is_back(begin: Begin, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    world, judge = begin(1102, ledger={"conn_type": "sqlite", "host": str(volume / "ledger.db")})
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    world.recover()
+    away = volume.rename(tmp_path / "not mounted")
+    world.extract("2017/06/06/orders.csv", world.source.take(30))
+    judge.fault_happened()
+    done = world.run(tries=1)
+    assert set(done.states.values()) == {"failed"}
+    assert all("The ledger (connection instore_ledger) failed" in each.error for _, each in done.tries)
+
+    away.rename(volume)
+    assert trigger(world).green
+    judge.check(at_least=40, recovered=True)
+
+
+def _report_killed(begin: Begin, seed: int, **settings: Any) -> tuple[World, Any, RunDone]:
+    world, judge = begin(seed, **settings)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    judge.fault_happened()
+    done = world.run(killer=Killer({"report_run": ["report.released:1"]}), **HOUR)
+    assert (done.kills, done.report) == (1, None)
+    return world, judge, done
+
+
+@pytest.mark.remedy("The run failed without a report", "2")
+def test_the_run_failed_without_a_report_and_its_report_is_cleared_alone(begin: Begin) -> None:
+    world, judge, done = _report_killed(begin, 1103)
+    again = clear_failed(world, done)
+    assert again.green
+    assert again.report is not None
+    assert (again.report["received"], again.report["sent"]) == (40, len(judge.look().delivered))
+    judge.check(at_least=25)
+
+
+@pytest.mark.remedy("The run failed without a report", "2")
+def test_the_run_failed_without_a_report_which_is_cleared_after_the_next_hour_went_on(begin: Begin) -> None:
+    """Somebody tidies up in the morning; what the run had left was planned by the next one."""
+    world, judge, done = _report_killed(begin, 1104, enable_track_events=False)
+    world.settings["enable_track_events"] = True
+    world.recover()
+    again = clear_failed(world, done)
+    assert again.report is not None
+    assert again.report["red"] == []
+    judge.check(at_least=25, recovered=True)
+
+
+# A task failed
+
+
+@pytest.mark.remedy("A task failed", "Setting INSTORE_… is wrong or unknown")
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("bulk_events", "101", "Setting INSTORE_BULK_EVENTS is wrong"),
+        ("scop", "Default", "Setting INSTORE_SCOP is unknown; did you mean INSTORE_SCOPE?"),
+    ],
+)
+def test_a_task_failed_of_a_setting(begin: Begin, name: str, value: str, told: str) -> None:
+    world, judge = begin(1110)
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    judge.fault_happened()
+    world.settings[name] = value
+    done = world.run(tries=1, **HOUR)
+    assert len(failures(done)) == 3
+    assert all(told in error for error in failures(done).values())
+
+    del world.settings[name]
+    assert clear_failed(world, done).green
+    judge.check(at_least=20, recovered=True)
+
+
+MISSING = {
+    "instore_ledger": "Sqlite with a path as host, or Postgres",
+    "instore_extracts": "File (path), Azure Blob Storage or SFTP, with the folder as path",
+    "instore_loyalty": "Loyalty, with the provider's URL and key",
+    "instore_profile_store": "Profile Store, with the Tracking API's URL and key",
+}
+
+
+@pytest.mark.remedy("A task failed", "Connection … is missing")
+@pytest.mark.parametrize("connection", MISSING)
+def test_a_task_failed_of_a_missing_connection(begin: Begin, connection: str) -> None:
+    world, judge = begin(1111)
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    judge.fault_happened()
+    world.connections[connection] = None
+    done = world.run(tries=1, **HOUR)
+    sentence = f"Connection {connection} is missing; create it under Admin, Connections, as {MISSING[connection]}."
+    assert set(failures(done).values()) == {sentence}
+
+    del world.connections[connection]
+    clear_failed(world, done)
+    world.recover()  # what the cleared task made ready
+    judge.check(at_least=20, recovered=True)
+
+
+@pytest.mark.remedy("A task failed", "instore_loyalty", "instore_profile_store")
+@pytest.mark.parametrize("service", ["instore_loyalty", "instore_profile_store"])
+def test_a_task_failed_of_a_wrong_key(begin: Begin, service: str) -> None:
+    world, judge = begin(1112)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    judge.fault_happened()
+    right = json.loads(world.environment()[f"AIRFLOW_CONN_{service.upper()}"])
+    world.connections[service] = {**right, "password": "another"}
+    done = world.run(tries=1, **HOUR)
+    (error,) = failures(done).values()
+    assert service in error
+    assert "password" in error
+
+    del world.connections[service]
+    cleared = clear_failed(world, done)
+    assert cleared.green
+    world.recover(cleared)  # whose look-ups were red has its events sent by the next hour
+    assert len(world.runs) == (2 if service == "instore_profile_store" else 3)
+    judge.check(at_least=25, recovered=True)
+
+
+@pytest.mark.remedy("A task failed", "a path or instore_extracts")
+def test_a_task_failed_of_a_wrong_path(begin: Begin) -> None:
+    world, judge = begin(1113)
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    judge.fault_happened()
+    world.connections["instore_extracts"] = {"conn_type": "fs", "extra": {"path": str(world.folder / "extract")}}
+    done = world.run(tries=1, **HOUR)
+    assert list(failures(done)) == ["load_extracts"]
+    assert "The extracts folder of connection instore_extracts does not exist" in failures(done)["load_extracts"]
+
+    del world.connections["instore_extracts"]
+    assert clear_failed(world, done).green
+    world.recover()
+    judge.check(at_least=20, recovered=True)
+
+
+@pytest.mark.remedy("A task failed", "orders of the window are held by another run")
+def test_a_task_failed_never_of_orders_held_by_another_run_which_are_sent_when_it_is_cleared(begin: Begin) -> None:
+    world, judge = begin(1114, claim_wait=0)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    hourly = {"run_id": "scheduled__hourly", **SCHEDULED}
+    _until_the_look_ups(world, hourly)
+    judge.fault_happened()
+    window = {"window_start": "2017-06-01", "window_end": "2017-07-01"}
+    done = world.run("manual__window", run_type="manual", params=window)
+    assert done.green
+    assert done.report is not None
+    assert done.report["claimed"] == 0
+    logs = [each.read_text() for each in world.logs.glob("*-plan_batches.log")]
+    assert any("orders of the window are held by another run" in each for each in logs)
+
+    world.step("report_run", hourly)  # the other run ends, without having sent
+    cleared = clear(world, done, run_type="manual", params=window)
+    assert cleared.green
+    world.recover(cleared)
+    judge.check(at_least=25, recovered=True)
+
+
+# The run is not done in time
+
+
+def _sender_dies(world: World, *, report: bool) -> RunDone:
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    tasks = ("drain_topic", "load_extracts", "plan_batches", "look_up_customers", "send_events")
+    point = Killer({"send_events": ["delivery.after_sending:2"]})
+    return world.run(killer=point, tries=1, only=(*tasks, *(["report_run"] if report else [])))
+
+
+@pytest.mark.remedy("The run is not done in time", "2")
+def test_the_run_is_not_done_in_time_and_its_orders_go_to_the_next_one_at_once_where_it_still_reported(
+    begin: Begin,
+) -> None:
+    world, judge = begin(1120)
+    assert _sender_dies(world, report=True).kills == 1
+    judge.fault_happened()
+    assert trigger(world).green
+    judge.check(at_least=25, recovered=True)
+
+
+@pytest.mark.remedy("The run is not done in time", "2")
+def test_the_run_is_not_done_in_time_and_its_orders_are_taken_over_after_claim_minutes(begin: Begin) -> None:
+    world, judge = begin(1121, claim_minutes=60)
+    assert _sender_dies(world, report=False).kills == 1
+    judge.fault_happened()
+    early = trigger(world)
+    assert early.report is not None
+    assert early.report["claimed"] == 0
+    assert world.run(clock=AN_HOUR_LATER).green
+    judge.check(at_least=25, recovered=True)
+
+
+# Too many records were set aside
+
+
+@pytest.mark.remedy("Too many records were set aside", "1", "2", "8")
+def test_too_many_records_were_set_aside_as_a_file_was_cut_and_it_is_exported_again(begin: Begin) -> None:
+    world, judge = begin(1130)
+    path = world.extract("2017/06/05/orders.csv", world.source.take(10))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"\n", len(whole) // 2) + 20])
+    done = world.run()
+    assert not done.green
+    assert done.report is not None
+    assert done.report["quarantined_by_reason"] == {"broken_file": 1}
+    assert done.report["sent"] == len(judge.look().delivered) > 0
+    (row,) = printed(world, "quarantine", "list", "--run", done.run_id)
+    assert (row["reason"], row["reference"].rpartition(":")[0]) == ("broken_file", "2017/06/05/orders.csv")
+    judge.fault_happened()
+
+    path.write_bytes(whole)
+    assert world.run().green
+    judge.check(at_least=6, recovered=True)
+
+
+@pytest.mark.remedy("Too many records were set aside", "3", "6")
+def test_too_many_records_were_set_aside_and_are_published_again_corrected(begin: Begin) -> None:
+    world, judge = begin(1131)
+    good, wrong = world.source.take(10, only="sent"), world.source.take(5, only="sent")
+    world.extract("2017/06/05/orders.csv", good)
+    path = write_extract(world.extracts, "2017/06/05/wrong.csv", wrong)
+    path.write_bytes(path.read_bytes().replace(b",USD,", b",DOLLARS,"))
+    done = world.run()
+    assert not done.green
+    rows = printed(world, "quarantine", "list", "--run", done.run_id)
+    assert [row["reason"] for row in rows] == ["bad_value"] * 5
+    judge.fault_happened()
+
+    world.extract("2017/06/06/corrected.csv", wrong)
+    assert world.run().green
+    ids = [row["id"][:12] for row in rows]
+    assert printed(world, "quarantine", "discard", *ids)["counts"] == {"discarded": 5}
+    assert printed(world, "quarantine", "list") == []
+    assert printed(world, "quarantine", "redrive", "--all")["counts"] == {}
+    judge.check(at_least=15)
+
+
+def _touch(path: Path) -> None:
+    """Give a file a new modified time."""
+    moment = path.stat().st_mtime + 60
+    os.utime(path, (moment, moment))
+
+
+def _with_heading(world: World, name: str, orders: list[Order], ours: str, theirs: str) -> Path:
+    """An extract in which a column of ours has the ERP's own name."""
+    path = world.extract(name, orders)
+    head, rows = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(head.replace(ours.encode(), theirs.encode()) + b"\n" + rows)
+    return path
+
+
+@pytest.mark.remedy("Too many records were set aside", "5", "6")
+def test_too_many_records_were_set_aside_for_their_headings_and_the_file_is_loaded_again(begin: Begin) -> None:
+    world, judge = begin(1132)
+    path = _with_heading(world, "2017/06/05/orders.csv", world.source.take(20), "order_total", "Summe")
+    judge.fault_happened()
+    assert not world.run().green
+    (row,) = printed(world, "quarantine", "list")
+    assert (row["reason"], "column order_total is missing" in row["detail"]) == ("broken_file", True)
+
+    world.settings["extract_columns"] = json.dumps({"Summe": "order_total"})
+    assert printed(world, "quarantine", "redrive", "--all")["counts"] == {"impossible": 1}
+    _touch(path)
+    assert world.run().green
+    assert printed(world, "quarantine", "discard", row["id"])["counts"] == {"discarded": 1}
+    judge.check(at_least=12, recovered=True)
+
+
+@pytest.mark.remedy("Too many records were set aside", "4")
+def test_too_many_records_were_set_aside_as_too_large_in_an_extract_which_is_loaded_again(begin: Begin) -> None:
+    world, judge = begin(1134, max_message_bytes=1024)
+    orders = [order.with_description("x" * 1500) for order in world.source.take(20)]
+    path = world.extract("2017/06/05/orders.csv", orders)
+    judge.fault_happened()
+    assert not world.run().green
+
+    del world.settings["max_message_bytes"]
+    assert list(printed(world, "quarantine", "redrive", "--all")["counts"]) == ["impossible"]
+    _touch(path)
+    assert world.run().green
+    judge.check(at_least=12, recovered=True)
+
+
+@pytest.mark.remedy("Too many records were set aside", "7")
+@pytest.mark.parametrize("how", ["the red run is cleared", "a window"])
+def test_too_many_records_were_set_aside_as_rejected_and_the_setting_is_corrected(begin: Begin, how: str) -> None:
+    world, judge = begin(1133)
+    orders = world.source.take(30, only="sent")
+    world.extract("2017/06/05/orders.csv", orders)
+    world.sandbox.store.set_faults(refuse=[order.number for order in orders[:10]])
+    done = world.run(**HOUR)
+    assert not done.green
+    assert done.report is not None
+    assert list(done.report["rejected_by_reason"].values()) == [10]
+    judge.fault_happened()
+
+    world.sandbox.store.set_faults()
+    assert world.run().green
+    assert len(judge.look().lost) == 10
+    if how == "a window":
+        assert trigger(world, window_start="2017-06-01", window_end="2017-07-01").green
+    else:
+        assert clear(world, done).green
+    judge.check(at_least=30, recovered=True)
+
+
+# Orders wait to be sent
+
+
+@pytest.mark.remedy("Orders wait to be sent", "1")
+@pytest.mark.parametrize("how", ["switched on", "one run with it"])
+def test_orders_wait_to_be_sent_with_tracking_off(begin: Begin, webhook: Webhook, how: str) -> None:
+    world, judge = begin(1140, enable_track_events=False, alert_oldest_unsent_minutes=0.0001)
+    world.connections[ALERTS] = channel(webhook.url)
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    judge.fault_happened()
+    assert status(world.run())["ready"] > 0
+    assert webhook.titles == ["Orders wait to be sent"]
+    assert "Tracking is switched off" in webhook.told[0]["message"]
+
+    if how == "switched on":
+        world.settings["enable_track_events"] = True
+        assert world.run().green
+    else:
+        assert trigger(world, track_events="on").green
+    assert webhook.titles[1:] == ["Recovered"]
+    judge.check(at_least=20, recovered=True)
+
+
+def _answers_are_lost(world: World) -> None:
+    world.sandbox.store.set_faults(share=0.5, answers=["lost", "reset"], only=["POST "])
+
+
+@pytest.mark.remedy("Orders wait to be sent", "3")
+def test_orders_wait_to_be_sent_as_sending_and_the_profile_store_is_asked(begin: Begin) -> None:
+    world, judge = begin(1141, on_ambiguous="hold", bulk_events=5, verify_after=0.5)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    _answers_are_lost(world)
+    done = world.run(tries=1)
+    world.sandbox.store.set_faults()
+    assert status(done)["sending"] > 0
+    judge.fault_happened()
+    taken = judge.look()
+    assert taken.lost
+
+    world.settings["on_ambiguous"] = "verify"
+    world.recover()
+    judge.check(at_least=25, recovered=True)
+
+
+@pytest.mark.remedy("Orders wait to be sent", "3")
+def test_orders_wait_to_be_sent_as_sending_and_nobody_can_be_asked(begin: Begin) -> None:
+    world, judge = begin(1142, bulk_events=5, verify_after=0.5)
+    right = json.loads(world.environment()["AIRFLOW_CONN_INSTORE_PROFILE_STORE"])
+    world.connections["instore_profile_store"] = {**right, "extra": {}}
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    _answers_are_lost(world)
+    done = world.run(tries=1)
+    world.sandbox.store.set_faults()
+    assert "'read_host' is empty" in failures(done)["batch.send_events_0"]
+    assert status(done)["sending"] > 0
+    judge.fault_happened()
+
+    del world.connections["instore_profile_store"]
+    world.recover()
+    judge.check(at_least=25, recovered=True)
+
+
+# Many records are quarantined, many orders find no customer
+
+
+@pytest.mark.remedy("Many records are quarantined", "")
+def test_many_records_are_quarantined_until_a_run_without_them(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1150, max_bad_share=0.5)
+    world.connections[ALERTS] = channel(webhook.url)
+    path = write_extract(world.extracts, "2017/06/05/wrong.csv", world.source.take(3))
+    path.write_bytes(path.read_bytes().replace(b",USD,", b",DOLLARS,"))
+    world.extract("2017/06/05/orders.csv", world.source.take(30))
+    assert world.run().green
+    assert webhook.titles == ["Many records are quarantined"]
+    world.extract("2017/06/06/orders.csv", world.source.take(19))
+    assert world.run().green
+    assert webhook.titles[1:] == []
+    world.extract("2017/06/07/orders.csv", world.source.take(20))
+    assert world.run().green
+    assert webhook.titles[1:] == ["Recovered"]
+    judge.check(at_least=40)
+
+
+@pytest.mark.remedy("Many orders find no customer", "")
+def test_many_orders_find_no_customer_until_the_connection_is_corrected(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1151)
+    world.connections[ALERTS] = channel(webhook.url)
+    right = json.loads(world.environment()["AIRFLOW_CONN_INSTORE_LOYALTY"])
+    world.connections["instore_loyalty"] = {**right, "extra": {"email_path": "contact.email"}}
+    world.extract("2017/06/05/orders.csv", [each for each in world.source.take(30, only="sent") if each.card])
+    judge.fault_happened()
+    done = world.run()
+    assert done.report is not None
+    assert list(done.report["unmatched_by_outcome"]) == ["no_email"]
+    assert webhook.titles == ["Many orders find no customer"]
+
+    del world.connections["instore_loyalty"]
+    assert world.run(clock=AN_HOUR_LATER).green
+    judge.check(at_least=20, recovered=True)
+
+
+@pytest.mark.remedy("Many orders find no customer", "")
+def test_many_orders_find_no_customer_until_the_heading_of_the_card_is_named(begin: Begin) -> None:
+    world, judge = begin(1152)
+    orders = [each for each in world.source.take(30, only="sent") if each.card]
+    path = _with_heading(world, "2017/06/05/orders.csv", orders, "loyalty_card", "Karte")
+    judge.fault_happened()
+    done = world.run()
+    assert done.report is not None
+    assert list(done.report["unmatched_by_outcome"]) == ["no_customer_key"]
+
+    world.settings["extract_columns"] = json.dumps({"Karte": "loyalty_card"})
+    _touch(path)
+    assert world.run().green
+    judge.check(at_least=20, recovered=True)
+
+
+# A run is red and nobody was told
+
+
+def _five_rows_are_no_orders(world: World) -> None:
+    path = write_extract(world.extracts, "2017/06/05/wrong.csv", world.source.take(5))
+    path.write_bytes(path.read_bytes().replace(b",USD,", b",DOLLARS,"))
+
+
+@pytest.mark.remedy("A run is red and nobody was told", "")
+@pytest.mark.parametrize("why", ["the connection is missing", "the channel refuses", "a typing error"])
+def test_a_run_is_red_and_nobody_was_told_until_the_url_is_corrected(begin: Begin, webhook: Webhook, why: str) -> None:
+    world, judge = begin(1160)
+    if why != "the connection is missing":
+        world.connections[ALERTS] = channel(webhook.url if why == "the channel refuses" else "jsom://127.0.0.1/")
+    webhook.answer = 500
+    _five_rows_are_no_orders(world)
+    world.extract("2017/06/05/orders.csv", world.source.take(10))
+    done = world.run()
+    assert not done.green
+    assert done.report is not None
+    assert (done.report["alerts"], done.report["alerts_failed"]) == ([], int(why != "the connection is missing"))
+    log = max(world.logs.glob("*-report_run.log")).read_text()
+    assert {
+        "the connection is missing": "Connection instore_alerts is missing",
+        "the channel refuses": "URL 1 of connection instore_alerts did not take",
+        "a typing error": "URL 1 of connection instore_alerts is none that Apprise knows",
+    }[why] in log
+
+    webhook.answer = 200
+    world.connections[ALERTS] = channel(webhook.url)
+    assert world.run(clock=TEN_MINUTES_LATER).green
+    assert webhook.titles == ([] if why == "the connection is missing" else ["Recovered"])
+    judge.check(at_least=6)
+
+
+@pytest.mark.remedy("A run is red and nobody was told", "")
+def test_a_run_is_red_and_nobody_was_told_which_a_later_run_does_while_it_lasts(begin: Begin, webhook: Webhook) -> None:
+    world, _ = begin(1161)
+    world.connections[ALERTS] = channel(webhook.url)
+    webhook.answer = 500
+    world.connections["instore_extracts"] = None
+    assert not world.run(tries=1).green
+    webhook.answer = 200
+    assert not world.run(tries=1, clock=TEN_MINUTES_LATER).green
+    assert webhook.titles == ["Task load_extracts failed"] * 2
