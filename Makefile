@@ -30,7 +30,7 @@ down: $(INSTALLED)  ## Stop what `make up` left running
 	$(BIN)/python -m include.demo down
 
 .PHONY: screenshots
-screenshots: $(INSTALLED)  ## The pictures in docs/images, from the running product; needs Debian's chromium
+screenshots: $(INSTALLED)  ## Forms and buttons tried in a real browser, and the pictures in docs/images; needs Debian's chromium
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || \
 	  { echo "Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM."; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-screenshots.txt -c constraints.txt

@@ -75,7 +75,7 @@ def _backfill(airflow: LocalAirflow, title: str, conf: dict[str, Any], *, again:
         "--reprocess-behavior", "completed" if again else "none", "--dag-run-conf", json.dumps(conf),
     ]  # fmt: skip
     airflow.run(*command)
-    runs = _wait(airflow, title)
+    runs = wait_for_backfill(airflow, title)
     reports = [report_of(airflow, run["dag_run_id"]) for run in runs]
     in_window = [report["window_orders"] for report in reports]
     return {
@@ -90,14 +90,20 @@ def _backfill(airflow: LocalAirflow, title: str, conf: dict[str, Any], *, again:
     }
 
 
-def _wait(airflow: LocalAirflow, title: str) -> list[dict[str, Any]]:
-    """The backfill's runs, once Airflow has registered its end."""
+def newest_backfill(airflow: LocalAirflow) -> dict[str, Any]:
+    """The backfill that was made last. :raises AirflowFailed: there is none."""
+    backfills = airflow.call("GET", "/backfills", params={"dag_id": DAG})["backfills"]
+    if not backfills:
+        raise AirflowFailed("There is no backfill.")
+    return dict(max(backfills, key=lambda each: int(each["id"])))
+
+
+def wait_for_backfill(airflow: LocalAirflow, title: str) -> list[dict[str, Any]]:
+    """The runs of the newest backfill, once Airflow has registered its end. :raises AirflowFailed: it does not end."""
     until = time.monotonic() + _BACKFILL_SECONDS
     shown = ""
     while time.monotonic() < until:
-        (newest, *_) = sorted(
-            airflow.call("GET", "/backfills", params={"dag_id": DAG})["backfills"], key=lambda each: -each["id"]
-        )
+        newest = newest_backfill(airflow)
         runs = airflow.call(
             "GET", f"/dags/{DAG}/dagRuns", params={"run_type": "backfill", "limit": 100, "order_by": "run_after"}
         )["dag_runs"]

@@ -1,41 +1,38 @@
 """``python -m include.demo.screenshots``: the pictures in docs/images, taken from the running product.
 
-A demo of its own is started, used and stopped. The browser is Debian's Chromium, headless; what it needs on top of
-requirements.txt is in requirements-screenshots.txt, because a person makes the pictures and CI does not. No picture is
-kept of a page that shows a key or the password.
+A demo of its own is started, used as a person uses it, and stopped: the forms are not only shown but sent, and the
+command fails where what comes of them is not what must. The browser is Debian's Chromium, headless; what it needs on
+top of requirements.txt is in requirements-screenshots.txt, because a person makes the pictures and CI does not. No
+picture is kept of a page that shows a key or the password.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from instore_provider.links import EventsPageLink
 
-from include.demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
+from include.demo.backfill import wait_for_backfill
+from include.demo.local_airflow import ROOT, AirflowFailed, LocalAirflow
 from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
+from include.demo.run_checks import check_backfill, check_dry_run, check_nothing_arrived
 from include.demo.runs import DAG, follow, scheduled_run
-from include.demo.stage import console, give_up, sole_use, start
+from include.demo.stage import console, give_up, held_by_profile_store, sole_use, start
 
 try:
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]
     from playwright.sync_api import Error as BrowserFailed  # type: ignore[import-not-found,unused-ignore]
-    from playwright.sync_api import (  # type: ignore[import-not-found,unused-ignore]
-        Locator,
-        Page,
-        expect,
-        sync_playwright,
-    )
+    from playwright.sync_api import Locator, Page, expect  # type: ignore[import-not-found,unused-ignore]
+
+    from include.demo import browser
 except ImportError as missing:
     raise SystemExit(
         f"{str(missing.name).partition('.')[0]} is missing; install what requirements-screenshots.txt names."
@@ -46,19 +43,19 @@ _MARGIN = 64
 _VALUE_HEIGHT = 760
 _WIDER = 60
 _MOST_BYTES = 300_000
-_PATIENCE_MS = 60_000
-_BACKFILL_SECONDS = 600
-_BACKFILLED = ("2017-06-05T08:00:00+00:00", "2017-06-05T11:00:00+00:00")
-# The connections to Google that Chromium makes at start are refused on a closed network, many at a time.
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+_MESSAGE_HEIGHT = 420
+# The hours of a day that has orders in each; what the form is told, and what Airflow must then have.
+_BACKFILLED = ("2017/06/05 18:00", "2017/06/05 21:00")
+_RUNS, _RUNS_AT_ONCE = 4, 2
+_ASKED = {
+    "from_date": "2017-06-05T18:00:00Z",
+    "to_date": "2017-06-05T21:00:00Z",
+    "reprocess_behavior": "completed",
+    "max_active_runs": _RUNS_AT_ONCE,
+}
+_BAD_DATE = "2017/02/30"
+_WEEK = ("2017/06/05 00:00", "2017/06/12 00:00")
+_WINDOW = "2017-06-05T00:00:00+00:00/2017-06-12T00:00:00+00:00"
 _UNFINISHED = ".chakra-skeleton, .chakra-spinner, [data-part=skeleton], [role=progressbar]"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -89,9 +86,16 @@ class Camera:
             height = max(_HEIGHT, round(box["y"] + box["height"]) + _MARGIN)
             self.page.set_viewport_size({"width": _WIDTH, "height": height})
 
-    def take(self, name: str) -> None:
-        """Keep a picture of what is shown once it is complete. :raises AirflowFailed: it must not be kept."""
-        self.page.mouse.move(0, 0)  # what the pointer is on shows a tooltip
+    def take(self, name: str, pointer: Locator | None = None) -> None:
+        """Keep a picture of what is shown once it is complete.
+
+        :param pointer: where to leave it; what it is on shows a tooltip, so by default on nothing.
+        :raises AirflowFailed: the picture must not be kept.
+        """
+        if pointer is None:
+            self.page.mouse.move(0, 0)
+        else:
+            pointer.hover()
         self.page.evaluate("() => document.activeElement?.blur()")
         expect(self.page.locator(_UNFINISHED).locator("visible=true")).to_have_count(0)
         self.page.wait_for_timeout(1000)  # charts and the graph are drawn after their data has come
@@ -122,7 +126,9 @@ def main(
     images: Annotated[Path, typer.Option(help="Folder of the pictures.", file_okay=False)] = ROOT / "docs" / "images",
 ) -> None:
     """Start the demo, take the pictures of its UI, and stop everything."""
-    chromium = _chromium()
+    chromium = browser.installed_chromium()
+    if chromium is None:
+        give_up("Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM.")
     with sole_use(folder) as processes, postgresql() as database:
         try:
             _photograph(chromium, folder, images, processes, database)
@@ -136,20 +142,27 @@ def _photograph(chromium: str, folder: Path, images: Path, processes: Processes,
     sandbox, airflow = start(folder, processes, database=database)
     run_id = _finished_run(airflow)
     images.mkdir(parents=True, exist_ok=True)
-    with _signed_in(chromium, airflow) as page:
+    with browser.signed_in(chromium, airflow) as page:
         camera = Camera(page, images, [*_keys(sandbox), airflow.password])
-        _take_all(camera, airflow, run_id, sandbox["profile_store"]["page"])
+        _take_all(camera, airflow, run_id, sandbox)
 
 
-def _take_all(camera: Camera, airflow: LocalAirflow, run_id: str, store: str) -> None:
-    run = f"{airflow.url}/dags/{DAG}/runs/{quote(run_id)}"
+def _take_all(camera: Camera, airflow: LocalAirflow, run_id: str, sandbox: dict[str, Any]) -> None:
+    dag = f"{airflow.url}/dags/{DAG}"
+    run = f"{dag}/runs/{quote(run_id)}"
+    store = sandbox["profile_store"]["page"]
     _run_in_grid(camera, run)
     _returned_counts(camera, run)
-    _trigger_form(camera, f"{airflow.url}/dags/{DAG}")
+    _link_button(camera, run, store)
     _connection_forms(camera, f"{airflow.url}/connections")
+    _connection_test(camera, f"{airflow.url}/connections")
     _profile_store(camera, store)
-    _backfill(airflow)
-    _grid_with_backfill(camera, f"{airflow.url}/dags/{DAG}/backfills")
+    held = held_by_profile_store(sandbox)
+    _dry_run(camera, airflow, dag)
+    check_nothing_arrived(sandbox, held, "dry run")
+    _backfill(camera, airflow, dag)
+    check_nothing_arrived(sandbox, held, "backfill")
+    _grid_with_backfill(camera, f"{dag}/backfills")
     _run_as_graph(camera, run)  # the last one: the UI keeps to the graph once it was chosen
 
 
@@ -191,41 +204,48 @@ def _returned_counts(camera: Camera, run: str) -> None:
     camera.take("report-run-counts")
 
 
-def _trigger_form(camera: Camera, dag: str) -> None:
-    """The Trigger form: the window with its date pickers, then what else a run can be told."""
+def _link_button(camera: Camera, run: str, store: str) -> None:
+    """The send task's button leads to the page with the events; no picture."""
+    camera.visit(f"{run}/tasks/batch.send_events/mapped/0")
+    browser.press_link_button(camera.page, EventsPageLink.name, store)
+    console.print(f"The button “{EventsPageLink.name}” leads there.", highlight=False)
+
+
+def _dry_run(camera: Camera, airflow: LocalAirflow, dag: str) -> None:
+    """The Trigger form: the window with its date pickers, then what else a run can be told; and the run it makes.
+
+    The week is to be sent again, or the dry run would have nothing not to send.
+    """
     camera.visit(dag)
-    camera.page.get_by_role("button", name="Trigger Dag").click()
-    dialog = camera.page.get_by_role("dialog").filter(has_text="Trigger Dag")
-    for name, param in (("trigger-form", "Window start"), ("trigger-form-what", "Dry run")):
-        _open_section_of(dialog, param)
-        if param == "Window start":
-            for day in ("2017/06/05", "2017/06/12"):
-                _pick(camera.page, dialog, day)
-        camera.make_room_for(dialog)
-        camera.take(name)
+    form = browser.open_trigger_form(camera.page)
+    browser.open_section_of(form, "Window start")
+    browser.try_bad_date(form, _BAD_DATE)
+    for moment in _WEEK:
+        browser.pick(form, moment)
+    camera.make_room_for(form)
+    camera.take("trigger-form")
+    browser.open_section_of(form, "Dry run")
+    for param in ("resend", "dry_run"):
+        browser.switch_on(form, param)
+    camera.make_room_for(form)
+    camera.take("trigger-form-what")
+    finished = follow(airflow, browser.press_trigger(form), console, "dry run")
+    check_dry_run(finished, _WINDOW)
+    told = f"{finished.counts['would_send']} orders would be sent, {finished.counts['sent']} were"
+    console.print(f"dry run by the Trigger form: {finished.state} in {finished.seconds} s, {told}", highlight=False)
 
 
-def _open_section_of(dialog: Locator, param: str) -> None:
-    """Only one section of the Trigger form is open at a time."""
-    label = dialog.page.locator("label").filter(has_text=param)
-    section = dialog.locator("[data-scope=accordion][data-part=item]").filter(has=label)
-    heading = section.locator("[data-part=item-trigger]")
-    expect(heading).to_be_visible()
-    if heading.get_attribute("aria-expanded") != "true":
-        heading.click()
-    expect(label).to_be_visible()
-    dialog.page.wait_for_timeout(1000)  # the section opens slowly, and its height is wanted
-
-
-def _pick(page: Page, dialog: Locator, day: str) -> None:
-    """Put a day into the first date picker that has none yet."""
-    dialog.get_by_text("Select date and time").locator("visible=true").first.click()
-    picker = page.locator("[data-scope=popover] input").locator("visible=true")
-    picker.nth(0).fill(day)
-    picker.nth(1).fill("00:00")
-    page.keyboard.press("Enter")
-    page.keyboard.press("Escape")
-    expect(picker).to_have_count(0)
+def _backfill(camera: Camera, airflow: LocalAirflow, dag: str) -> None:
+    """The backfill form, filled in, and the backfill it makes."""
+    camera.visit(dag)
+    form = browser.open_trigger_form(camera.page)
+    browser.fill_in_backfill(form, *_BACKFILLED, "All Runs", _RUNS_AT_ONCE, _RUNS)
+    camera.make_room_for(form)
+    camera.take("backfill-form")
+    browser.press_run_backfill(form)
+    wait_for_backfill(airflow, "backfill")
+    check_backfill(airflow, _ASKED, _RUNS)
+    console.print(f"backfill by its form: {_RUNS} runs, nothing received, nothing sent twice", highlight=False)
 
 
 def _connection_forms(camera: Camera, connections: str) -> None:
@@ -249,6 +269,14 @@ def _connection_forms(camera: Camera, connections: str) -> None:
     camera.take("connection-form-extra")
 
 
+def _connection_test(camera: Camera, connections: str) -> None:
+    """The Test button of the Profile Store's connection, and what the service behind it says."""
+    camera.visit(connections)
+    camera.page.set_viewport_size({"width": _WIDTH, "height": _MESSAGE_HEIGHT})
+    message = browser.press_test_button(camera.page, "instore_profile_store")
+    camera.take("connection-test", pointer=message)
+
+
 def _profile_store(camera: Camera, store: str) -> None:
     """The sandbox's own page: the events that arrived."""
     camera.visit(store)
@@ -257,7 +285,7 @@ def _profile_store(camera: Camera, store: str) -> None:
 
 
 def _grid_with_backfill(camera: Camera, backfills: str) -> None:
-    """The grid with the hourly run and the backfill's, beside the list of backfills."""
+    """The grid with the runs of every kind that were made here, beside the list of backfills."""
     camera.visit(backfills)  # the UI remembers that the task groups are open
     expect(camera.page.get_by_role("cell", name=re.compile("2017-06-05")).first).to_be_visible()
     expect(camera.page.get_by_text("look_up_customers").first).to_be_visible()
@@ -284,51 +312,10 @@ def _finished_run(airflow: LocalAirflow) -> str:
     return finished.run_id
 
 
-def _backfill(airflow: LocalAirflow) -> None:
-    """Backfill some hours of a past day by the command line, and wait for the end."""
-    first, last = _BACKFILLED
-    airflow.run("backfill", "create", "--dag-id", DAG, "--from-date", first, "--to-date", last)
-    until = time.monotonic() + _BACKFILL_SECONDS
-    while time.monotonic() < until:
-        backfills = airflow.call("GET", "/backfills", params={"dag_id": DAG})["backfills"]
-        if backfills and all(each["completed_at"] for each in backfills):
-            return
-        airflow.check()
-        time.sleep(1)
-    raise AirflowFailed(f"The backfill did not end within {_BACKFILL_SECONDS} s.")
-
-
-@contextmanager
-def _signed_in(chromium: str, airflow: LocalAirflow) -> Iterator[Page]:
-    """A page of a fresh browser, past the UI's own sign-in form."""
-    expect.set_options(timeout=_PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(_FLAGS))
-        try:
-            context = browser.new_context(locale="en-GB", timezone_id="UTC", color_scheme="light")
-            context.set_default_timeout(_PATIENCE_MS)
-            page = context.new_page()
-            page.goto(airflow.url)
-            page.fill("input[name=username]", USER)
-            page.fill("input[name=password]", airflow.password)
-            page.click("button[type=submit]")
-            page.get_by_role("link", name="Dags").first.wait_for()
-            yield page
-        finally:
-            browser.close()
-
-
 def _keys(sandbox: dict[str, Any]) -> list[str]:
     bus = sandbox["service_bus"]["connection_string"]
     parts = dict(part.split("=", 1) for part in bus.split(";") if "=" in part)
     return [sandbox["profile_store"]["key"], sandbox["loyalty"]["api_key"], parts["SharedAccessKey"], bus]
-
-
-def _chromium() -> str:
-    found = shutil.which(os.environ.get("CHROMIUM") or "chromium")
-    if found is None:
-        give_up("Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM.")
-    return found
 
 
 if __name__ == "__main__":
