@@ -512,39 +512,47 @@ def _five_rows_are_no_orders(world: World) -> None:
 
 
 @pytest.mark.remedy("A run is red and nobody was told", "")
-@pytest.mark.parametrize("why", ["the connection is missing", "the channel refuses", "a typing error"])
+@pytest.mark.parametrize("why", ["the channel refuses", "a typing error"])
 def test_a_run_is_red_and_nobody_was_told_until_the_url_is_corrected(begin: Begin, webhook: Webhook, why: str) -> None:
     world, judge = begin(1160)
-    if why != "the connection is missing":
-        world.connections[ALERTS] = channel(webhook.url if why == "the channel refuses" else "jsom://127.0.0.1/")
+    world.connections[ALERTS] = channel(webhook.url if why == "the channel refuses" else "jsom://127.0.0.1/")
     webhook.answer = 500
     _five_rows_are_no_orders(world)
     world.extract("2017/06/05/orders.csv", world.source.take(10))
     done = world.run()
     assert not done.green
     assert done.report is not None
-    assert (done.report["alerts"], done.report["alerts_failed"]) == ([], int(why != "the connection is missing"))
-    log = max(world.logs.glob("*-report_run.log")).read_text()
-    assert {
-        "the connection is missing": "Connection instore_alerts is missing",
-        "the channel refuses": "URL 1 of connection instore_alerts did not take",
-        "a typing error": "URL 1 of connection instore_alerts is none that Apprise knows",
-    }[why] in log
+    assert (done.report["alerts"], done.report["alerts_failed"]) == ([], 1)
+    told = {"the channel refuses": "did not take", "a typing error": "is none that Apprise knows"}[why]
+    assert f"URL 1 of connection instore_alerts {told}" in _log_of_the_last_report(world)
 
     webhook.answer = 200
     world.connections[ALERTS] = channel(webhook.url)
     assert world.run(clock=TEN_MINUTES_LATER).green
-    assert webhook.titles == ([] if why == "the connection is missing" else ["Recovered"])
+    assert webhook.titles == ["Recovered"]
     judge.check(at_least=6)
 
 
 @pytest.mark.remedy("A run is red and nobody was told", "")
-def test_a_run_is_red_and_nobody_was_told_which_a_later_run_does_while_it_lasts(begin: Begin, webhook: Webhook) -> None:
+@pytest.mark.parametrize(("why", "told"), [("the channel refuses", 2), ("the connection is missing", 1)])
+def test_a_run_is_red_and_nobody_was_told_which_a_later_run_does_while_it_lasts(
+    begin: Begin, webhook: Webhook, why: str, told: int
+) -> None:
+    """Where there was no channel at all, nothing waits to be told."""
     world, _ = begin(1161)
-    world.connections[ALERTS] = channel(webhook.url)
+    world.connections |= {"instore_extracts": None, ALERTS: None}
+    if why == "the channel refuses":
+        world.connections[ALERTS] = channel(webhook.url)
     webhook.answer = 500
-    world.connections["instore_extracts"] = None
     assert not world.run(tries=1).green
+    if why == "the connection is missing":
+        assert "Connection instore_alerts is missing" in _log_of_the_last_report(world)
+
     webhook.answer = 200
+    world.connections[ALERTS] = channel(webhook.url)
     assert not world.run(tries=1, clock=TEN_MINUTES_LATER).green
-    assert webhook.titles == ["Task load_extracts failed"] * 2
+    assert webhook.titles == ["Task load_extracts failed"] * told
+
+
+def _log_of_the_last_report(world: World) -> str:
+    return max(world.logs.glob("*-report_run.log")).read_text()
