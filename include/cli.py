@@ -316,9 +316,10 @@ def _told() -> Iterator[None]:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
         # Airflow's hooks log to standard output, where only what was asked for belongs.
-        with contextlib.redirect_stdout(sys.stderr):
-            for noisy in ("azure", "alembic", "include", "airflow.task.hooks"):
-                logging.getLogger(noisy).setLevel(logging.WARNING)
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _warnings_only("azure", "alembic", "include", "airflow.task.hooks"),
+        ):
             yield
     except FatalError as error:
         typer.echo(_printable(str(error)), err=True)
@@ -326,6 +327,19 @@ def _told() -> Iterator[None]:
     except RetriableError as error:
         typer.echo(_printable(str(error)), err=True)
         raise typer.Exit(EXIT_TRY_AGAIN) from None
+
+
+@contextlib.contextmanager
+def _warnings_only(*names: str) -> Iterator[None]:
+    """These loggers say nothing less than a warning meanwhile."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _chosen(

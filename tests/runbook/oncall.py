@@ -15,6 +15,9 @@ from tests.faults.world import RunDone, World
 HOUR = {"start": "2017-06-05T10:00:00+00:00", "end": "2017-06-05T11:00:00+00:00"}
 """The interval of an hourly run that is cleared: it loads the extracts of that day again, and no others."""
 
+LEFT_ALONE = {"drain_topic": False}
+"""Params of a run that needs no bus: each look at it costs two seconds."""
+
 SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -41,6 +44,11 @@ def printed(world: World, *arguments: str, **settings: Any) -> Any:
 def trigger(world: World, **params: Any) -> RunDone:
     """Press Trigger, with the form filled in like this."""
     return world.run(f"manual__{len(world.runs)}", run_type="manual", params=params)
+
+
+def only_the_drain(world: World) -> RunDone:
+    """A run of which only its first task matters."""
+    return world.run(tries=1, only=("drain_topic",))
 
 
 def clear(world: World, done: RunDone, **run: Any) -> RunDone:

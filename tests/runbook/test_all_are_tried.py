@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runbook import test_remedies, test_remedies_on_the_bus
+from tests.runbook import test_remedies, test_remedies_for_messages, test_remedies_on_the_bus
 
 RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
-MODULES = (test_remedies, test_remedies_on_the_bus)
+MODULES = (test_remedies, test_remedies_for_messages, test_remedies_on_the_bus)
 
 ELSEWHERE = {
     # Nothing to try: it tells whom to ask.

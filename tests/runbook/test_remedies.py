@@ -1,7 +1,7 @@
 """The remedies of docs/runbook.md, tried: what breaks is broken, each step is done as written, the judge looks.
 
 What decides is what the Profile Store has and what the bus holds, never the pipeline's word (tests/faults/judge.py).
-Those for which a bus is needed are in test_remedies_on_the_bus.py.
+Those for which a bus is needed are in test_remedies_on_the_bus.py and test_remedies_for_messages.py.
 """
 
 from __future__ import annotations
