@@ -18,6 +18,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from include.log_levels import at_level
+
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
@@ -120,14 +122,14 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
         return  # it ended meanwhile; a red one was told as such
     if told["run_type"] == "backfill" and told["state"] == "queued":
         return  # many are created at once and wait for their turn
-    queued_at, minutes = _moment(told.get("queued_at")), _settings().deadline_minutes
-    if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=minutes):
+    settings, queued_at = _settings(), _moment(told.get("queued_at"))
+    if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=settings.deadline_minutes):
         return  # it was cleared meanwhile; who clears a run looks at it
     fields = {name: _moment(told.get(name)) for name in ("data_interval_start", "data_interval_end")}
     dag_run = SimpleNamespace(
         run_id=told["dag_run_id"], run_type=told["run_type"], conf=told.get("conf"), clear_number=0, **fields
     )
-    run, settings = _run_of(dag_run), _settings()
+    run = _run_of(dag_run)
     alert = deadline_alert(settings.deadline_minutes, told["state"])
     text = _text_of(alert, run, None, settings, told["dag_id"])
     with _ledger_if_possible() as ledger:
@@ -234,7 +236,7 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
     from include.instore.alerts import RECOVERED, SOFT
 
     # Both would write URLs, which are secrets, where they warn or at DEBUG.
-    with _quiet("apprise", "urllib3"):
+    with at_level(logging.CRITICAL + 1, "apprise", "urllib3"):
         channels = []
         for number, url in enumerate(urls, 1):
             channel = Apprise()
@@ -265,19 +267,6 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
             if taken:
                 told.append(message)
     return told
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Loggers that say nothing meanwhile, and are as they were afterwards."""
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _urls(connection: Connection) -> list[str]:

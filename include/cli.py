@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from include.log_levels import at_level
+
 if TYPE_CHECKING:
     from include.instore.ledger.quarantined import Quarantined, Wanted
     from include.instore.quarantine import Outcome
@@ -318,7 +320,7 @@ def _told() -> Iterator[None]:
         # Airflow's hooks log to standard output, where only what was asked for belongs.
         with (
             contextlib.redirect_stdout(sys.stderr),
-            _warnings_only("azure", "alembic", "include", "airflow.task.hooks"),
+            at_level(logging.WARNING, "azure", "alembic", "include", "airflow.task.hooks"),
         ):
             yield
     except FatalError as error:
@@ -327,19 +329,6 @@ def _told() -> Iterator[None]:
     except RetriableError as error:
         typer.echo(_printable(str(error)), err=True)
         raise typer.Exit(EXIT_TRY_AGAIN) from None
-
-
-@contextlib.contextmanager
-def _warnings_only(*names: str) -> Iterator[None]:
-    """These loggers say nothing less than a warning meanwhile."""
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _chosen(

@@ -131,9 +131,7 @@ def send_events(
     with _pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.delivery import send_batch
 
-        _connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
-        _share(hook, hook.profile_store_conn_id, ledger, settings)
-        destination = ProfileStoreDestination(hook, settings)
+        destination = _destination(hook, ledger, settings)
         delivered = send_batch(destination, ledger, run.run_id, batch["batch"], settings)
         return {
             "batch": batch["batch"],
@@ -370,11 +368,14 @@ def profile_store(ledger: Ledger, settings: Settings) -> Iterator[ProfileStoreDe
     """The Profile Store behind connection ``instore_profile_store``, under the limits that all tasks share."""
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
-    _connection(PROFILE_STORE)
-    hook = ProfileStoreHook(PROFILE_STORE)
-    _share(hook, PROFILE_STORE, ledger, settings)
-    with contextlib.closing(hook):
-        yield ProfileStoreDestination(hook, settings)
+    with contextlib.closing(ProfileStoreHook(PROFILE_STORE)) as hook:
+        yield _destination(hook, ledger, settings)
+
+
+def _destination(hook: ProfileStoreHook, ledger: Ledger, settings: Settings) -> ProfileStoreDestination:
+    _connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
+    _share(hook, hook.profile_store_conn_id, ledger, settings)
+    return ProfileStoreDestination(hook, settings)
 
 
 def _extracts_root(settings: Settings) -> Any:

@@ -134,10 +134,10 @@ def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Se
                 budget.give_back(granted - len(messages))
                 empty_reads = 0 if messages else empty_reads + 1
                 if messages:
-                    landed = _land_and_settle(receiver, messages, ledger, run_id, settings)
-                    done += landed
-                    if landed.settle_failed:
-                        block = _smaller(block, len(messages) - landed.settle_failed)
+                    taken = _land_and_settle(receiver, messages, ledger, run_id, settings)
+                    done += taken
+                    if taken.settle_failed:
+                        block = _smaller(block, len(messages) - taken.settle_failed)
     except BaseException:
         budget.stop.set()
         raise

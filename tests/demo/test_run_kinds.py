@@ -297,11 +297,7 @@ def backfill_by_form(product: Product, from_date: str, to_date: str, **options: 
     body = {"dag_id": DAG, "from_date": from_date, "to_date": to_date, "dag_run_conf": {}, "max_active_runs": 1}
     product.airflow.call("POST", "/backfills", json=body | {"reprocess_behavior": "none"} | options)
     wait_for_the_backfill(product)
-    runs = product.airflow.call(
-        "GET",
-        f"/dags/{DAG}/dagRuns",
-        params={"run_type": "backfill", "logical_date_gte": from_date, "logical_date_lte": to_date},
-    )["dag_runs"]
+    runs = backfilled(product, from_date, to_date)
     return {run["logical_date"][11:13]: run for run in sorted(runs, key=lambda run: str(run["logical_date"]))}
 
 
@@ -313,13 +309,15 @@ def backfill(product: Product, conf: dict[str, Any], reprocess: str = "none") ->
         "--reprocess-behavior", reprocess, "--dag-run-conf", json.dumps(conf),
     )  # fmt: skip
     wait_for_the_backfill(product)
-    runs = product.airflow.call(
-        "GET",
-        f"/dags/{DAG}/dagRuns",
-        params={"run_type": "backfill", "logical_date_gte": first, "logical_date_lte": last},
-    )["dag_runs"]
+    runs = backfilled(product, first, last)
     assert [run["state"] for run in runs] == ["success", "success"]
     return [report_of(product.airflow, run["dag_run_id"]) for run in runs]
+
+
+def backfilled(product: Product, first: str, last: str) -> list[dict[str, Any]]:
+    """The backfill runs of these hours."""
+    interval = {"run_type": "backfill", "logical_date_gte": first, "logical_date_lte": last}
+    return list(product.airflow.call("GET", f"/dags/{DAG}/dagRuns", params=interval)["dag_runs"])
 
 
 def wait_for_the_backfill(product: Product) -> None:
