@@ -233,6 +233,7 @@ def test_a_cleared_run_leaves_the_topic_alone_and_sends_nothing_again(product: P
     assert (cleared.counts["received"], cleared.counts["sent"], cleared.counts["resent"]) == (0, 0, 0)
     assert product.on_the_bus() == waiting >= 1
     assert product.events() == events
+    assert product.run().counts["received"] == waiting
 
 
 def test_a_backfill_of_failed_runs_begins_only_those_again(product: Product) -> None:
