@@ -41,7 +41,7 @@ def test_scripted_answers_in_brief(make_world: MakeWorld) -> None:
     check()
 
 
-@pytest.mark.weight(90)
+@pytest.mark.weight(60)
 @pytest.mark.parametrize("seed", range(410, 414))
 def test_scripted_answers(make_world: MakeWorld, seed: int) -> None:
     @settings(relaxed, max_examples=8)
@@ -74,7 +74,7 @@ def _scripted(make_world: MakeWorld, seed: int, scripts: list[list[Any]], retry_
     judge.check(at_least=len(sendable) - len(judge.may_be_rejected), recovered=True)
 
 
-@pytest.mark.weight(60)
+@pytest.mark.weight(70)
 @pytest.mark.parametrize("seed", range(420, 422))
 def test_scripted_answers_of_the_loyalty_api(make_world: MakeWorld, seed: int) -> None:
     @settings(relaxed, max_examples=8)

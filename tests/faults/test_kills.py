@@ -55,7 +55,7 @@ def _killed_at(world: World, judge: Judge, task: str, points: Sequence[str]) -> 
         assert killed >= 1, f"{point} was not reached\n{world.timeline}"
 
 
-@pytest.mark.weight(45)
+@pytest.mark.weight(75)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("task", BOUNDARIES)
 def test_killed_at_every_boundary(make_world: MakeWorld, task: str, seed: int) -> None:
@@ -92,8 +92,8 @@ class Marksman(Killer):
 
 @pytest.mark.parametrize(
     ("topic", "seed"),
-    [pytest.param(True, seed, marks=pytest.mark.weight(100)) for seed in range(200, 207)]
-    + [pytest.param(False, seed, marks=pytest.mark.weight(45)) for seed in range(207, 220)],
+    [pytest.param(True, seed, marks=pytest.mark.weight(125)) for seed in range(200, 207)]
+    + [pytest.param(False, seed, marks=pytest.mark.weight(60)) for seed in range(207, 220)],
 )
 def test_killed_at_any_moment(make_world: MakeWorld, topic: bool, seed: int) -> None:
     """Ten runs in each of which something died; without the topic the runs are short, and the shots hit all tasks."""
@@ -109,6 +109,7 @@ def test_killed_at_any_moment(make_world: MakeWorld, topic: bool, seed: int) -> 
         TOTALS.runs_killed_at_random += kills > 0
 
 
+@pytest.mark.weight(60)
 @pytest.mark.smoke
 def test_killed_once_at_a_boundary_of_each_task(make_world: MakeWorld) -> None:
     world, judge = make_world(11, claim_minutes=_SOON)
