@@ -54,6 +54,7 @@ class Judge:
         self._world = world
         self._after = world.first_event
         self.taken: list[dict[str, Any]] = []
+        self._fit: set[int] = set()  # indexes into these; what has once been as published is not compared again
         self._logs_read: dict[str, int] = {}
         self._counted = 0
         self._pending_at_fault: set[str] = set()
@@ -72,7 +73,7 @@ class Judge:
         verdict = Verdict()
         seen: Counter[str] = Counter()
         track_ids: dict[str, set[str]] = {}
-        for event in self.taken:
+        for index, event in enumerate(self.taken):
             number = str(event["payload"]["orderNumber"])
             if number.rpartition("-")[0] in world.sandbox.worlds - {world.source.name}:
                 continue  # another world's, judged there
@@ -81,8 +82,12 @@ class Judge:
                 continue
             seen[number] += 1
             track_ids.setdefault(number, set()).add(event["trackId"])
-            versions = world.published[number]
-            if not any(_fits(order, event, whole=number not in self.truncated) for order in versions):
+            if index in self._fit:
+                continue
+            whole = number not in self.truncated
+            if any(_fits(order, event, whole=whole) for order in world.published[number]):
+                self._fit.add(index)
+            else:
                 verdict.unexpected.add(number)
         expected = {number for number, versions in world.published.items() if versions[-1].becomes == "sent"}
         verdict.delivered = set(seen)

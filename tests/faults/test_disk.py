@@ -1,13 +1,17 @@
 """Family 6: the ledger's disk and its database server.
 
-A full disk is SQLite's own: ``max_page_count`` (SQLITE_FULL) and a file size limit of the process (a failing write,
-SQLITE_IOERR) need no right to mount anything, unlike a small tmpfs; read-only is ``query_only`` (SQLITE_READONLY),
-because a read-only file does not stop root.
+A full disk is a small tmpfs where this process may mount one, and everywhere SQLite's own: ``max_page_count``
+(SQLITE_FULL) and a file size limit of the process (a failing write, SQLITE_IOERR). Read-only is ``query_only``
+(SQLITE_READONLY), because a read-only file does not stop root.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +41,38 @@ def pair() -> Iterator[PostgresPair]:
         yield pair
 
 
+@contextlib.contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of its own of 4 MB."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "instore-faults", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
+
+
+def _may_mount() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with _small_disk(Path(folder)):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+needs_mount = pytest.mark.skipif(not _may_mount(), reason="no right to mount a tmpfs; test_ledger_is_full needs none")
+
+
+def _fill(disk: Path, room: int) -> Path:
+    """Somebody else's file takes all of the disk but ``room`` KB."""
+    ballast = disk / "somebody-elses.log"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(bytes(free - room * 1024))
+    return ballast
+
+
 def _first_day(world: World, judge: Judge, orders: int = 120) -> None:
     """One good day, so that there is a ledger; then the day on which the disk fails."""
     world.extract("2017/06/05/orders.csv", world.source.take(60))
@@ -60,10 +96,54 @@ def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
     world.inject(6, f"the ledger may grow by {room} pages only")
     done = world.run(pragma=f"max_page_count={_pages(world) + room}")
     assert not done.green
-    assert any("full" in error for _, each in done.tries for error in [each.error])
+    assert any("full" in each.error for _, each in done.tries)
     judge.nothing_completed_that_is_not_on_disk()
     world.recover()
     judge.check(at_least=190, deliveries=4, recovered=True)
+
+
+@needs_mount
+@pytest.mark.parametrize("room", in_smoke([0, 40, 400], 40))
+def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room: int) -> None:
+    """A real one: the write-ahead log and its index have to grow as well, and without room for that not even a look
+    at the ledger is possible.
+    """
+    with _small_disk(tmp_path / "disk") as disk:
+        world, judge = make_world(
+            606, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
+        )
+        _first_day(world, judge)
+        world.inject(6, f"the ledger's disk has {room} KB left")
+        ballast = _fill(disk, room)
+        done = world.run()
+        assert not done.green
+        assert any(("full" if room else "disk I/O error") in each.error for _, each in done.tries)
+        ballast.unlink()
+        judge.nothing_completed_that_is_not_on_disk()
+        world.recover()
+        judge.check(at_least=190, deliveries=4, recovered=True)
+
+
+@needs_mount
+def test_dry_run_on_a_full_disk_leaves_nothing_behind(make_world: MakeWorld, tmp_path: Path) -> None:
+    """There is no room for its copy of the ledger, and half a copy must not take the last of it."""
+    with _small_disk(tmp_path / "disk") as disk:
+        world, judge = make_world(
+            607, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
+        )
+        _first_day(world, judge)
+        world.inject(6, "a dry run has no room for its copy of the ledger")
+        ballast = _fill(disk, 40)
+        done = world.run(run_type="manual", params={"dry_run": True}, tries=1)
+        assert set(done.states.values()) == {"failed"}
+        for _, each in done.tries:
+            assert each.error.startswith("The ledger (connection instore_ledger) failed: OperationalError: "), each
+            assert "full" in each.error
+        ledger = {f"ledger.db{ending}" for ending in ("", "-wal", "-shm")}
+        assert {path.name for path in disk.iterdir()} - ledger == {ballast.name}
+        ballast.unlink()
+        world.recover()
+        judge.check(at_least=190, recovered=True)
 
 
 @pytest.mark.parametrize("kilobytes", [64, 256])

@@ -108,18 +108,21 @@ class Ledger:
     def dry_run_copy(self, run_id: str) -> Ledger:
         """A copy of the whole ledger for one dry run, reachable by all its tasks; made by the first that asks.
 
-        Beside the file on SQLite, in a schema of its own on PostgreSQL.
+        Beside the file on SQLite, in a schema of its own on PostgreSQL. :raises RetriableError: as :meth:`write`.
         """
         name = f"dry_{hashlib.sha256(run_id.encode()).hexdigest()[:16]}"
         if self._name == "sqlite":
             copy = Path(f"{self.engine.url.database}.{name}")
             if not copy.exists():
                 draft = copy.with_suffix(f".{uuid.uuid4().hex}")
-                with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                    connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
-                with contextlib.suppress(FileExistsError):
-                    os.link(draft, copy)  # another task may have been quicker, and its copy is in use
-                draft.unlink()
+                outside = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+                try:
+                    with self._translated(), outside.connect() as connection:
+                        connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
+                    with contextlib.suppress(FileExistsError):
+                        os.link(draft, copy)  # another task may have been quicker, and its copy is in use
+                finally:
+                    draft.unlink(missing_ok=True)  # half a copy as well, on a disk that is full
             return Ledger(self.engine.url.set(database=str(copy)))
         with self.write() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
