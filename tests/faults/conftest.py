@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.disks import may_mount
 from tests.faults.judge import Judge
 from tests.faults.standins import Sandbox
 from tests.faults.totals import TOTALS
@@ -16,9 +17,8 @@ from tests.faults.world import World
 
 FULL = "FAULTS_FULL"
 """Set by `make faults`: everything; without it only what is in the smoke part."""
-SHARD = "FAULTS_SHARD"
-"""``1/3``: the first of three workers; every worker has a sandbox of its own."""
-TOTALS_FILE = "FAULTS_TOTALS"
+TOTALS_FOLDER = "FAULTS_TOTALS"
+"""Where each worker leaves its totals."""
 
 
 def in_smoke(choices: Iterable[Any], *chosen: Any) -> list[Any]:
@@ -32,35 +32,26 @@ MakeWorld = Callable[..., tuple[World, Judge]]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "smoke: also in the part of the fault suite that `make test` runs")
-    config.addinivalue_line("markers", "weight(seconds): about how long it takes, for a fair division among workers")
+    config.addinivalue_line("markers", "weight(seconds): about how long it takes; the longest begin first")
+    config.addinivalue_line("markers", "mounts: needs the right to mount a tmpfs, and is left out without it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    out = []
     if not os.environ.get(FULL):
         out = [item for item in mine if item.get_closest_marker("smoke") is None]
     else:
-        out = _others_work(mine, os.environ.get(SHARD, "1/1"))
-        for item in mine:  # four workers share two cores
+        for item in mine:  # many workers share two cores
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(600))
+        items.sort(key=_weight, reverse=True)
+    if not may_mount():
+        out += [item for item in mine if item.get_closest_marker("mounts") is not None and item not in out]
     if out:
         config.hook.pytest_deselected(items=out)
         gone = set(out)
         items[:] = [item for item in items if item not in gone]
-
-
-def _others_work(items: list[pytest.Item], shard: str) -> list[pytest.Item]:
-    """The heaviest first, each to the worker that has least."""
-    number, workers = (int(part) for part in shard.split("/"))
-    loads = [0.0] * workers
-    others = []
-    for item in sorted(items, key=lambda item: -_weight(item)):
-        worker = loads.index(min(loads))
-        loads[worker] += _weight(item)
-        if worker != number - 1:
-            others.append(item)
-    return others
 
 
 def _weight(item: pytest.Item) -> float:
@@ -78,8 +69,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish() -> None:
-    if path := os.environ.get(TOTALS_FILE):
-        TOTALS.write(Path(path))
+    if folder := os.environ.get(TOTALS_FOLDER):
+        TOTALS.write(Path(folder) / f"{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}.json")
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,7 @@ A full disk is a small tmpfs where this process may mount one, and everywhere SQ
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.faults.conftest import MakeWorld, in_smoke
+from tests.faults.disks import fill, small_disk
 from tests.faults.judge import Judge
 from tests.faults.postgres import PostgresPair, PostgresServer, postgres_pair, postgres_server
 from tests.faults.proxy import HttpRelay, Trouble
@@ -41,38 +38,6 @@ def pair() -> Iterator[PostgresPair]:
         yield pair
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of its own of 4 MB."""
-    folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "instore-faults", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
-
-
-def _may_mount() -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with _small_disk(Path(folder)):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
-
-
-needs_mount = pytest.mark.skipif(not _may_mount(), reason="no right to mount a tmpfs; test_ledger_is_full needs none")
-
-
-def _fill(disk: Path, room: int) -> Path:
-    """Somebody else's file takes all of the disk but ``room`` KB."""
-    ballast = disk / "somebody-elses.log"
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    ballast.write_bytes(bytes(free - room * 1024))
-    return ballast
-
-
 def _first_day(world: World, judge: Judge, orders: int = 120) -> None:
     """One good day, so that there is a ledger; then the day on which the disk fails."""
     world.extract("2017/06/05/orders.csv", world.source.take(60))
@@ -89,6 +54,7 @@ def _pages(world: World) -> int:
     return pages
 
 
+@pytest.mark.weight(20)
 @pytest.mark.parametrize("room", in_smoke([1, 6, 20], 6))
 def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
     world, judge = make_world(601, claim_minutes=0.002)
@@ -102,19 +68,20 @@ def test_ledger_is_full(make_world: MakeWorld, room: int) -> None:
     judge.check(at_least=190, deliveries=4, recovered=True)
 
 
-@needs_mount
+@pytest.mark.mounts
+@pytest.mark.weight(20)
 @pytest.mark.parametrize("room", in_smoke([0, 40, 400], 40))
 def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room: int) -> None:
     """A real one: the write-ahead log and its index have to grow as well, and without room for that not even a look
     at the ledger is possible.
     """
-    with _small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         world, judge = make_world(
             606, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
         )
         _first_day(world, judge)
         world.inject(6, f"the ledger's disk has {room} KB left")
-        ballast = _fill(disk, room)
+        ballast = fill(disk, room)
         done = world.run()
         assert not done.green
         assert any(("full" if room else "disk I/O error") in each.error for _, each in done.tries)
@@ -124,16 +91,17 @@ def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room:
         judge.check(at_least=190, deliveries=4, recovered=True)
 
 
-@needs_mount
+@pytest.mark.mounts
+@pytest.mark.weight(20)
 def test_dry_run_on_a_full_disk_leaves_nothing_behind(make_world: MakeWorld, tmp_path: Path) -> None:
     """There is no room for its copy of the ledger, and half a copy must not take the last of it."""
-    with _small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         world, judge = make_world(
             607, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
         )
         _first_day(world, judge)
         world.inject(6, "a dry run has no room for its copy of the ledger")
-        ballast = _fill(disk, 40)
+        ballast = fill(disk, 40)
         done = world.run(run_type="manual", params={"dry_run": True}, tries=1)
         assert set(done.states.values()) == {"failed"}
         for _, each in done.tries:
