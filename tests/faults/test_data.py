@@ -161,7 +161,7 @@ def test_messages_of_any_kind_in_brief(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.weight(80)
-@pytest.mark.parametrize("seed", range(810, 813))
+@pytest.mark.parametrize("seed", range(810, 812))
 def test_messages_of_any_kind(make_world: MakeWorld, seed: int) -> None:
     @settings(relaxed, max_examples=10)
     @given(st.lists(changes, min_size=20, max_size=60), st.just(seed))
