@@ -46,8 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(600))
         items.sort(key=_weight, reverse=True)
-    if not may_mount():
-        out += [item for item in mine if item.get_closest_marker("mounts") is not None and item not in out]
+    out += [item for item in mine if item not in out and item.get_closest_marker("mounts") and not may_mount()]
     if out:
         config.hook.pytest_deselected(items=out)
         gone = set(out)

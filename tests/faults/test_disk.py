@@ -47,6 +47,10 @@ def _first_day(world: World, judge: Judge, orders: int = 120) -> None:
     judge.fault_happened()
 
 
+def _ledger_on(disk: Path) -> dict[str, str]:
+    return {"conn_type": "sqlite", "host": str(disk / "ledger.db")}
+
+
 def _pages(world: World) -> int:
     with sqlite3.connect(str(world.ledger["host"])) as database:
         pages = int(database.execute("PRAGMA page_count").fetchone()[0])
@@ -76,9 +80,7 @@ def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room:
     at the ledger is possible.
     """
     with small_disk(tmp_path / "disk") as disk:
-        world, judge = make_world(
-            606, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
-        )
+        world, judge = make_world(606, ledger=_ledger_on(disk), claim_minutes=0.002)
         _first_day(world, judge)
         world.inject(6, f"the ledger's disk has {room} KB left")
         ballast = fill(disk, room)
@@ -96,9 +98,7 @@ def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room:
 def test_dry_run_on_a_full_disk_leaves_nothing_behind(make_world: MakeWorld, tmp_path: Path) -> None:
     """There is no room for its copy of the ledger, and half a copy must not take the last of it."""
     with small_disk(tmp_path / "disk") as disk:
-        world, judge = make_world(
-            607, ledger={"conn_type": "sqlite", "host": str(disk / "ledger.db")}, claim_minutes=0.002
-        )
+        world, judge = make_world(607, ledger=_ledger_on(disk), claim_minutes=0.002)
         _first_day(world, judge)
         world.inject(6, "a dry run has no room for its copy of the ledger")
         ballast = fill(disk, 40)
