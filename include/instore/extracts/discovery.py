@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import posixpath
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -12,13 +14,19 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from include.instore.errors import ConfigurationError, InStoreError, RetriableError
+from include.instore.errors import ConfigurationError, RetriableError
 from include.instore.extracts.formats import format_of
 from include.instore.ledger.tables import kept_text
 from include.instore.settings import Settings
 from include.instore.windows import Run
 
 _DAY = re.compile(r"(?<!\d)(\d{4})[-_/]?(\d{2})[-_/]?(\d{2})(?!\d)")
+_SDKS = frozenset(
+    {"adlfs", "aiohttp", "asyncssh", "azure", "botocore", "fsspec", "gcsfs", "google", "paramiko", "sshfs"}
+)
+_REFUSED = frozenset(
+    {"AuthenticationException", "ClientAuthenticationError", "HostKeyNotVerifiable", "PermissionDenied"}
+)
 _BEING_WRITTEN = (".tmp", ".partial", ".filepart", ".crdownload")
 
 log = logging.getLogger(__name__)
@@ -55,16 +63,40 @@ def find_extracts(root: Any, run: Run, loaded: Mapping[str, str], settings: Sett
 
 @contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
-    """The errors of a storage as ours. fsspec has no error tree of its own; every storage raises its SDK's."""
+    """The errors of a storage as ours; anything else is a bug and comes out as itself.
+
+    fsspec has no error tree of its own: a storage raises OSError, or what its SDK defines. The SDKs may be missing, so
+    their errors are known by where their classes are defined.
+
+    :raises ConfigurationError: the storage refused the key. :raises RetriableError: it failed otherwise.
+    """
     try:
         yield
-    except InStoreError:
-        raise
     except Exception as error:
+        kind = type(error).__name__
+        if not _is_of_storage(error):
+            raise
+        if any(parent.__name__ in _REFUSED for parent in type(error).__mro__):
+            raise ConfigurationError(
+                f"The storage of connection instore_extracts refused the login ({kind}); correct its login, password, "
+                "key or token, or what they are permitted to read."
+            ) from None
+        if isinstance(error, PermissionError):
+            raise RetriableError(
+                "The login of connection instore_extracts may not read the extracts (PermissionError); give it the "
+                "permission to list the folder and to read its files."
+            ) from None
         raise RetriableError(
-            f"The extracts (connection instore_extracts) could not be read: {type(error).__name__}; check the "
-            "connection where this stays."
+            f"The extracts (connection instore_extracts) could not be read: {kind}; check the connection where this "
+            "stays."
         ) from None
+
+
+def _is_of_storage(error: Exception) -> bool:
+    # Before Python 3.11 asyncio's timeout, which fsspec raises, is no OSError.
+    if isinstance(error, OSError | asyncio.TimeoutError):
+        return True
+    return any(parent.__module__.partition(".")[0] in _SDKS for parent in type(error).__mro__)
 
 
 def _find(root: Any, run: Run, loaded: Mapping[str, str], settings: Settings) -> Found:
@@ -127,7 +159,10 @@ def _local(path: Any) -> Path | None:
 
 
 def _relative(path: Any, root: Any) -> str:
-    return kept_text(str(path.relative_to(root)) if hasattr(path, "relative_to") else str(path))
+    # Not relative_to(): an ObjectStoragePath of 0.3.10 has none in a storage such as abfs.
+    if not hasattr(path, "relative_to"):
+        return kept_text(str(path))
+    return kept_text(posixpath.relpath(*(str(getattr(each, "path", each)) for each in (path, root))))
 
 
 def _hidden(name: str) -> bool:

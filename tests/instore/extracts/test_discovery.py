@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from airflow.sdk import ObjectStoragePath
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
 from include.instore.errors import ConfigurationError, RetriableError
-from include.instore.extracts.discovery import Found, find_extracts
+from include.instore.extracts.discovery import Found, _relative, find_extracts
 from include.instore.extracts.formats import format_of
 from include.instore.settings import Settings
 from include.instore.windows import Run
@@ -162,12 +164,38 @@ def test_a_missing_folder_is_a_configuration_error_that_names_the_connection(
 def test_a_storage_that_does_not_answer_is_an_error_to_try_again(settings: MakeSettings) -> None:
     class Away:
         def is_dir(self) -> bool:
-            raise RuntimeError(f"https://account/?sig={given.CANARY}")
+            raise ServiceRequestError(f"https://account/?sig={given.CANARY}")
 
     with pytest.raises(RetriableError, match="instore_extracts") as caught:
         find_extracts(Away(), given.run(), {}, settings())
     assert given.CANARY not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_a_key_that_is_refused_is_for_a_person_to_correct(settings: MakeSettings) -> None:
+    class Refusing:
+        def is_dir(self) -> bool:
+            raise ClientAuthenticationError(given.CANARY)
+
+    with pytest.raises(ConfigurationError, match="instore_extracts refused the login") as caught:
+        find_extracts(Refusing(), given.run(), {}, settings())
+    assert given.CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("bug", [NotImplementedError, TypeError, KeyError, AttributeError])
+def test_a_bug_of_ours_is_not_taken_for_trouble_of_the_storage(settings: MakeSettings, bug: type[Exception]) -> None:
+    class Buggy:
+        def is_dir(self) -> bool:
+            raise bug
+
+    with pytest.raises(bug):
+        find_extracts(Buggy(), given.run(), {}, settings())
+
+
+@pytest.mark.parametrize("url", ["abfs://extracts", "abfs://extracts/orders", "sftp://host/orders", "/orders"])
+def test_a_name_is_the_path_below_the_folder_in_every_storage(url: str) -> None:
+    root = ObjectStoragePath(url)
+    assert _relative(root / "05" / "a.csv", root) == "05/a.csv"
 
 
 def test_a_file_that_is_gone_between_two_looks_is_an_error_to_try_again(settings: MakeSettings) -> None:
