@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
     from include.instore.delivery import EventOutcome
+    from include.instore.extracts import Storage
     from include.instore.ledger import Ledger
     from include.instore.ledger.customers import CardAnswer
     from include.instore.lookup import Resolver
@@ -86,7 +87,7 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         from include.instore.extracts import Loaded
         from include.instore.extracts import load_extracts as load
 
-        loaded = load(_extracts_root(settings), ledger, run, settings) if settings.use_extracts else Loaded()
+        loaded = load(_extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
         return _landed(loaded.landed) | {
             "files": loaded.files,
             "broken_files": loaded.broken_files,
@@ -378,27 +379,21 @@ def _destination(hook: ProfileStoreHook, ledger: Ledger, settings: Settings) -> 
     return ProfileStoreDestination(hook, settings)
 
 
-def _extracts_root(settings: Settings) -> Any:
+def _extracts(settings: Settings) -> Storage:
     from airflow.sdk import ObjectStoragePath
 
     from include.instore.errors import ConfigurationError
+    from include.instore.extracts import Storage
 
-    if settings.extracts_url:
-        return ObjectStoragePath(settings.extracts_url, conn_id=EXTRACTS if _is_remote(settings.extracts_url) else None)
-    connection = _connection(EXTRACTS)
-    path = connection.extra_dejson.get("path")
-    if not path:
+    url = settings.extracts_url or _connection(EXTRACTS).extra_dejson.get("path")
+    if not url:
         raise ConfigurationError(
             f"Connection {EXTRACTS} has no path; put the folder of the extracts into its Path field, or a URL into "
             "INSTORE_EXTRACTS_URL."
         )
-    return ObjectStoragePath(
-        path if _is_remote(path) else f"file://{path}", conn_id=EXTRACTS if _is_remote(path) else None
-    )
-
-
-def _is_remote(url: str) -> bool:
-    return "://" in url and not url.startswith("file://")
+    remote = "://" in url and not url.startswith("file://")
+    path = ObjectStoragePath(url, conn_id=EXTRACTS if remote else None)
+    return Storage(path.fs, path.path)
 
 
 def _share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.instore.errors import RecordRefused
-from include.instore.extracts import load_extracts
+from include.instore.extracts import Storage, load_extracts
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.intake import land, refusal
@@ -41,7 +41,7 @@ def refused_extract(ledger: Ledger, folder: Path, text: str, settings: Settings,
     (folder / name).write_bytes(text.encode(settings.extract_encoding))
     run = given.run()
     open_run(ledger, run)
-    load_extracts(folder, ledger, run, settings)
+    load_extracts(Storage.local(folder), ledger, run, settings)
 
 
 def states(ledger: Ledger) -> dict[str, str]:

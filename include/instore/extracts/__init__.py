@@ -1,5 +1,6 @@
-"""The ERP's extract files: found by ``discovery``, read by a format of ``formats``, landed by ``loading``."""
+"""The ERP's extract files: found by ``discovery`` in a ``storage``, read by ``formats``, landed by ``loading``."""
 
 from include.instore.extracts.loading import Loaded, load_extracts
+from include.instore.extracts.storage import Storage
 
-__all__ = ["Loaded", "load_extracts"]
+__all__ = ["Loaded", "Storage", "load_extracts"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from include.instore.extracts.csv_lines import read_csv
 from include.instore.extracts.json_lines import read_json_lines
@@ -24,18 +24,15 @@ def format_of(name: str) -> Format | None:
     return next((read for ending, read in FORMATS.items() if plain.endswith(ending)), None)
 
 
-def open_extract(path: Any) -> BinaryIO:
-    """The file's content as a stream of bytes, uncompressed as it is read; memory does not grow with the file."""
-    raw = path.open("rb")
-    if path.name.lower().endswith(COMPRESSED):
-        return cast(BinaryIO, _Unzipped(raw))
-    return cast(BinaryIO, raw)
+def uncompressed(raw: BinaryIO, name: str) -> BinaryIO:
+    """The content as a stream of bytes, uncompressed as it is read; memory does not grow with the file."""
+    return cast(BinaryIO, _Unzipped(raw)) if name.lower().endswith(COMPRESSED) else raw
 
 
 class _Unzipped(gzip.GzipFile):
     """A gzip stream that closes the file beneath it as well."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: BinaryIO) -> None:
         super().__init__(fileobj=raw, mode="rb")
         self._beneath = raw
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from include.instore import fault_points
 from include.instore.errors import RecordRefused
-from include.instore.extracts.discovery import ExtractFile, find_extracts, storage_errors, version_of
-from include.instore.extracts.formats import format_of, open_extract
+from include.instore.extracts.discovery import ExtractFile, find_extracts
+from include.instore.extracts.formats import format_of, uncompressed
 from include.instore.extracts.records import BrokenExtract, ExtractRecord
+from include.instore.extracts.storage import Storage
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import (
     Arrival,
@@ -42,20 +43,20 @@ class Loaded:
     unknown_format: int = 0
 
 
-def load_extracts(root: Any, ledger: Ledger, run: Run, settings: Settings) -> Loaded:
-    """Load every extract of ``root`` that is due in this run.
+def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings) -> Loaded:
+    """Load every extract of the storage that is due in this run.
 
     A file that breaks half way keeps its good orders and is quarantined with its position. A file that changes while
     it is read is left for the next run; its orders are known then.
 
     :raises ConfigurationError: no such folder. :raises RetriableError: the storage or the ledger failed.
     """
-    found = find_extracts(root, run, loaded_versions(ledger), settings)
+    found = find_extracts(storage, run, partial(loaded_versions, ledger), settings)
     if found.unknown_format:
         log.warning("%d files below the extracts folder have an ending of no known format", found.unknown_format)
     total, broken, left = Landed(), 0, found.left
     for file in found.due:
-        landed, state = _load(file, ledger, run.run_id, settings)
+        landed, state = _load(storage, file, ledger, run.run_id, settings)
         total += landed
         broken += state == "broken"
         left += state == "changed"
@@ -66,15 +67,13 @@ def load_extracts(root: Any, ledger: Ledger, run: Run, settings: Settings) -> Lo
     return Loaded(total, len(found.due) - (left - found.left), broken, left, found.unknown_format)
 
 
-def _load(file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:
+def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:
     read = format_of(file.name)
     assert read is not None  # noqa: S101  discovery only hands over known formats
     landed, block = Landed(), _Block(file.name, settings)
     held: ExtractRecord | None = None  # the newest record waits: of a file still growing it may be half an order
     broken: BrokenExtract | None = None
-    with storage_errors():
-        stream = open_extract(file.path)
-    with stream:
+    with uncompressed(storage.open(file.path), file.name) as stream:
         try:
             for record in read(stream, settings):
                 if held is not None:
@@ -84,9 +83,7 @@ def _load(file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) ->
                     landed += block.land(ledger, run_id)
         except BrokenExtract as error:
             broken = error
-    with storage_errors():
-        changed = version_of(file.path.stat()) != file.version
-    if changed:
+    if storage.look_again(file.path).version != file.version:
         return landed + block.land(ledger, run_id), "changed"
     if held is not None:
         block.add(held)

@@ -105,7 +105,7 @@ class Lines:
         except UnicodeDecodeError:
             raise BrokenExtract(self.number + 1, f"the text is not {self._encoding}", self.taken()) from None
         except (EOFError, OSError, ValueError) as error:
-            # gzip ends too early, its checksum is wrong, or the storage stopped answering in mid-file.
+            # gzip ends too early, or its checksum is wrong; a storage that fails in mid-file is a RetriableError.
             raise BrokenExtract(
                 self.number + 1, f"unreadable from here ({type(error).__name__})", self.taken()
             ) from None

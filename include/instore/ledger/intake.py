@@ -163,10 +163,11 @@ def land(
     return landed
 
 
-def loaded_versions(ledger: Ledger) -> dict[str, str]:
-    """Path to version of every file loaded before."""
+def loaded_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:
+    """Path to version of those of the files that were loaded before."""
+    query = sa.select(extracts.c.path, extracts.c.version).where(extracts.c.path.in_(paths))
     with ledger.read() as connection:
-        return dict(connection.execute(sa.select(extracts.c.path, extracts.c.version)).tuples().all())
+        return dict(connection.execute(query).tuples().all())
 
 
 def _insert_orders(

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from azure.core.exceptions import ServiceRequestError
+from fsspec.implementations.local import LocalFileSystem
 
 from include.instore.errors import RetriableError
-from include.instore.extracts import Loaded, load_extracts
+from include.instore.extracts import Loaded, Storage, load_extracts
 from include.instore.extracts.csv_lines import read_csv
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
@@ -30,7 +32,11 @@ MakeSettings = Callable[..., Settings]
 def load(root: Any, ledger: Ledger, settings: Settings, run: Run | None = None) -> Loaded:
     run = run or given.run()
     open_run(ledger, run)
-    return load_extracts(root, ledger, run, settings)
+    if isinstance(root, Growing):
+        storage = Storage(root, str(root._path.parent))
+    else:
+        storage = root if isinstance(root, Storage) else Storage.local(root)
+    return load_extracts(storage, ledger, run, settings)
 
 
 def extract(ledger: Ledger, path: str) -> dict[str, Any]:
@@ -141,36 +147,21 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, ledger: Ledger
     assert (loaded.files, loaded.broken_files, loaded.landed.orders, loaded.landed.quarantined) == (3, 2, 1, 2)
 
 
-class Growing:
-    """A root with one file that its writer appends to when it has been read to its end."""
+class Growing(LocalFileSystem):
+    """A storage whose one file its writer appends to when it has been read to its end."""
 
     def __init__(self, path: Path, more: str) -> None:
+        super().__init__(skip_instance_cache=True)
         self._path = path
-        self.name = path.name
         self._more = more
         self.grows = True
 
-    def is_dir(self) -> bool:
-        return True
-
-    def glob(self, pattern: str) -> list[Growing]:
-        return [self]
-
-    def is_file(self) -> bool:
-        return True
-
-    def stat(self) -> os.stat_result:
-        return self._path.stat()
-
-    def open(self, mode: str) -> BinaryIO:
+    def open(self, path: str, mode: str) -> BinaryIO:
         content = self._path.read_bytes()
         if self.grows:
             with self._path.open("a") as file:
                 file.write(self._more)
         return io.BytesIO(content)
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run_and_its_last_order_with_it(
@@ -211,7 +202,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_to_try_again(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings
 ) -> None:
     class Locked(Growing):
-        def open(self, mode: str) -> BinaryIO:
+        def open(self, path: str, mode: str) -> BinaryIO:
             raise PermissionError(given.CANARY)
 
     path = tmp_path / "orders.csv"
@@ -219,6 +210,29 @@ def test_a_file_that_cannot_be_opened_is_an_error_to_try_again(
     with pytest.raises(RetriableError, match="instore_extracts") as caught:
         load(Locked(path, ""), ledger, settings())
     assert given.CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, ServiceRequestError])
+def test_a_storage_that_fails_in_the_middle_of_a_file_has_not_broken_the_file(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, error: type[Exception]
+) -> None:
+    class CutOff(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise error(given.CANARY)
+            return super().read(8192)
+
+    class Failing(Growing):
+        def open(self, path: str, mode: str) -> BinaryIO:
+            return CutOff(self._path.read_bytes())
+
+    path = tmp_path / "orders.csv.gz"
+    path.write_bytes(gzip.compress(orders_text(*(f"S{number:04}" for number in range(200))).encode(), 0))
+    with pytest.raises(RetriableError, match="instore_extracts"):
+        load(Failing(path, ""), ledger, settings())
+    assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
+    assert load(tmp_path, ledger, settings()).broken_files == 0
+    assert len(given.rows(ledger, "orders")) == 200
 
 
 def test_a_file_name_that_is_no_unicode_is_loaded_once(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
@@ -232,16 +246,16 @@ def test_a_ledger_that_fails_in_the_middle_of_a_file_leaves_the_file_to_be_loade
     tmp_path: Path, ledger: Ledger, settings: MakeSettings
 ) -> None:
     class Failing(Growing):
-        def open(self, mode: str) -> BinaryIO:
+        def open(self, path: str, mode: str) -> BinaryIO:
             return Interrupted(self._path.read_bytes())  # type: ignore[return-value]
 
     class Interrupted(io.BytesIO):
         """The worker dies when it has read 20 kB."""
 
-        def read1(self, size: int | None = -1) -> bytes:
+        def read(self, size: int | None = -1) -> bytes:
             if self.tell() > 20_000:
                 raise KeyboardInterrupt
-            return super().read1(size)
+            return super().read(8192)
 
     path = tmp_path / "orders.csv"
     numbers = [f"S{number:04}" for number in range(200)]
@@ -264,7 +278,8 @@ def test_extracts_are_read_through_airflows_object_storage(
     (tmp_path / "2017" / "06" / "orders-2017-06-05.csv.gz").write_bytes(gzip.compress(orders_text("S1").encode()))
     (tmp_path / "orders-2017-06-06.jsonl").write_bytes(given.body("S2"))
     (tmp_path / "orders-2017-06-06.csv.tmp").write_bytes(b"")
-    root = ObjectStoragePath(f"file://{tmp_path}")
+    path = ObjectStoragePath(f"file://{tmp_path}")
+    root = Storage(path.fs, path.path)
     window = given.window("2017-06-05", "2017-06-06")
     backfill = given.run("b", "backfill", window=window, loads_any_extract=False)
     loaded = load(root, ledger, settings(), backfill)

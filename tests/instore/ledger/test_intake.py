@@ -138,7 +138,7 @@ def test_a_file_is_remembered_in_the_commit_of_its_block_and_again_when_it_chang
     given.landed(ledger)
     for version in ("1:a", "2:b"):
         land(ledger, "run-1", [], [], LoadedExtract("05/orders.csv", version, 3, 1, False))
-        assert loaded_versions(ledger) == {"05/orders.csv": version}
+        assert loaded_versions(ledger, ["05/orders.csv", "06/orders.csv"]) == {"05/orders.csv": version}
     (kept,) = given.rows(ledger, "extracts")
     assert (kept["orders"], kept["bad_rows"], kept["broken"], kept["run"]) == (3, 1, False, "run-1")
 
