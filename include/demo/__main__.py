@@ -80,7 +80,7 @@ def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str,
     console.print(table(second, "second run (manual)"))
     held = held_by_profile_store(sandbox)
     for name, finished in (("first run", first), ("second run", second)):
-        console.print(f"{name} counts:", json.dumps(finished.counts), soft_wrap=True, highlight=False)
+        console.print(f"{name} counts:", json.dumps(finished.counts, sort_keys=True), soft_wrap=True, highlight=False)
     console.print("Profile Store holds:", json.dumps(held), highlight=False)
     return {
         "hostile": hostile,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from include.demo.local_airflow import AirflowFailed, LocalAirflow
-from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, follow, manual_run, report_of, scheduled_run
 from include.demo.stage import console, held_by_profile_store, start
@@ -27,19 +26,10 @@ def demonstrate_backfill(folder: Path, processes: Processes) -> dict[str, Any]:
 
     :raises AirflowFailed: a run or a backfill did not end.
     """
-    # Creating a backfill reads and then writes: beside a busy scheduler SQLite refuses that ("database is locked").
-    with postgresql() as database:
-        try:
-            return _demonstrate(folder, processes, database)
-        finally:
-            processes.stop()
-
-
-def _demonstrate(folder: Path, processes: Processes, database: str) -> dict[str, Any]:
     arrived = folder.resolve() / "extracts"
     arrived.mkdir()
     settings = {"INSTORE_ENABLE_TRACK_EVENTS": "False"}
-    sandbox, airflow = start(folder, processes, settings=settings, extracts=arrived, database=database)
+    sandbox, airflow = start(folder, processes, settings=settings, extracts=arrived)
     drained = follow(airflow, scheduled_run(airflow), console, "hourly run, tracking off")
     shutil.copytree(sandbox["extracts"], arrived, dirs_exist_ok=True)
 

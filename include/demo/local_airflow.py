@@ -1,4 +1,4 @@
-"""A real Airflow on this machine: SQLite, LocalExecutor, every component a process of its own, loopback only."""
+"""A real Airflow on this machine: PostgreSQL, LocalExecutor, every component a process of its own, loopback only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import requests
 from cryptography.fernet import Fernet
 
+from include.demo import metadata_database
 from include.demo.processes import Processes, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +31,9 @@ class AirflowFailed(Exception):
 class LocalAirflow:
     """One Airflow of its own home folder.
 
-    :param home: AIRFLOW_HOME: metadata database, logs and passwords.
+    :param home: AIRFLOW_HOME: metadata database, logs and password.
     :param processes: starts and stops the components.
     :param port: of the UI and API, see :func:`free_port`; 0 takes a free one.
-    :param database: SQLAlchemy URL of its metadata database; a SQLite file in its home by default.
     :param settings: further environment, such as INSTORE_* variables.
     """
 
@@ -43,9 +43,7 @@ class LocalAirflow:
         processes: Processes,
         port: int = 0,
         settings: Mapping[str, str] | None = None,
-        database: str | None = None,
     ) -> None:
-        self._database = database or f"sqlite:///{home / 'airflow.db'}"
         self._home = home
         self._processes = processes
         self.port = port or free_port()
@@ -70,6 +68,10 @@ class LocalAirflow:
         password_file = self._home / "passwords.json"
         password_file.touch(mode=0o600)
         password_file.write_text(json.dumps({USER: secrets.token_urlsafe(12)}))
+        database = metadata_database.start(self._home / "postgresql", self._processes)
+        self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
+        # psycopg speaks both ways; by itself Airflow would take another driver for the asynchronous one.
+        self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = database
         self.run("db", "migrate")
         self._set_up()
         self._component("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
@@ -130,9 +132,6 @@ class LocalAirflow:
     def _environment(self) -> dict[str, str]:
         # Settings of another Airflow or another pipeline in this shell must not leak in.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "INSTORE_"))}
-        if self._database.startswith("postgresql+psycopg:"):
-            # psycopg speaks both ways; by itself Airflow would take another driver for the asynchronous one.
-            inherited["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self._database
         return inherited | {
             "AIRFLOW_HOME": str(self._home),
             "PYTHONPATH": str(ROOT),
@@ -147,7 +146,6 @@ class LocalAirflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._home / "passwords.json"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),

@@ -46,10 +46,14 @@ class Processes:
                 start_new_session=True,
             )
         self._started[name] = process
-        # The start time tells this process from another that gets its number later.
-        known = self._known() | {name: (process.pid, psutil.Process(process.pid).create_time())}
-        self._ids.write_text(json.dumps(known))
+        self.adopt(name, process.pid)
         return process
+
+    def adopt(self, name: str, pid: int, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        """Have a process stopped with the others that was started in another way."""
+        # The start time tells this process from another that gets its number later.
+        known = self._known() | {name: (pid, psutil.Process(pid).create_time(), int(stop_signal))}
+        self._ids.write_text(json.dumps(known))
 
     def dead(self) -> str | None:
         """The name of a process of this command that has ended by itself, if any."""
@@ -66,7 +70,7 @@ class Processes:
     def running(self) -> dict[str, psutil.Process]:
         """Those of this folder that are alive, whoever started them."""
         alive = {}
-        for name, (pid, created) in self._known().items():
+        for name, (pid, created, _) in self._known().items():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
                 if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
@@ -85,12 +89,12 @@ class Processes:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def _stop(self) -> list[str]:
-        alive = self.running()
-        for process in reversed(alive.values()):
+        alive, known = self.running(), self._known()
+        for name, process in reversed(alive.items()):
             family = [process]
             with contextlib.suppress(psutil.NoSuchProcess):
                 family += process.children(recursive=True)
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(known[name][2])
             _, stubborn = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
             for each in stubborn:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -102,10 +106,13 @@ class Processes:
         self._ids.unlink(missing_ok=True)
         return list(alive)
 
-    def _known(self) -> dict[str, tuple[int, float]]:
+    def _known(self) -> dict[str, tuple[int, float, int]]:
+        """Process id, start time and the signal that stops it, by name."""
         if not self._ids.exists():
             return {}
-        return {name: (pid, created) for name, (pid, created) in json.loads(self._ids.read_text()).items()}
+        return {
+            name: (pid, created, number) for name, (pid, created, number) in json.loads(self._ids.read_text()).items()
+        }
 
 
 def free_port(wanted: int = 0) -> int:

@@ -21,7 +21,6 @@ from instore_provider.links import EventsPageLink
 
 from include.demo.backfill import wait_for_backfill
 from include.demo.local_airflow import ROOT, AirflowFailed, LocalAirflow
-from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.run_checks import check_backfill, check_dry_run, check_nothing_arrived
 from include.demo.runs import DAG, follow, scheduled_run
@@ -129,17 +128,17 @@ def main(
     chromium = browser.installed_chromium()
     if chromium is None:
         give_up("Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM.")
-    with sole_use(folder) as processes, postgresql() as database:
+    with sole_use(folder) as processes:
         try:
-            _photograph(chromium, folder, images, processes, database)
+            _photograph(chromium, folder, images, processes)
         except (AirflowFailed, BrowserFailed, AssertionError) as error:
             give_up(str(error).partition("\nAria snapshot")[0])
         finally:
             processes.stop()
 
 
-def _photograph(chromium: str, folder: Path, images: Path, processes: Processes, database: str) -> None:
-    sandbox, airflow = start(folder, processes, database=database)
+def _photograph(chromium: str, folder: Path, images: Path, processes: Processes) -> None:
+    sandbox, airflow = start(folder, processes)
     run_id = _finished_run(airflow)
     images.mkdir(parents=True, exist_ok=True)
     with browser.signed_in(chromium, airflow) as page:

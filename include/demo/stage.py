@@ -18,6 +18,7 @@ import typer
 from instore_provider.provider_info import get_provider_info
 from rich.console import Console
 
+from include.demo import metadata_database
 from include.demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
 from include.demo.processes import Processes, free_port
 from include.demo.runs import DAG
@@ -39,8 +40,7 @@ def sole_use(folder: Path) -> Iterator[Processes]:
     processes = Processes(folder)
     if processes.running():
         give_up(f"Something is running in {folder} already; stop it with: make down")
-    if folder.exists():
-        shutil.rmtree(folder)
+    forget(folder)
     folder.mkdir(parents=True)
 
     def interrupt(_signal: int, _frame: Any) -> NoReturn:
@@ -56,6 +56,13 @@ def sole_use(folder: Path) -> Iterator[Processes]:
     except _Interrupted:
         console.print("Interrupted; everything it started is stopped.", highlight=False)
         raise typer.Exit(130) from None
+
+
+def forget(folder: Path) -> None:
+    """Remove everything that a stopped Airflow and sandbox have written."""
+    metadata_database.remove(folder / "airflow" / "postgresql")
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def give_up(message: str) -> NoReturn:
@@ -77,20 +84,16 @@ def start(
     hostile: bool = False,
     settings: Mapping[str, str] | None = None,
     extracts: Path | None = None,
-    database: str | None = None,
 ) -> tuple[dict[str, Any], LocalAirflow]:
     """Start the sandbox and Airflow, with the connections between them; what the sandbox says of itself, and Airflow.
 
     :param settings: environment of Airflow, such as INSTORE_* variables.
-    :param database: Airflow's metadata database, SQLite by default.
     :param extracts: the folder Airflow reads extracts from; the sandbox's own by default.
     :raises AirflowFailed: one of them did not start.
     """
     console.print(f"Starting the sandbox and Airflow in {folder} …", highlight=False)
     sandbox = _start_sandbox(folder, processes, hostile)
-    airflow = LocalAirflow(
-        folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT), settings, database
-    )
+    airflow = LocalAirflow(folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT), settings)
     airflow.start()
     _connect(airflow, sandbox, folder.resolve(), extracts or Path(sandbox["extracts"]))
     airflow.wait_for_dag(DAG)

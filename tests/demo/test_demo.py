@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
+
+from include.demo import metadata_database
+from include.demo.processes import Processes
+from include.demo.stage import forget
 
 ROOT = Path(__file__).parents[2]
 WEEK = ROOT / "include/sandbox/week"
@@ -39,15 +43,17 @@ def run_demo(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any], str]]:
     folder = tmp_path_factory.mktemp("ordinary") / "demo"
-    return folder, *run_demo(folder)
+    yield folder, *run_demo(folder)
+    forget(folder)
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any], str]]:
     folder = tmp_path_factory.mktemp("hostile") / "demo"
-    return folder, *run_demo(folder, "--hostile")
+    yield folder, *run_demo(folder, "--hostile")
+    forget(folder)
 
 
 def test_the_week_arrives_once_and_the_second_run_sends_nothing(ordinary: Any) -> None:
@@ -135,10 +141,22 @@ def test_no_email_card_or_payload_is_in_any_log(day: str, request: pytest.Fixtur
 def test_airflows_database_holds_no_order(day: str, request: pytest.FixtureRequest) -> None:
     """XCom, rendered templates and labels are what strangers see."""
     folder, _, _ = request.getfixturevalue(day)
-    with contextlib.closing(sqlite3.connect(folder / "airflow/airflow.db")) as database:
-        dump = "\n".join(database.iterdump()).lower()
+    processes = Processes(folder)
+    url = sa.make_url(metadata_database.start(folder / "airflow/postgresql", processes))
+    try:
+        dump = "".join(rows_of(url)).lower()
+    finally:
+        processes.stop()
     assert "report_run" in dump
     assert found(dump, canaries()) == []
+
+
+def rows_of(url: sa.URL) -> Iterator[str]:
+    """Every row of every table, as text."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        for table in sa.inspect(connection).get_table_names():
+            yield from connection.scalars(sa.text(f'SELECT t::text FROM "{table}" t'))
 
 
 def test_the_demo_is_quick_enough_to_be_looked_at(ordinary: Any) -> None:

@@ -15,10 +15,9 @@ import requests
 from rich.console import Console
 
 from include.demo.local_airflow import AirflowFailed, LocalAirflow
-from include.demo.metadata_database import postgresql
 from include.demo.processes import Processes
 from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
-from include.demo.stage import start
+from include.demo.stage import forget, start
 from include.sandbox import remote, week
 from include.sandbox.seed import send
 from include.sandbox.week import SampleMessage
@@ -64,14 +63,14 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         time.sleep(3600 - into_the_hour)
     folder: Path = tmp_path_factory.mktemp("kinds")
     processes = Processes(folder)
-    with postgresql() as database:
-        try:
-            settings = {"INSTORE_RETRY_FIRST_WAIT": "1", "INSTORE_BREAKER_SECONDS": "2"}
-            sandbox, airflow = start(folder, processes, settings=settings, database=database)
-            first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
-            yield Product(airflow, sandbox, first)
-        finally:
-            processes.stop()
+    try:
+        settings = {"INSTORE_RETRY_FIRST_WAIT": "1", "INSTORE_BREAKER_SECONDS": "2"}
+        sandbox, airflow = start(folder, processes, settings=settings)
+        first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
+        yield Product(airflow, sandbox, first)
+    finally:
+        processes.stop()
+        forget(folder)
 
 
 def test_a_scheduled_run_drains_loads_everything_and_sends_everything_due(product: Product) -> None:

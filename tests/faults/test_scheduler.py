@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from include.demo import metadata_database
 from include.demo.local_airflow import AirflowFailed, LocalAirflow
 from include.demo.processes import Processes
 from include.demo.runs import DAG, manual_run
@@ -80,20 +81,6 @@ class KillableAirflow(LocalAirflow):
         except (AirflowFailed, requests.RequestException):
             return "unknown"  # the API server is away at the moment
 
-    def trigger(self) -> str:
-        """The id of a new run. Pressed again where Airflow's own SQLite was locked: it answers 500 then, at once."""
-
-        def pressed() -> str:
-            try:
-                return manual_run(self)
-            except AirflowFailed as error:
-                if "Database error" not in str(error):
-                    raise
-                time.sleep(1)
-                return ""
-
-        return str(eventually(pressed, "a run that can be triggered", 60))
-
 
 @pytest.mark.weight(400)
 @pytest.mark.timeout(900)
@@ -102,6 +89,7 @@ def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.
     processes = Processes(tmp_path / "airflow")
     airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | _NOTICE)
     world.logs = tmp_path / "airflow"
+    request.addfinalizer(lambda: metadata_database.remove(tmp_path / "airflow" / "home" / "postgresql"))
     request.addfinalizer(airflow.close)
     request.addfinalizer(processes.stop)
     airflow.start()
@@ -154,7 +142,7 @@ def _day(
     world.hang_up()
     world.sandbox.store.set_faults(latency=0.4)
     before = world.sandbox.store.state()["events"]
-    run_id = airflow.trigger()
+    run_id = manual_run(airflow)
     if when == "send_events":
         eventually(lambda: world.sandbox.store.state()["events"] > before, "the first events", 120)
     judge.fault_happened()
@@ -169,7 +157,7 @@ def _day(
         counts = world.sandbox.subscription(world.topic)
         if not judge.look().lost and not counts["active"] and airflow.state(run_id) == "success":
             break
-        run_id = airflow.trigger()
+        run_id = manual_run(airflow)
         TOTALS.runs += 1
     TOTALS.runs += 1
     judge.check(at_least=len(world.published) * 2 // 3, recovered=recovered)
