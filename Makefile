@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 HOSTILE ?=
 LOCK ?= constraints.txt
+REQUIREMENTS := requirements.txt sandbox/requirements.txt demo/requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
 
@@ -15,26 +16,26 @@ help:  ## List the targets
 
 .PHONY: demo
 demo: $(INSTALLED)  ## A week of orders through a real Airflow, twice; HOSTILE=1 for a bad day
-	$(BIN)/python -m include.demo run $(if $(HOSTILE),--hostile)
+	$(BIN)/python -m demo run $(if $(HOSTILE),--hostile)
 
 .PHONY: demo-backfill
 demo-backfill: $(INSTALLED)  ## A past day backfilled beside the hourly run, again, and again with resend
-	$(BIN)/python -m include.demo backfill
+	$(BIN)/python -m demo backfill
 
 .PHONY: up
 up: $(INSTALLED)  ## Start the sandbox and Airflow and leave them running; HOSTILE=1 for a bad day
-	$(BIN)/python -m include.demo up $(if $(HOSTILE),--hostile)
+	$(BIN)/python -m demo up $(if $(HOSTILE),--hostile)
 
 .PHONY: down
 down: $(INSTALLED)  ## Stop what `make up` left running
-	$(BIN)/python -m include.demo down
+	$(BIN)/python -m demo down
 
 .PHONY: screenshots
 screenshots: $(INSTALLED)  ## Forms and buttons tried in a real browser, and the pictures in docs/images; needs Debian's chromium
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || \
 	  { echo "Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM."; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-screenshots.txt -c constraints.txt
-	$(BIN)/python -m include.demo.screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r demo/requirements-browser.txt -c constraints.txt
+	$(BIN)/python -m demo.screenshots
 
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
@@ -58,23 +59,23 @@ docs: $(INSTALLED)  ## Make docs/configuration.md from the settings and the conn
 	$(BIN)/python -m include.configuration_docs --write
 
 .PHONY: lock
-lock: $(INSTALLED)  ## Resolve requirements*.txt into constraints.txt
+lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt
 	test $(LOCK) = constraints.txt || cp constraints.txt $(LOCK)
 	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.10 \
-	  --no-header --no-annotate --output-file $(LOCK) requirements.txt requirements-dev.txt
+	  --no-header --no-annotate --output-file $(LOCK) $(REQUIREMENTS)
 
 .PHONY: clean
 clean:  ## Stop everything, remove what the demo wrote and the virtual environment
-	test ! -x $(BIN)/python || $(BIN)/python -m include.demo down
+	test ! -x $(BIN)/python || $(BIN)/python -m demo down
 	rm -rf .demo $(VENV)
 
-$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt plugins/pyproject.toml
+$(INSTALLED): $(REQUIREMENTS) constraints.txt plugins/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "Python's venv module is missing; install it (Debian: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing what requirements.txt names; the first time takes a minute or two."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	@echo "Installing what the requirements name; the first time takes a minute or two."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(REQUIREMENTS:%=-r %) -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./plugins
 	@touch $@

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include import alerting, tasks
 from include.instore.ledger import Ledger
 from include.instore.ledger.alerts import waiting
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.alerts.channels import TOKEN, MailServer, Webhook
 from tests.instore import given
 

@@ -20,8 +20,8 @@ from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.intake import land, refusal
-from include.sandbox.profile_store import ProfileStoreStandIn
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.profile_store import ProfileStoreStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from airflow.sdk import CronDataIntervalTimetable
 
-from include.sandbox import week
-from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
-from include.sandbox.profile_store import ProfileStoreStandIn
-from include.sandbox.seed import send
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox import week
+from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
+from sandbox.profile_store import ProfileStoreStandIn
+from sandbox.seed import send
+from sandbox.servicebus import ServiceBusStandIn
 
 ROOT = Path(__file__).parents[2]
 

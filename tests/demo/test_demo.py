@@ -18,18 +18,18 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from include.demo import metadata_database
-from include.demo.processes import Processes
-from include.demo.stage import forget
+from demo import metadata_database
+from demo.processes import Processes
+from demo.stage import forget
 
 ROOT = Path(__file__).parents[2]
-WEEK = ROOT / "include/sandbox/week"
+WEEK = ROOT / "sandbox/week"
 
 pytestmark = pytest.mark.timeout(420)
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "include.demo", "run", "--folder", str(folder), *arguments]
+    return [sys.executable, "-m", "demo", "run", "--folder", str(folder), *arguments]
 
 
 def run_demo(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:

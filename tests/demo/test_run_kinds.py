@@ -14,13 +14,13 @@ import pytest
 import requests
 from rich.console import Console
 
-from include.demo.local_airflow import AirflowFailed, LocalAirflow
-from include.demo.processes import Processes
-from include.demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
-from include.demo.stage import forget, start
-from include.sandbox import remote, week
-from include.sandbox.seed import send
-from include.sandbox.week import SampleMessage
+from demo.local_airflow import AirflowFailed, LocalAirflow
+from demo.processes import Processes
+from demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
+from demo.stage import forget, start
+from sandbox import remote, week
+from sandbox.seed import send
+from sandbox.week import SampleMessage
 
 pytestmark = pytest.mark.timeout(420, func_only=True)  # the fixture may wait for the hour to turn
 _SECONDS = 600

@@ -47,7 +47,7 @@ def shift_clock(seconds: float, jump_after: int | None = None, jump_to: float = 
             return cls.now(real.timezone.utc).replace(tzinfo=None)
 
     for name, module in list(sys.modules.items()):
-        if not name.startswith(_SHIFTED) or name.startswith("include.sandbox"):
+        if not name.startswith(_SHIFTED) or name.startswith("sandbox"):
             continue
         for attribute, value in list(vars(module).items()):
             if value is real.datetime:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from include.sandbox import remote
-from include.sandbox.keys import Keys, load_keys
-from include.sandbox.servicebus import connection_string
+from sandbox import remote
+from sandbox.keys import Keys, load_keys
+from sandbox.servicebus import connection_string
 from tests.faults.source import write_members
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ class StandIn:
 
     def spawn(self) -> None:
         """Start it, without waiting."""
-        command = [sys.executable, "-m", "include.sandbox", *self._arguments, "--port", str(self.port)]
+        command = [sys.executable, "-m", "sandbox", *self._arguments, "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--parent", str(os.getpid())],

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import requests
 
-from include.demo import metadata_database
-from include.demo.local_airflow import AirflowFailed, LocalAirflow
-from include.demo.processes import Processes
-from include.demo.runs import DAG, manual_run
+from demo import metadata_database
+from demo.local_airflow import AirflowFailed, LocalAirflow
+from demo.processes import Processes
+from demo.runs import DAG, manual_run
 from tests.faults.conftest import MakeWorld
 from tests.faults.judge import Judge
 from tests.faults.standins import eventually

@@ -19,7 +19,7 @@ import psutil
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError
 
-from include.sandbox.servicebus import connection_string
+from sandbox.servicebus import connection_string
 from tests.faults import step
 from tests.faults.source import Order, Source, write_extract
 from tests.faults.standins import SUBSCRIPTION, Sandbox, topic

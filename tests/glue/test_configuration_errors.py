@@ -15,9 +15,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from include import tasks
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
-from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
-from include.sandbox.profile_store import ProfileStoreStandIn
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
+from sandbox.profile_store import ProfileStoreStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.glue.orders import pending_order
 
 RUN = SimpleNamespace(

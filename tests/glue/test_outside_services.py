@@ -22,9 +22,9 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
 from include.instore.settings import Settings
 from include.retry_policy import TryAgain
-from include.sandbox.faults import FaultSettings
-from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
-from include.sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
+from sandbox.faults import FaultSettings
+from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
+from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
 from tests.glue.orders import pending_order
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ from include.instore.ledger.tables import orders
 from include.instore.quarantine import discard, redrive
 from include.instore.settings import Settings
 from include.instore.topic import drain
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
 
 SUBSCRIPTIONS = 40

@@ -25,7 +25,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.settings import Settings
 from include.instore.topic import Drained, drain, peek
-from include.sandbox.servicebus import ServiceBusStandIn, connection_string
+from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.instore import given
 from tests.instore.conftest import DATABASES
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
-from include.sandbox.profile_store import ProfileStoreStandIn
+from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
+from sandbox.profile_store import ProfileStoreStandIn
 
 ROOT = Path(__file__).parents[2]
 LOYALTY_KEYS = LoyaltyKeys("loyalty-key", "client", "client-secret")
@@ -120,11 +120,11 @@ def event(number: str = "S1", **changes: Any) -> dict[str, Any]:
 
 
 class SandboxProcess:
-    """`python -m include.sandbox …`, and what it said."""
+    """`python -m sandbox …`, and what it said."""
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "include.sandbox", *arguments],
+            [sys.executable, "-W", "error", "-m", "sandbox", *arguments],
             cwd=ROOT,
             env={**os.environ, "SANDBOX_PROFILE_STORE_KEY": STORE_KEY, "PYTHONUNBUFFERED": "1", **(env or {})},
             stdout=subprocess.PIPE,

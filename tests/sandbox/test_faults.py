@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from include.sandbox.faults import Faults, FaultSettings
+from sandbox.faults import Faults, FaultSettings
 
 from .conftest import Service, event
 

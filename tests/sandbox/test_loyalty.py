@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from include.sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, read_members
-from include.sandbox.week import MEMBERS as WEEK_MEMBERS
+from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, read_members
+from sandbox.week import MEMBERS as WEEK_MEMBERS
 
 from .conftest import MEMBERS, Service, serve_loyalty
 

@@ -135,7 +135,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     # A parent that starts a stand-in, tells its pid, and waits to be killed.
     script = (
         "import os, subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'include.sandbox', 'profile-store', '--port', '0',\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'sandbox', 'profile-store', '--port', '0',\n"
         f"    '--state', {str(tmp_path)!r}, '--parent', str(os.getpid())], stdout=subprocess.PIPE)\n"
         "print(child.stdout.readline().decode(), end='', flush=True)\n"
         "child.wait()\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage
 
-from include.sandbox import week
-from include.sandbox.seed import (
+from sandbox import week
+from sandbox.seed import (
     CUT_EXTRACT,
     MALFORMED_REASONS,
     copy_extracts,
@@ -21,7 +21,7 @@ from include.sandbox.seed import (
     seed,
     write_cut_extract,
 )
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 
 COUNTS = json.loads((week.WEEK / "counts.json").read_text())
 

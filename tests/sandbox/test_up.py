@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from include.sandbox import week
+from sandbox import week
 
 from .conftest import SandboxProcess, Service, alive, event, eventually
 

@@ -24,7 +24,7 @@ from azure.servicebus import (
 )
 from azure.servicebus.exceptions import ServiceBusError
 
-from include.sandbox.servicebus import ServiceBusStandIn, connection_string
+from sandbox.servicebus import ServiceBusStandIn, connection_string
 
 ROOT = Path(__file__).parents[3]
 
@@ -167,7 +167,7 @@ class BrokerProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "include.sandbox.servicebus", "--config", str(self._config)]
+        command = [sys.executable, "-m", "sandbox.servicebus", "--config", str(self._config)]
         command += ["--state", str(self.state), "--port", str(self.port)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

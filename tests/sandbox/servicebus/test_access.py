@@ -21,8 +21,8 @@ from azure.servicebus.exceptions import (
     ServiceBusError,
 )
 
-from include.sandbox.servicebus import PortInUse, ServiceBusStandIn, StandInError, connection_string, run
-from include.sandbox.servicebus.auth import Permits, SharedKey
+from sandbox.servicebus import PortInUse, ServiceBusStandIn, StandInError, connection_string, run
+from sandbox.servicebus.auth import Permits, SharedKey
 
 Opener = Callable[[ServiceBusClient], Any]
 

@@ -14,7 +14,7 @@ from azure.servicebus.exceptions import (
     ServiceBusServerBusyError,
 )
 
-from include.sandbox.servicebus import FaultRefused, Faults, ServiceBusStandIn
+from sandbox.servicebus import FaultRefused, Faults, ServiceBusStandIn
 from tests.sandbox.servicebus.conftest import Bench, cuts_connections, eventually
 
 

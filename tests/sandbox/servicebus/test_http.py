@@ -12,7 +12,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
 from azure.servicebus.management import ServiceBusAdministrationClient
 
-from include.sandbox.servicebus import ServiceBusStandIn, connection_string
+from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.sandbox.servicebus.conftest import Bench, DeadLetter
 
 SECRET = "a body nobody may see"
@@ -116,7 +116,7 @@ def test_the_administration_client_reads_runtime_counts(bench: Bench, bus: Servi
 
 
 def test_no_body_and_no_property_is_ever_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger="include.sandbox.servicebus")
+    caplog.set_level(logging.DEBUG, logger="sandbox.servicebus")
     bench.send(SECRET, application_properties={"secret": SECRET})
     bench.receiver.abandon_message(bench.receive_one())
     bench.receiver.complete_message(bench.receive_one())

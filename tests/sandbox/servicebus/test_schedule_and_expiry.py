@@ -9,12 +9,12 @@ import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import MessageNotFoundError
 
-from include.sandbox.servicebus.config import QueueSpec
-from include.sandbox.servicebus.faults import Faults
-from include.sandbox.servicebus.message import Content
-from include.sandbox.servicebus.model import Environment
-from include.sandbox.servicebus.queues import Queue
-from include.sandbox.servicebus.store import Store
+from sandbox.servicebus.config import QueueSpec
+from sandbox.servicebus.faults import Faults
+from sandbox.servicebus.message import Content
+from sandbox.servicebus.model import Environment
+from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.store import Store
 from tests.sandbox.servicebus.conftest import Bench, DeadLetter, eventually
 
 

@@ -12,7 +12,7 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusRece
 from azure.servicebus.aio import ServiceBusClient as AioClient
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.sandbox.servicebus.conftest import Bench, eventually
 
 

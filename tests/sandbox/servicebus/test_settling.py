@@ -9,7 +9,7 @@ import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError
 
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 from tests.sandbox.servicebus.conftest import Bench, DeadLetter, cuts_connections, eventually
 
 

@@ -15,13 +15,13 @@ import requests
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus.exceptions import ServiceBusError
 
-from include.sandbox.servicebus import ServiceBusStandIn, StateRefused
-from include.sandbox.servicebus.config import QueueSpec
-from include.sandbox.servicebus.faults import Faults
-from include.sandbox.servicebus.message import Content
-from include.sandbox.servicebus.model import Environment
-from include.sandbox.servicebus.queues import Queue
-from include.sandbox.servicebus.store import Store
+from sandbox.servicebus import ServiceBusStandIn, StateRefused
+from sandbox.servicebus.config import QueueSpec
+from sandbox.servicebus.faults import Faults
+from sandbox.servicebus.message import Content
+from sandbox.servicebus.model import Environment
+from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.store import Store
 from tests.sandbox.servicebus.conftest import BrokerProcess, cuts_connections, eventually
 
 

@@ -12,8 +12,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from azure.servicebus._pyamqp._encode import encode_payload
 from azure.servicebus._transport._pyamqp_transport import PyamqpTransport
 
-from include.sandbox.servicebus import ConfigRefused, ServiceBusStandIn, rules
-from include.sandbox.servicebus.message import parse
+from sandbox.servicebus import ConfigRefused, ServiceBusStandIn, rules
+from sandbox.servicebus.message import parse
 from tests.sandbox.servicebus.conftest import config, eventually, subscription, topic
 
 

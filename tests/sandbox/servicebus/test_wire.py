@@ -23,7 +23,7 @@ from azure.servicebus._pyamqp.performatives import (
     TransferFrame,
 )
 
-from include.sandbox.servicebus import ServiceBusStandIn
+from sandbox.servicebus import ServiceBusStandIn
 
 OPEN, BEGIN, ATTACH, FLOW, DISPOSITION, DETACH, CLOSE = 16, 17, 18, 19, 21, 22, 24
 
