@@ -50,13 +50,13 @@ lint: $(INSTALLED)  ## Style, types, and whether lock file and docs/configuratio
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m include.configuration_docs
+	$(BIN)/python -m include.instore_airflow.configuration_docs
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
 
 .PHONY: docs
 docs: $(INSTALLED)  ## Make docs/configuration.md from the settings and the connection forms
-	$(BIN)/python -m include.configuration_docs --write
+	$(BIN)/python -m include.instore_airflow.configuration_docs --write
 
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt

@@ -47,7 +47,9 @@ from airflow.sdk import (
     task_group,
 )
 
-from include import tasks
+from include.instore_airflow import alerting, tasks
+from include.instore_airflow.retry_policy import RetryByKind
+from include.instore_airflow.set_up import POOL_BUS, POOL_LOYALTY, POOL_PROFILE_STORE
 
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
@@ -98,15 +100,15 @@ PARAMS = {
     start_date=datetime(1970, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
-    deadline=tasks.DEADLINE(),
-    on_failure_callback=tasks.ON_FAILURE,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_policy": tasks.RETRY_POLICY},
+    deadline=alerting.deadline(),
+    on_failure_callback=alerting.run_failed,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_policy": RetryByKind()},
     doc_md=__doc__,
     tags=["in-store", "profile-store"],
     params=PARAMS,
 )
 def instore_orders() -> None:
-    @task(multiple_outputs=False, pool=tasks.POOL_BUS)
+    @task(multiple_outputs=False, pool=POOL_BUS)
     def drain_topic(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
         """Land the pending messages in the ledger, then complete them."""
         return tasks.drain_topic(dag_run, params)
@@ -121,7 +123,7 @@ def instore_orders() -> None:
         """Claim the orders this run may send and cut them into batches."""
         return tasks.plan_batches(dag_run, params)
 
-    @task(map_index_template="{{ label }}", multiple_outputs=False, pool=tasks.POOL_LOYALTY)
+    @task(map_index_template="{{ label }}", multiple_outputs=False, pool=POOL_LOYALTY)
     def look_up_customers(batch: dict[str, int], dag_run: Any = None, params: Any = None) -> dict[str, int]:
         """Find the customers behind the batch's loyalty cards."""
         get_current_context()["label"] = tasks.label(batch)
@@ -134,7 +136,7 @@ def instore_orders() -> None:
             batch=batch,
             trigger_rule=TriggerRule.ALL_DONE,  # a loyalty API that is down must not hold up whose customer is known
             map_index_template="{{ label }}",
-            pool=tasks.POOL_PROFILE_STORE,
+            pool=POOL_PROFILE_STORE,
             doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",
         )
 

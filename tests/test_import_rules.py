@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 RULES = {
     # folder: (prefixes it must not import, the exceptions)
-    "dags": (("include", "plugins"), ("include.tasks",)),
+    "dags": (("include", "plugins"), ("include.instore_airflow",)),
     "include/instore": (("airflow", "instore_provider", "include"), ("include.instore",)),
     "sandbox": (("airflow", "instore_provider", "include"), ("sandbox",)),
     "plugins/instore_provider": (("include", "dags"), ()),
@@ -21,7 +21,7 @@ RULES = {
 
 ENTRY_POINTS = {
     # `python -m include.instore` needs Airflow's connections, so this one line leads to the glue.
-    ("include/instore/__main__.py", "include.cli.app"),
+    ("include/instore/__main__.py", "include.instore_airflow.cli.app"),
 }
 
 

@@ -1,7 +1,7 @@
 """``python -m include.instore``: the operator's commands.
 
-Their connections are Airflow's, about which this package knows nothing: the commands are in include/cli.py, beside
-include/tasks.py, and this is the one line that leads there.
+Their connections are Airflow's, about which this package knows nothing: the commands are in
+include/instore_airflow/cli, and this is the one line that leads there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from include.cli import app
+    from include.instore_airflow.cli import app
 
     app(prog_name="instore")
 

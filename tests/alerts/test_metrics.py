@@ -18,7 +18,7 @@ REPORT = """
 from types import SimpleNamespace
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
-from include import tasks
+from include.instore_airflow import tasks
 # As the task runner begins each task.
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
 no_window = {"data_interval_start": None, "data_interval_end": None}

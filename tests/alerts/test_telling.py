@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from include import alerting, tasks
 from include.instore.ledger import Ledger
 from include.instore.ledger.alerts import waiting
+from include.instore_airflow import alerting, tasks
 from sandbox.servicebus import ServiceBusStandIn
 from tests.alerts.channels import TOKEN, MailServer, Webhook
 from tests.instore import given
@@ -260,7 +260,7 @@ def test_a_run_that_was_cleared_meanwhile_misses_no_deadline(
 def test_the_deadline_is_a_setting_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     found = alerting.deadline()
     assert found.interval.total_seconds() == 90 * 60
-    assert found.callback.path == "include.alerting.deadline_missed"
+    assert found.callback.path == "include.instore_airflow.alerting.callbacks.deadline_missed"
     monkeypatch.setenv("INSTORE_DEADLINE_MINUTES", "0")
     assert alerting.deadline() is None
 

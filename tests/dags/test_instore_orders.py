@@ -94,7 +94,10 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(airflow_home: Path, dag: Any) -> None:
     wanted = {task.pool for task in dag.tasks} - {"default_pool"}
     assert len(wanted) == 3
-    arguments = "import sys; sys.argv = ['instore', 'set-up', '--json', *{}]; from include.cli import app; app()"
+    arguments = (
+        "import sys; sys.argv = ['instore', 'set-up', '--json', *{}]\n"
+        "from include.instore_airflow.cli import app; app()"
+    )
 
     def set_up(*flags: str, **env: str) -> dict[tuple[str, str], tuple[str, str]]:
         found = json.loads(run_python(arguments.format(list(flags)), airflow_home, env))["found"]

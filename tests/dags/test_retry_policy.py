@@ -13,21 +13,19 @@ from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
 from airflow.sdk.exceptions import AirflowFailException
 from instore_provider.errors import ServiceUnavailable
 
-from include import tasks
 from include.instore.errors import ConfigurationError, FatalError, RetriableError
-from include.retry_policy import RetryByKind, TryAgain
+from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 
 ROOT = Path(__file__).parents[2]
 _DAG = """
 import sys
 from airflow.sdk import dag, task
-from include import tasks
 from include.instore.errors import ConfigurationError
-from include.retry_policy import TryAgain
+from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 
 TRIES = {}
 
-@dag(schedule=None, default_args={"retries": 2, "retry_policy": tasks.RETRY_POLICY})
+@dag(schedule=None, default_args={"retries": 2, "retry_policy": RetryByKind()})
 def kinds():
     def count(name):
         TRIES[name] = TRIES.get(name, 0) + 1
@@ -127,7 +125,7 @@ def test_every_task_of_the_serialized_dag_has_the_policy() -> None:
 
 
 def test_the_policy_survives_its_own_serialization() -> None:
-    written = json.loads(json.dumps(tasks.RETRY_POLICY.serialize()))
+    written = json.loads(json.dumps(RetryByKind().serialize()))
     assert isinstance(RetryByKind.deserialize(written), RetryByKind)
 
 

@@ -1,4 +1,4 @@
-"""One task of the pipeline in a process of its own, as Airflow runs it: the real functions of include/tasks.py.
+"""One task of the pipeline in a process of its own, as Airflow runs it: the real functions of the glue.
 
 The process is forked from a warm one that has everything imported, so a step costs tens of milliseconds instead of
 three seconds; connections come from ``AIRFLOW_CONN_*``, the dag run is a plain object, and no scheduler is involved.
@@ -19,10 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 
 WARM = [
-    "include.tasks",
+    "include.instore_airflow.tasks",
     "include.instore.delivery",
     "include.instore.extracts",
-    "include.alerting",
+    "include.instore_airflow.alerting",
     "include.instore.backlog",
     "include.instore.ledger.alerts",
     "include.instore.ledger.claims",
@@ -125,7 +125,7 @@ def _tell(error: Exception) -> None:
 
 
 def _call(spec: Mapping[str, Any], ti: _TaskInstance) -> Any:
-    from include import tasks
+    from include.instore_airflow import tasks
 
     run = spec["run"]
     dag_run = SimpleNamespace(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from include import tasks
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
+from include.instore_airflow import connections, tasks
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.servicebus import ServiceBusStandIn
@@ -90,7 +90,7 @@ def test_a_missing_profile_store_is_named(batch: dict[str, int]) -> None:
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
     with pytest.raises(AirflowFailException) as error:
-        tasks.send_events(RUN, {}, batch, ProfileStoreHook(tasks.PROFILE_STORE))
+        tasks.send_events(RUN, {}, batch, ProfileStoreHook(connections.PROFILE_STORE))
     assert "Connection instore_profile_store is missing; create it" in sentence_of(error)
 
 
@@ -151,7 +151,7 @@ def test_a_wrong_profile_store_key_is_named_and_the_order_stays_ready(
         connect("instore_profile_store", "profile_store", host=store.url, password=SECRET)
         tasks.look_up_customers(RUN, {}, batch)
         with pytest.raises(AirflowFailException) as error:
-            tasks.send_events(RUN, {}, batch, ProfileStoreHook(tasks.PROFILE_STORE))
+            tasks.send_events(RUN, {}, batch, ProfileStoreHook(connections.PROFILE_STORE))
     text = sentence_of(error)
     assert "instore_profile_store" in text
     assert "password" in text

@@ -17,11 +17,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from instore_provider.hooks.profile_store import ProfileStoreHook
 
-from include import tasks
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
 from include.instore.settings import Settings
-from include.retry_policy import TryAgain
+from include.instore_airflow import connections, tasks
+from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 from sandbox.faults import FaultSettings
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
 from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
@@ -43,7 +43,7 @@ MEMBERS = [
 _LOOK_UP = """
 import sys
 from types import SimpleNamespace
-from include import tasks
+from include.instore_airflow import tasks
 run = SimpleNamespace(run_id="manual__1", run_type="manual", logical_date=None, data_interval_start=None,
                       data_interval_end=None, clear_number=0, conf=None)
 print(tasks.look_up_customers(run, {}, {"batch": int(sys.argv[1]), "orders": 6})["looked_up"])
@@ -184,7 +184,7 @@ def test_a_tracking_api_that_is_down_ends_the_sending_after_a_few_calls_and_the_
         tasks.look_up_customers(RUN, {}, batch)
     profile_store.app.faults.replace(ProfileStoreFaults(share=1, answers=(429,)))
     for batch in batches:
-        with closing(ProfileStoreHook(tasks.PROFILE_STORE)) as hook, pytest.raises(TryAgain) as error:
+        with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook, pytest.raises(TryAgain) as error:
             tasks.send_events(RUN, {}, batch, hook)
         assert str(error.value) == (
             "The destination did not take 6 of 6 events (the Tracking API is left alone, since 3 calls in a row "
@@ -202,7 +202,7 @@ def test_a_profile_store_that_is_down_does_not_hold_up_the_loyalty_api(
     first, second = plan(ledger, 12, monkeypatch)
     tasks.look_up_customers(RUN, {}, first)
     profile_store.app.faults.replace(ProfileStoreFaults(share=1, answers=(503,)))
-    with closing(ProfileStoreHook(tasks.PROFILE_STORE)) as hook, pytest.raises(TryAgain):
+    with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook, pytest.raises(TryAgain):
         tasks.send_events(RUN, {}, first, hook)
     assert tasks.look_up_customers(RUN, {}, second)["looked_up"] == 6
 
@@ -216,7 +216,7 @@ def test_what_a_service_asked_for_reaches_the_retry_policy(
     loyalty.app.faults.replace(FaultSettings(share=1, answers=(429,), retry_after=5))
     with pytest.raises(TryAgain) as error:
         tasks.look_up_customers(RUN, {}, batch)
-    decision = tasks.RETRY_POLICY.evaluate(error.value, 1, 2)
+    decision = RetryByKind().evaluate(error.value, 1, 2)
     assert decision.retry_delay is not None
     assert 700 < decision.retry_delay.total_seconds() <= 777 + 30
 

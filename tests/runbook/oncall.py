@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from include.cli import app
+from include.instore_airflow.cli import app
 from tests.faults.world import RunDone, World
 
 HOUR = {"start": "2017-06-05T10:00:00+00:00", "end": "2017-06-05T11:00:00+00:00"}

@@ -1,6 +1,7 @@
 """docs/configuration.md, made from the code that reads the configuration.
 
-``python -m include.configuration_docs`` fails where the page is not what the code says; ``--write`` makes it so.
+``python -m include.instore_airflow.configuration_docs`` fails where the page is not what the code says; ``--write``
+makes it so.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from instore_provider.provider_info import get_provider_info
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from include import alerting, tasks
 from include.instore import settings as settings_module
 from include.instore.settings import PREFIX, Settings
+from include.instore_airflow import connections
 
-PAGE = Path(__file__).parents[1] / "docs/configuration.md"
+PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 
 _HEAD = """\
 # Configuration
@@ -39,15 +40,14 @@ def page() -> str:
 
 
 def _connections() -> Iterator[str]:
-    kinds = tasks.CONNECTIONS | {alerting.ALERTS: alerting.CHANNELS}
     yield from ("## Connections", "", "| connection | kind | needed |", "|---|---|---|")
     needed = {
-        tasks.SERVICE_BUS: "unless `INSTORE_USE_TOPIC` is off",
-        tasks.LOYALTY: "unless `INSTORE_USE_LOYALTY_API` is off",
-        tasks.EXTRACTS: "unless `INSTORE_USE_EXTRACTS` is off",
-        alerting.ALERTS: "no; without it nobody is told of alerts, which is logged once a run",
+        connections.SERVICE_BUS: "unless `INSTORE_USE_TOPIC` is off",
+        connections.LOYALTY: "unless `INSTORE_USE_LOYALTY_API` is off",
+        connections.EXTRACTS: "unless `INSTORE_USE_EXTRACTS` is off",
+        connections.ALERTS: "no; without it nobody is told of alerts, which is logged once a run",
     }
-    for conn_id, kind in kinds.items():
+    for conn_id, kind in connections.CONNECTIONS.items():
         yield f"| `{conn_id}` | {_cell(kind)} | {needed.get(conn_id, 'always')} |"
     yield ""
 

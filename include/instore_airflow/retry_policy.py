@@ -1,6 +1,6 @@
 """What happens after a task failed, by the kind of its error (include/instore/errors.py draws the tree).
 
-    fatal        a person has to change something: the task fails at once. ``tasks`` raises these as
+    fatal        a person has to change something: the task fails at once. ``run_context`` raises these as
                  AirflowFailException, about which Airflow asks no policy; one that comes here is answered alike.
     retriable    tried again after what the service asked for (Retry-After), capped, and a little more so that not all
                  come back at once; or after a random time that may be twice as long each try (full jitter).

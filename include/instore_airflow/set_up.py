@@ -8,10 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from include import alerting, tasks
+from include.instore_airflow.connections import CONNECTIONS
 
 if TYPE_CHECKING:
     from include.instore.settings import Settings
+
+POOL_BUS = "instore_bus"
+POOL_LOYALTY = "instore_loyalty"
+POOL_PROFILE_STORE = "instore_profile_store"
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Found:
 def pools(settings: Settings) -> dict[str, tuple[int, str]]:
     """Slots and description of each pool the DAG names."""
     return {
-        tasks.POOL_BUS: (settings.pool_bus, "Drains of the orders topic at once"),
-        tasks.POOL_LOYALTY: (settings.pool_loyalty, "Tasks that ask the loyalty API at once"),
-        tasks.POOL_PROFILE_STORE: (settings.pool_profile_store, "Tasks that send to the Profile Store at once"),
+        POOL_BUS: (settings.pool_bus, "Drains of the orders topic at once"),
+        POOL_LOYALTY: (settings.pool_loyalty, "Tasks that ask the loyalty API at once"),
+        POOL_PROFILE_STORE: (settings.pool_profile_store, "Tasks that send to the Profile Store at once"),
     }
 
 
@@ -65,7 +69,7 @@ def _connections() -> list[Found]:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     found = []
-    for conn_id, kind in (tasks.CONNECTIONS | {alerting.ALERTS: alerting.CHANNELS}).items():
+    for conn_id, kind in CONNECTIONS.items():
         try:
             Connection.get(conn_id)
         except AirflowNotFoundException:

@@ -1,0 +1,11 @@
+"""Notifying people: what the report says, through Apprise; what only a callback can see; and the metrics.
+
+Everything is told by the report task, which sees all others. Only what it cannot see comes by callbacks.
+"""
+
+from __future__ import annotations
+
+from include.instore_airflow.alerting.callbacks import deadline, deadline_missed, run_failed
+from include.instore_airflow.alerting.judging import tell_report
+
+__all__ = ["deadline", "deadline_missed", "run_failed", "tell_report"]

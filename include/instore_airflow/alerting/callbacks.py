@@ -1,0 +1,146 @@
+"""What only Airflow's callbacks can see: a run that ended without its report, and one that is not done in time.
+
+``run_failed`` runs in the dag-processor, ``deadline_missed`` in the triggerer. Airflow swallows an error in those, so
+they use no templates and stand on their own feet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting
+from include.instore_airflow.alerting.texts import harmless, text_of
+from include.instore_airflow.connections import open_ledger
+
+if TYPE_CHECKING:
+    from include.instore.ledger import Ledger
+    from include.instore.settings import Settings
+    from include.instore.windows import Run
+
+log = logging.getLogger(__name__)
+
+
+def run_failed(context: Mapping[str, Any]) -> None:
+    """The DAG's failure callback: tell what the report did not tell, and try again what could not be delivered."""
+    from include.instore.alerts import no_report_alert
+    from include.instore.ledger.alerts import knows_why, remember, waiting
+
+    dag_run = context.get("dag_run") or _bare_dag_run(context["run_id"])
+    run, settings = _run_of(dag_run), _settings()
+    text = text_of(no_report_alert(str(context.get("reason") or "")), run, None, settings, context["dag"].dag_id)
+    key = run.tries[-1]
+    with _ledger_if_possible() as ledger:
+        if ledger is None:
+            deliver_unremembered(key, text)
+            return
+        if not knows_why(ledger, key):
+            remember(ledger, run, red={"no_report": text})
+        if waiting(ledger, key):
+            deliver_waiting(ledger, key)
+
+
+async def deadline_missed(context: Mapping[str, Any]) -> None:
+    """The deadline's callback, in the triggerer, whose loop must not wait for a mail server."""
+    import asyncio
+
+    await asyncio.to_thread(_tell_deadline, context)
+
+
+def deadline() -> Any:
+    """The DAG's deadline, counted from when the run was queued: that moment every run has. None: switched off."""
+    from airflow.sdk.definitions.callback import AsyncCallback
+    from airflow.sdk.definitions.deadline import DeadlineAlert
+    from instore_provider.deadlines import RunQueuedDeadline
+
+    minutes = _settings().deadline_minutes
+    if not minutes:
+        return None
+    return DeadlineAlert(
+        reference=RunQueuedDeadline(),
+        interval=timedelta(minutes=minutes),
+        callback=AsyncCallback(deadline_missed),
+    )
+
+
+def _tell_deadline(context: Mapping[str, Any]) -> None:
+    from include.instore.alerts import DEADLINE, deadline_alert
+    from include.instore.ledger.alerts import remember
+
+    told = context["dag_run"]
+    if told["state"] in ("success", "failed"):
+        return  # it ended meanwhile; a red one was told as such
+    if told["run_type"] == "backfill" and told["state"] == "queued":
+        return  # many are created at once and wait for their turn
+    settings, queued_at = _settings(), _moment(told.get("queued_at"))
+    if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=settings.deadline_minutes):
+        return  # it was cleared meanwhile; who clears a run looks at it
+    fields = {name: _moment(told.get(name)) for name in ("data_interval_start", "data_interval_end")}
+    dag_run = SimpleNamespace(
+        run_id=told["dag_run_id"], run_type=told["run_type"], conf=told.get("conf"), clear_number=0, **fields
+    )
+    run = _run_of(dag_run)
+    alert = deadline_alert(settings.deadline_minutes, told["state"])
+    text = text_of(alert, run, None, settings, told["dag_id"])
+    with _ledger_if_possible() as ledger:
+        if ledger is None:
+            deliver_unremembered(run.tries[-1], text)
+            return
+        remember(ledger, run, red={DEADLINE: text})
+        deliver_waiting(ledger, run.tries[-1])
+
+
+def _run_of(dag_run: Any) -> Run:
+    """The run behind a callback's dag run, also where its params are wrong, which may be why it failed."""
+    from include.instore.errors import ConfigurationError
+    from include.instore.windows import resolve_run
+
+    try:
+        return resolve_run(dag_run, dag_run.conf or {})
+    except ConfigurationError:
+        return resolve_run(dag_run, {})
+
+
+def _bare_dag_run(run_id: str) -> Any:
+    """Airflow hands a callback no dag run where no task of it ever was."""
+    kind = run_id.partition("__")[0]
+    return SimpleNamespace(
+        run_id=run_id,
+        run_type=kind if kind in ("manual", "backfill") else "scheduled",
+        data_interval_start=None,
+        data_interval_end=None,
+        clear_number=0,
+        conf=None,
+    )
+
+
+def _settings() -> Settings:
+    """The settings, or their defaults where one is wrong: that is told by every task, and must not hide an alert."""
+    from include.instore.errors import ConfigurationError
+    from include.instore.settings import Settings, load_settings
+
+    try:
+        return load_settings()
+    except ConfigurationError:
+        return Settings.model_construct()
+
+
+@contextlib.contextmanager
+def _ledger_if_possible() -> Iterator[Ledger | None]:
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        ledger = open_ledger()
+    except Exception as error:
+        log.warning("the ledger is not at hand, so this may be told twice: %s", harmless(error))
+        yield None
+        return
+    with contextlib.closing(ledger):
+        yield ledger
+
+
+def _moment(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else value

@@ -1,0 +1,110 @@
+"""Delivering messages through Apprise, to the URLs of connection ``instore_alerts``.
+
+The URLs hold tokens and are never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from include.instore_airflow.connections import ALERTS, CHANNELS
+from include.instore_airflow.log_levels import at_level
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from include.instore.ledger import Ledger
+    from include.instore.ledger.alerts import Waiting
+
+_DELIVERY_SECONDS = 60
+
+log = logging.getLogger(__name__)
+
+
+def deliver_waiting(ledger: Ledger, run_id: str) -> dict[str, Any]:
+    """Deliver what waits to be told, and remember what was; the causes told and how many could not be."""
+    from include.instore.ledger.alerts import NOBODY, TOLD, mark, waiting
+
+    messages = waiting(ledger, run_id)
+    connection = _connection()
+    if connection is None:
+        mark(ledger, messages, NOBODY)
+        return {"alerts": [], "alerts_failed": 0}
+    told = _delivered(messages, connection)
+    mark(ledger, told, TOLD)
+    return {"alerts": sorted({each.cause for each in told}), "alerts_failed": len(messages) - len(told)}
+
+
+def deliver_unremembered(run_id: str, text: tuple[str, str]) -> None:
+    """The ledger is away, which may be why there is something to tell."""
+    from include.instore.ledger.alerts import Waiting
+
+    if connection := _connection():
+        _delivered([Waiting(run_id, "", *text)], connection)
+
+
+def _connection() -> Connection | None:
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        connection: Connection = Connection.get(ALERTS)
+    except AirflowNotFoundException:
+        log.info("Connection %s is missing, so nobody is told of alerts; create it as %s.", ALERTS, CHANNELS)
+        return None
+    return connection
+
+
+def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Waiting]:
+    """Those of the messages that at least one channel took; each channel that did not take one is logged."""
+    if not messages:
+        return []
+    urls = _urls(connection)
+    if not urls:
+        log.error("Connection %s has no URL; give it as %s.", ALERTS, CHANNELS)
+        return []
+    from apprise import Apprise, NotifyFormat, NotifyType
+
+    from include.instore.alerts import RECOVERED, SOFT
+
+    # Both would write URLs, which are secrets, where they warn or at DEBUG.
+    with at_level(logging.CRITICAL + 1, "apprise", "urllib3"):
+        channels = []
+        for number, url in enumerate(urls, 1):
+            channel = Apprise()
+            if not channel.add(url):
+                log.error("URL %d of connection %s is none that Apprise knows; correct it.", number, ALERTS)
+                continue
+            channels.append((number, channel))
+        told = []
+        for message in messages:
+            kind = NotifyType.FAILURE
+            if message.cause == RECOVERED:
+                kind = NotifyType.SUCCESS
+            elif message.cause in SOFT:
+                kind = NotifyType.WARNING
+            taken = False
+            for number, channel in channels:
+                if channel.notify(
+                    message.text,
+                    title=message.title,
+                    notify_type=kind,
+                    body_format=NotifyFormat.TEXT,
+                    timeout=_DELIVERY_SECONDS,
+                ):
+                    taken = True
+                    log.info("told by URL %d of connection %s: %s", number, ALERTS, message.title)
+                else:
+                    log.error("URL %d of connection %s did not take: %s", number, ALERTS, message.title)
+            if taken:
+                told.append(message)
+    return told
+
+
+def _urls(connection: Connection) -> list[str]:
+    """The URLs in the password and in the extra ``urls``, a text or a list."""
+    more = connection.extra_dejson.get("urls") or []
+    texts = [connection.password or "", *([more] if isinstance(more, str) else more)]
+    return [url for text in texts for url in str(text).split()]

@@ -1,0 +1,103 @@
+"""What a run's report means to people: judged by :mod:`include.instore.alerts`, remembered, delivered, measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from include.instore_airflow.alerting.channels import deliver_waiting
+from include.instore_airflow.alerting.metrics import send_metrics
+from include.instore_airflow.alerting.texts import airflows_id, harmless, run_link, text_of
+from include.instore_airflow.connections import service_bus_client
+
+if TYPE_CHECKING:
+    from include.instore.alerts import Ages, Alert
+    from include.instore.ledger import Ledger
+    from include.instore.report import Report
+    from include.instore.settings import Settings
+    from include.instore.windows import Run
+
+log = logging.getLogger(__name__)
+
+
+def tell_report(
+    run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], settings: Settings, dag_id: str
+) -> dict[str, Any]:
+    """Tell what this run's report means and send its metrics; what the report says of it.
+
+    An error in here is logged and counted as ``alerts_failed``: it must not hide why the run is red.
+
+    :param ledger: the real one, also of a dry run.
+    """
+    from include.instore.alerts import red_alerts
+
+    told: dict[str, Any] = {"alerts": [], "alerts_failed": 0}
+    try:
+        ages = _ages(run, ledger, failed_tasks, settings)
+        told |= {
+            "oldest_unsent_seconds": round(ages.oldest_unsent),
+            "oldest_message_seconds": None if ages.oldest_message is None else round(ages.oldest_message),
+            "dead_letters_on_bus": ages.dead_letters,
+        }
+        _write_down(run, ledger, reported, failed_tasks, ages, settings, dag_id)
+        told |= deliver_waiting(ledger, run.tries[-1])
+    except Exception as error:
+        _log_failure(error)
+        told["alerts_failed"] = max(1, len(red_alerts(failed_tasks, reported.red_by_cause)))
+    if not run.dry_run:
+        send_metrics(reported.document | told, red=bool(reported.red))
+    return told
+
+
+def _write_down(
+    run: Run,
+    ledger: Ledger,
+    reported: Report,
+    failed_tasks: Sequence[str],
+    ages: Ages,
+    settings: Settings,
+    dag_id: str,
+) -> None:
+    from include.instore.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
+    from include.instore.ledger.alerts import remember
+
+    counts = reported.document
+
+    def text(alert: Alert) -> tuple[str, str]:
+        return text_of(alert, run, counts, settings, dag_id)
+
+    def recovery(ended: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
+        words = run_in_words(run.kind, airflows_id(run), counts.get("window"))
+        return recovery_text(ended, run=words, counts=counts, link=run_link(dag_id, airflows_id(run)))
+
+    red = {alert.cause: text(alert) for alert in red_alerts(failed_tasks, reported.red_by_cause)}
+    if run.dry_run:  # its failures are told; it neither begins nor ends what lasts
+        remember(ledger, run, red=red)
+        return
+    judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")
+    soft = {cause: text(alert) if alert else None for cause, alert in judged.items()}
+    remember(ledger, run, red=red, soft=soft, recovery=recovery)
+
+
+def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Settings) -> Ages:
+    """What is measured in the ledger, and on the bus where this run drained it."""
+    from include.instore.errors import InStoreError
+    from include.instore.ledger.alerts import measure
+
+    ages = measure(ledger, run.run_id)
+    if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in failed_tasks:
+        return ages
+    from include.instore.backlog import look
+
+    try:
+        backlog = look(service_bus_client(), settings)
+    except InStoreError as error:
+        log.warning("the age of the oldest message is not known: %s", error)
+        return ages
+    return replace(ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters)
+
+
+def _log_failure(error: Exception) -> None:
+    log.error("The alerts of this run could not be given: %s", harmless(error))

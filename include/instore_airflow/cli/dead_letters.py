@@ -1,0 +1,74 @@
+"""``dead-letters``: the subscription's dead-letter queue."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from include.instore_airflow.cli.context import errors_told, opened
+from include.instore_airflow.cli.options import DryRunOption, JsonOption, MaxOption
+from include.instore_airflow.cli.output import moment, print_json, print_outcomes, print_table
+
+dead_letters_app = typer.Typer(
+    help="Messages in the subscription's dead-letter queue, where nothing expires.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@dead_letters_app.command("list")
+def list_dead_letters(most: MaxOption = 100, as_json: JsonOption = False) -> None:
+    """List the oldest dead letters: id, number, reason; never the message itself. They stay as they are."""
+    with errors_told():
+        from include.instore.dead_letters import list_dead_letters
+        from include.instore.settings import load_settings
+        from include.instore_airflow.connections import service_bus_client
+
+        letters = list_dead_letters(service_bus_client(), load_settings(), most)
+    if as_json:
+        print_json([asdict(letter) for letter in letters])
+    else:
+        print_table(
+            ("message id", "number", "enqueued", "reason", "description", "bytes"),
+            [
+                (
+                    letter.message_id, str(letter.sequence_number), moment(letter.enqueued_at), letter.reason,
+                    letter.description, str(letter.size),
+                )
+                for letter in letters
+            ],
+        )  # fmt: skip
+
+
+@dead_letters_app.command("redrive")
+def redrive_dead_letters(
+    most: MaxOption = 100,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish",
+            help="Publish them to the topic again instead of landing them: EVERY subscription of the topic gets them. "
+            "Ids and properties are kept; needs the Send right.",
+        ),
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Land dead letters that are orders by today's settings, and only then take them off the bus.
+
+    What is still refused stays in the dead-letter queue and in quarantine, with today's reason; discarded there, the
+    next redrive removes it. Stopped half way, it can simply be started again: nothing lands twice.
+    """
+    with opened() as ledger:
+        from include.instore.dead_letters import redrive_dead_letters
+        from include.instore.settings import load_settings
+        from include.instore_airflow.connections import service_bus_client
+
+        redriven = redrive_dead_letters(
+            service_bus_client(), ledger, load_settings(), limit=most, publish=publish, dry_run=dry_run
+        )
+    print_outcomes(
+        redriven.outcomes, dry_run, as_json, completed=redriven.completed, settle_failed=redriven.settle_failed
+    )

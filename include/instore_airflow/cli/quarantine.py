@@ -1,0 +1,165 @@
+"""``quarantine``: the records that are not orders."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.instore_airflow.cli.context import opened
+from include.instore_airflow.cli.options import (
+    AllOption,
+    DryRunOption,
+    IdsArgument,
+    JsonOption,
+    MaxOption,
+    ReasonOption,
+    RunOption,
+    Source,
+    SourceOption,
+    State,
+)
+from include.instore_airflow.cli.output import moment, print_json, print_outcomes, print_table, printable
+
+if TYPE_CHECKING:
+    from include.instore.ledger.quarantined import Quarantined, Wanted
+
+quarantine_app = typer.Typer(
+    help="Records that are not orders, kept in the ledger: messages, and rows of extracts.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@quarantine_app.command("list")
+def list_quarantine(
+    reason: ReasonOption = None,
+    source: SourceOption = None,
+    run: RunOption = None,
+    state: Annotated[State, typer.Option("--state", help="Only those in this state.")] = State.QUARANTINED,
+    most: MaxOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List quarantined records, oldest first: where each came from and why it is no order; never the record itself."""
+    with opened() as ledger:
+        from include.instore.ledger.quarantined import find
+
+        rows = find(ledger, _wanted((), reason, source, run, most, state))
+    if as_json:
+        print_json([_shown(row) for row in rows])
+    else:
+        print_table(
+            ("id", "received", "source", "reference", "reason", "detail", "state"),
+            [
+                (row.id[:12], moment(row.received_at), row.source, row.reference, row.reason, row.detail, row.state)
+                for row in rows
+            ],
+        )
+
+
+@quarantine_app.command("show")
+def show_quarantined(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it; its first characters do.")],
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Print the record itself as well. It HOLDS PERSONAL DATA (card, email, purchases): not into a ticket, "
+            "a chat or a shared log.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one quarantined record: all that is known of it, and only with `--raw` the record itself."""
+    with opened() as ledger:
+        from include.instore.ledger.quarantined import Wanted, find
+
+        (row,) = find(ledger, Wanted(ids=(id,)), with_raw=raw)
+    shown = _shown(row)
+    if raw:
+        shown["raw"] = (row.heading + row.raw).decode("utf-8", "backslashreplace")
+    if as_json:
+        print_json(shown)
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name:12} {printable(str(value), lines=name == 'raw')}")
+
+
+@quarantine_app.command("redrive")
+def redrive_quarantine(
+    ids: IdsArgument = None,
+    reason: ReasonOption = None,
+    source: SourceOption = None,
+    run: RunOption = None,
+    everything: AllOption = False,
+    most: MaxOption = 1000,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read quarantined records again with today's settings, and land those that are orders now.
+
+    An order lands like any other, in a run of kind redrive, and the next hourly run sends it. What is still refused
+    stays, with today's reason. A broken_file cannot be redriven: have the ERP deliver the file again.
+
+    The dead letter of a redriven message stays on the bus: `dead-letters redrive` knows its order and removes it.
+    """
+    with opened() as ledger:
+        from include.instore.quarantine import redrive
+        from include.instore.settings import load_settings
+
+        wanted = _chosen(ids, reason, source, run, everything, most)
+        outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
+    print_outcomes(outcomes, dry_run, as_json)
+
+
+@quarantine_app.command("discard")
+def discard_quarantine(
+    ids: IdsArgument = None,
+    reason: ReasonOption = None,
+    source: SourceOption = None,
+    run: RunOption = None,
+    everything: AllOption = False,
+    most: MaxOption = 1000,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
+    with opened() as ledger:
+        from include.instore.quarantine import discard
+
+        outcomes = discard(ledger, _chosen(ids, reason, source, run, everything, most), dry_run=dry_run)
+    print_outcomes(outcomes, dry_run, as_json)
+
+
+def _chosen(
+    ids: list[str] | None, reason: str | None, source: Source | None, run: str | None, everything: bool, most: int
+) -> Wanted:
+    """What to change has to be said: nothing is redriven or discarded by leaving something out."""
+    from include.instore.errors import FatalError
+
+    filtered = reason is not None or source is not None or run is not None
+    if ids and (filtered or everything):
+        raise FatalError("Give ids, or a filter, not both.")
+    if not ids and not filtered and not everything:
+        raise FatalError("Say which: ids, --reason, --source, --run or --all.")
+    return _wanted(tuple(ids or ()), reason, source, run, most, State.QUARANTINED)
+
+
+def _wanted(
+    ids: tuple[str, ...], reason: str | None, source: Source | None, run: str | None, most: int, state: State
+) -> Wanted:
+    from include.instore.ledger.quarantined import Wanted
+
+    return Wanted(
+        ids=ids,
+        reason=reason,
+        source=source.value if source else None,
+        run=run,
+        state=None if state is State.ANY else state.value,
+        limit=most,
+    )
+
+
+def _shown(row: Quarantined) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name not in ("raw", "heading")}

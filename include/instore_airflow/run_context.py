@@ -1,0 +1,59 @@
+"""What Airflow knows of a run as the pipeline's run, ledger and settings; the pipeline's errors as Airflow's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from include.instore_airflow.connections import open_ledger
+from include.instore_airflow.retry_policy import TryAgain
+
+if TYPE_CHECKING:
+    from include.instore.ledger import Ledger
+    from include.instore.settings import Settings
+    from include.instore.windows import Run
+
+
+@contextlib.contextmanager
+def pipeline(
+    dag_run: Any, params: Mapping[str, Any], *, begins: bool = False
+) -> Iterator[tuple[Run, Ledger, Settings]]:
+    """The run, the ledger and the settings; and every error of ours as the one sentence a person reads in the log.
+
+    :param begins: whether this is one of the tasks that a run begins with.
+    """
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.instore.errors import FatalError, RetriableError
+
+    # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
+    logging.getLogger("azure").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        from include.instore.ledger.claims import open_run
+        from include.instore.settings import load_settings
+        from include.instore.windows import resolve_run
+
+        settings = load_settings()
+        if params.get("track_events") is not None:
+            settings = settings.model_copy(update={"enable_track_events": params["track_events"] == "on"})
+        run = resolve_run(dag_run, params)
+        with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
+            if run.dry_run:
+                settings = settings.model_copy(update={"enable_track_events": False})
+                ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
+            yield open_run(ledger, run, begins=begins), ledger, settings
+    except FatalError as error:
+        raise AirflowFailException(str(error)) from None
+    except RetriableError as error:
+        raise TryAgain(str(error), error.retry_after) from None
+
+
+def failed_tasks(ti: Any) -> list[str]:
+    """Ids of the run's tasks that finally failed, a mapped one named once."""
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+    failed = {name for name, state in states.items() if state == "failed"}
+    return sorted({re.sub(r"_\d+$", "", name) for name in failed})

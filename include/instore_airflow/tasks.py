@@ -1,0 +1,166 @@
+"""A plain function per task: it opens what the task needs and calls the pipeline.
+
+Every function takes what Airflow knows of the run and returns counts or references: no order, email or card goes
+through XCom. Heavy imports are inside the functions, because a DAG file is imported again in every task process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from instore_provider.operators.profile_store import ProfileStoreTrackOperator
+
+from include.instore_airflow.alerting import tell_report
+from include.instore_airflow.connections import PROFILE_STORE, extracts, open_ledger, service_bus_client
+from include.instore_airflow.run_context import failed_tasks, pipeline
+from include.instore_airflow.services import destination, resolvers
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+log = logging.getLogger(__name__)
+
+
+def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the pending messages off the subscription into the ledger; a backfill never does."""
+    with pipeline(dag_run, params, begins=True) as (run, ledger, settings):
+        from include.instore.topic import Drained, drain, peek
+
+        drained = Drained(stopped_by="not asked for")
+        if run.drains_topic and settings.use_topic and run.dry_run:
+            drained = peek(service_bus_client(), ledger, run.run_id, settings)
+        elif run.drains_topic and settings.use_topic:
+            clients = [service_bus_client() for _ in range(settings.drain_receivers)]
+            drained = drain(clients, ledger, run.run_id, settings)
+        else:
+            log.info("a %s run leaves the live topic alone", run.kind)
+        return _landed(drained.landed) | {
+            "dead_lettered": drained.dead_lettered,
+            "settle_failed": drained.settle_failed,
+            "stopped_by": drained.stopped_by,
+        }
+
+
+def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the extracts of the run's window, and on an ordinary run every one not loaded yet."""
+    with pipeline(dag_run, params, begins=True) as (run, ledger, settings):
+        from include.instore.extracts import Loaded
+        from include.instore.extracts import load_extracts as load
+
+        loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
+        return _landed(loaded.landed) | {
+            "files": loaded.files,
+            "broken_files": loaded.broken_files,
+            "left_files": loaded.left_files,
+        }
+
+
+def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
+    """Claim the orders this run may send; the batches as references, an empty list when there is nothing to do."""
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
+    with pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.planning import HeldByAnotherRun, plan
+
+        try:
+            batches = plan(ledger, run, settings)
+        except HeldByAnotherRun as held:
+            # Rescheduled, not slept through: the run that holds them needs the slot.
+            log.info("%s Looking again in %.0f s.", held, held.retry_after)
+            again = datetime.now(timezone.utc) + timedelta(seconds=held.retry_after or 0)
+            raise AirflowRescheduleException(again) from None  # type: ignore[no-untyped-call]
+        log.info("%d orders claimed in %d batches", sum(batch.orders for batch in batches), len(batches))
+        return [{"batch": batch.batch, "orders": batch.orders} for batch in batches]
+
+
+def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int]) -> dict[str, int]:
+    """Find the customers behind the cards of one batch; the batch's reference with the counts."""
+    with pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
+        from include.instore.lookup import look_up_batch
+
+        # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
+        shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
+        asked = resolvers(settings, shared, opened)
+        looked_up = look_up_batch(asked, ledger, run.run_id, batch["batch"], settings)
+        return dict(batch) | {"looked_up": looked_up.looked_up, "cache_hits": looked_up.cache_hits}
+
+
+def send_events(
+    dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int], hook: ProfileStoreHook
+) -> dict[str, int]:
+    """Send the events of one batch's ready orders through the hook; the counts of this try."""
+    with pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.delivery import send_batch
+
+        sends_to = destination(hook, ledger, settings)
+        delivered = send_batch(sends_to, ledger, run.run_id, batch["batch"], settings)
+        return {
+            "batch": batch["batch"],
+            "sent": delivered.sent,
+            "rejected": delivered.rejected,
+            "verified": delivered.verified,
+            "truncated": delivered.truncated,
+        }
+
+
+def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
+    """The run's counts from the ledger.
+
+    :raises AirflowFailException: the run must be red; the counts are in XCom all the same.
+    """
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.ledger.runs import close_run
+        from include.instore.report import report_run as report
+
+        failed = failed_tasks(ti)
+        reported = report(ledger, run, failed, settings)
+        with contextlib.closing(open_ledger()) if run.dry_run else contextlib.nullcontext(ledger) as remembers:
+            reported.document.update(tell_report(run, remembers, reported, failed, settings, ti.dag_id))
+        close_run(ledger, run.run_id, reported.document)
+        if run.dry_run:
+            ledger.discard_copy()
+    log.info("counts: %s", reported.document)
+    if reported.red:
+        # A task that fails pushes nothing by itself, and the counts are wanted most when the run is red.
+        ti.xcom_push(key="return_value", value=reported.document)
+        raise AirflowFailException(f"This run is red: {'; '.join(reported.red)}.")
+    return reported.document
+
+
+def label(batch: Mapping[str, int]) -> str:
+    """What the UI calls a mapped task: its batch and how many orders that has."""
+    return f"batch {batch['batch']}, {batch['orders']} orders"
+
+
+class SendEventsOperator(ProfileStoreTrackOperator):
+    """Send one batch's events from the ledger, which also remembers what became of each.
+
+    :param batch: the batch's reference, as :func:`plan_batches` returns it.
+    """
+
+    template_fields = ("batch", "profile_store_conn_id")
+
+    def __init__(self, *, batch: Any, profile_store_conn_id: str = PROFILE_STORE, **kwargs: Any) -> None:
+        super().__init__(profile_store_conn_id=profile_store_conn_id, **kwargs)
+        self.batch = batch
+
+    def execute(self, context: Context) -> dict[str, int]:
+        context["label"] = label(self.batch)  # type: ignore[typeddict-unknown-key]
+        with contextlib.closing(self.make_hook()) as hook:
+            return send_events(context["dag_run"], context["params"], self.batch, hook)
+
+
+def _landed(landed: Any) -> dict[str, int]:
+    return {
+        "received": landed.received,
+        "orders": landed.orders,
+        "duplicates": landed.duplicates,
+        "quarantined": landed.quarantined,
+    }
