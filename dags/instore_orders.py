@@ -34,18 +34,8 @@ that window's orders only.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
-from airflow.sdk import (
-    CronDataIntervalTimetable,
-    Param,
-    TriggerRule,
-    dag,
-    get_current_context,
-    result,
-    task,
-    task_group,
-)
+from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, result, task, task_group
 
 from include.instore_airflow import alerting, tasks
 from include.instore_airflow.retry_policy import RetryByKind
@@ -108,50 +98,34 @@ PARAMS = {
     params=PARAMS,
 )
 def instore_orders() -> None:
-    @task(multiple_outputs=False, pool=POOL_BUS)
-    def drain_topic(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
-        """Land the pending messages in the ledger, then complete them."""
-        return tasks.drain_topic(dag_run, params)
-
-    @task(multiple_outputs=False)
-    def load_extracts(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
-        """Land the orders of the extract files that are due."""
-        return tasks.load_extracts(dag_run, params)
-
-    @task(trigger_rule=TriggerRule.ALL_DONE)  # a source that fails must not hold up the orders of the other
-    def plan_batches(dag_run: Any = None, params: Any = None) -> list[dict[str, int]]:
-        """Claim the orders this run may send and cut them into batches."""
-        return tasks.plan_batches(dag_run, params)
-
-    @task(map_index_template="{{ label }}", multiple_outputs=False, pool=POOL_LOYALTY)
-    def look_up_customers(batch: dict[str, int], dag_run: Any = None, params: Any = None) -> dict[str, int]:
-        """Find the customers behind the batch's loyalty cards."""
-        get_current_context()["label"] = tasks.label(batch)
-        return tasks.look_up_customers(dag_run, params, batch)
+    drained = task(tasks.drain_topic, pool=POOL_BUS, multiple_outputs=False)()
+    loaded = task(tasks.load_extracts, multiple_outputs=False)()
+    # A source that fails must not hold up the orders of the other.
+    planned = task(tasks.plan_batches, trigger_rule=TriggerRule.ALL_DONE)()
 
     @task_group
     def batch(batch: dict[str, int]) -> None:
-        look_up_customers(batch) >> tasks.SendEventsOperator(
+        look_up = task(
+            tasks.look_up_customers,
+            map_index_template="batch {{ task.op_kwargs.batch.batch }}, {{ task.op_kwargs.batch.orders }} orders",
+            pool=POOL_LOYALTY,
+            multiple_outputs=False,
+        )
+        look_up(batch=batch) >> tasks.SendEventsOperator(
             task_id="send_events",
             batch=batch,
             trigger_rule=TriggerRule.ALL_DONE,  # a loyalty API that is down must not hold up whose customer is known
-            map_index_template="{{ label }}",
+            map_index_template="batch {{ task.batch.batch }}, {{ task.batch.orders }} orders",
             pool=POOL_PROFILE_STORE,
             doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",
         )
 
-    @result
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False)
-    def report_run(dag_run: Any = None, params: Any = None, ti: Any = None) -> dict[str, Any]:
-        """Count what became of the run's orders; red when a task failed or the numbers do not add up."""
-        return tasks.report_run(dag_run, params, ti)
-
-    planned = plan_batches()
-    [drain_topic(), load_extracts()] >> planned
     batches = batch.expand(batch=planned)
+    report = result(task(tasks.report_run, trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False))()
+    [drained, loaded] >> planned
     # The report waits for the plan itself, because Airflow counts a mapped task that an earlier time of the run had as
     # done; and for the look-ups, which may be cleared alone.
-    [planned, batches, batches.get_child_by_label("look_up_customers")] >> report_run()
+    [planned, batches, batches.get_child_by_label("look_up_customers")] >> report
 
 
 instore_orders()

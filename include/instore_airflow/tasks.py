@@ -134,11 +134,6 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
     return reported.document
 
 
-def label(batch: Mapping[str, int]) -> str:
-    """What the UI calls a mapped task: its batch and how many orders that has."""
-    return f"batch {batch['batch']}, {batch['orders']} orders"
-
-
 class SendEventsOperator(ProfileStoreTrackOperator):
     """Send one batch's events from the ledger, which also remembers what became of each.
 
@@ -152,7 +147,6 @@ class SendEventsOperator(ProfileStoreTrackOperator):
         self.batch = batch
 
     def execute(self, context: Context) -> dict[str, int]:
-        context["label"] = label(self.batch)  # type: ignore[typeddict-unknown-key]
         with contextlib.closing(self.make_hook()) as hook:
             return send_events(context["dag_run"], context["params"], self.batch, hook)
 
