@@ -1,8 +1,6 @@
-"""Named places where the fault suite ends or freezes this very process (tests/faults); off, they cost one test.
+"""Named places that a test may watch, to end or freeze this very process there (tests/faults); else they cost one test.
 
-``FAULT_POINT=topic.after_commit:2`` kills the process with SIGKILL when it passes that place for the second time,
-``FAULT_POINT=delivery.after_sending:1:STOP`` freezes it there, as a scheduler sees a worker it believes dead. The
-variable does not start with ``INSTORE_``: it is no setting of the pipeline.
+Nothing in the product watches them, and no variable or setting can: the watcher is given by a call.
 
     ledger.before_commit     a transaction is written, not committed      ledger.after_commit    it is on disk
     topic.after_receive      a block is received                          topic.after_commit     it is landed
@@ -19,43 +17,18 @@ variable does not start with ``INSTORE_``: it is no setting of the pipeline.
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Callable
 
-VARIABLE = "FAULT_POINT"
-
-_armed = False
-_point = ""
-_passings = 0
-_signal = signal.SIGKILL
+_watcher: Callable[[str], object] | None = None
 
 
 def reach(point: str) -> None:
     """Say that the process is at a named place."""
-    if _armed:
-        _pass(point)
+    if _watcher is not None:
+        _watcher(point)
 
 
-def arm(plan: str) -> None:
-    """Take a plan, ``point:passing`` or ``point:passing:SIGNAL``; an empty one switches all of it off."""
-    global _armed, _point, _passings, _signal
-    if not plan:
-        _armed = False
-        return
-    _point, passing, *rest = plan.split(":")
-    _passings = int(passing)
-    _signal = signal.Signals[f"SIG{rest[0]}"] if rest else signal.SIGKILL
-    _armed = True
-
-
-def _pass(point: str) -> None:
-    global _armed, _passings
-    if point != _point:
-        return
-    _passings -= 1
-    if _passings <= 0:
-        _armed = False  # a frozen process that is thawed goes on undisturbed
-        os.kill(os.getpid(), _signal)
-
-
-arm(os.environ.get(VARIABLE, ""))
+def watch(watcher: Callable[[str], object]) -> None:
+    """Call ``watcher`` with the name of every place reached from now on, in whatever thread reaches it."""
+    global _watcher
+    _watcher = watcher

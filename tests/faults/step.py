@@ -83,9 +83,10 @@ def run_step(spec: Mapping[str, Any], result: str, log: str) -> None:
         from tests.faults.clock import shift_clock
 
         shift_clock(**shift)
-    from include.instore import fault_points
+    if fault := spec.get("fault"):
+        from tests.faults.fatal_place import FatalPlace
 
-    fault_points.arm(spec.get("fault") or "")
+        FatalPlace(fault)
     document = _outcome(spec)
     part = Path(f"{result}.part")
     part.write_text(json.dumps(document))
