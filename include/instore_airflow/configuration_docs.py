@@ -17,8 +17,8 @@ from instore_provider.provider_info import get_provider_info
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from include.instore import settings as settings_module
-from include.instore.settings import PREFIX, Settings
+from include.instore.model import settings as settings_module
+from include.instore.model.settings import PREFIX, Settings
 from include.instore_airflow import connections
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"

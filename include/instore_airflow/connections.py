@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from azure.servicebus import ServiceBusClient
 
-    from include.instore.extracts import Storage
     from include.instore.ledger import Ledger
-    from include.instore.settings import Settings
+    from include.instore.model.settings import Settings
+    from include.instore.sources.extracts import Storage
 
 SERVICE_BUS = "instore_service_bus"
 PROFILE_STORE = "instore_profile_store"
@@ -47,7 +47,7 @@ def get_connection(conn_id: str) -> Connection:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from include.instore.errors import ConfigurationError
+    from include.instore.model.errors import ConfigurationError
 
     try:
         connection: Connection = Connection.get(conn_id)
@@ -62,8 +62,8 @@ def open_ledger() -> Ledger:
     """The ledger behind connection ``instore_ledger``, at the newest revision; the caller closes it."""
     import sqlalchemy as sa
 
-    from include.instore.errors import ConfigurationError
     from include.instore.ledger import Ledger
+    from include.instore.model.errors import ConfigurationError
 
     connection = get_connection(LEDGER)
     if connection.conn_type == "sqlite":
@@ -93,7 +93,7 @@ def service_bus_client() -> ServiceBusClient:
     """A client of its own for the namespace behind connection ``instore_service_bus``; the caller closes it."""
     from airflow.providers.microsoft.azure.hooks.asb import MessageHook
 
-    from include.instore.errors import ConfigurationError
+    from include.instore.model.errors import ConfigurationError
 
     connection = get_connection(SERVICE_BUS)
     # The hook takes a namespace by managed identity only where the connection string is an empty string, not None.
@@ -115,8 +115,8 @@ def extracts(settings: Settings) -> Storage:
     """The folder of the extracts: of ``INSTORE_EXTRACTS_URL`` or of the connection."""
     from airflow.sdk import ObjectStoragePath
 
-    from include.instore.errors import ConfigurationError
-    from include.instore.extracts import Storage
+    from include.instore.model.errors import ConfigurationError
+    from include.instore.sources.extracts import Storage
 
     url = settings.extracts_url or get_connection(EXTRACTS).extra_dejson.get("path")
     if not url:

@@ -1,4 +1,4 @@
-"""What happens after a task failed, by the kind of its error (include/instore/errors.py draws the tree).
+"""What happens after a task failed, by the kind of its error (include/instore/model/errors.py draws the tree).
 
     fatal        a person has to change something: the task fails at once. ``run_context`` raises these as
                  AirflowFailException, about which Airflow asks no policy; one that comes here is answered alike.
@@ -47,8 +47,8 @@ class RetryByKind(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Decide by the error; ``try_number`` is the one that failed, from 1."""
-        from include.instore.errors import FatalError
-        from include.instore.settings import load_settings
+        from include.instore.model.errors import FatalError
+        from include.instore.model.settings import load_settings
 
         if isinstance(exception, FatalError | AirflowFailException):
             return RetryDecision.fail("A person has to change something first.")

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from instore_provider.hooks.loyalty import LoyaltyHook
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
-    from include.instore.delivery import EventOutcome
+    from include.instore.customers.lookup import Resolver
+    from include.instore.destinations.delivery import EventOutcome
     from include.instore.ledger import Ledger
     from include.instore.ledger.customers import CardAnswer
-    from include.instore.lookup import Resolver
-    from include.instore.settings import Settings
+    from include.instore.model.settings import Settings
 
 
 @contextlib.contextmanager
@@ -43,8 +43,8 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     """
     from instore_provider.hooks.loyalty import LoyaltyHook
 
-    from include.instore.errors import ConfigurationError
-    from include.instore.lookup import MappingFile
+    from include.instore.customers.lookup import MappingFile
+    from include.instore.model.errors import ConfigurationError
 
     found: list[Resolver] = []
     if settings.use_loyalty_api:
@@ -124,7 +124,7 @@ def _translated() -> Iterator[None]:
     """The provider's errors as the pipeline's."""
     from instore_provider import errors as provider
 
-    from include.instore.errors import ConfigurationError, RetriableError
+    from include.instore.model.errors import ConfigurationError, RetriableError
 
     try:
         yield

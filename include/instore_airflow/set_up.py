@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from include.instore_airflow.connections import CONNECTIONS
 
 if TYPE_CHECKING:
-    from include.instore.settings import Settings
+    from include.instore.model.settings import Settings
 
 POOL_BUS = "instore_bus"
 POOL_LOYALTY = "instore_loyalty"

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """Take the pending messages off the subscription into the ledger; a backfill never does."""
     with pipeline(dag_run, params, begins=True) as (run, ledger, settings):
-        from include.instore.topic import Drained, drain, peek
+        from include.instore.sources.service_bus import Drained, drain, peek
 
         drained = Drained(stopped_by="not asked for")
         if run.drains_topic and settings.use_topic and run.dry_run:
@@ -49,8 +49,8 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """Load the extracts of the run's window, and on an ordinary run every one not loaded yet."""
     with pipeline(dag_run, params, begins=True) as (run, ledger, settings):
-        from include.instore.extracts import Loaded
-        from include.instore.extracts import load_extracts as load
+        from include.instore.sources.extracts import Loaded
+        from include.instore.sources.extracts import load_extracts as load
 
         loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
         return _landed(loaded.landed) | {
@@ -65,7 +65,7 @@ def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]
     from airflow.sdk.exceptions import AirflowRescheduleException
 
     with pipeline(dag_run, params) as (run, ledger, settings):
-        from include.instore.planning import HeldByAnotherRun, plan
+        from include.instore.runs.planning import HeldByAnotherRun, plan
 
         try:
             batches = plan(ledger, run, settings)
@@ -81,7 +81,7 @@ def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]
 def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int]) -> dict[str, int]:
     """Find the customers behind the cards of one batch; the batch's reference with the counts."""
     with pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
-        from include.instore.lookup import look_up_batch
+        from include.instore.customers.lookup import look_up_batch
 
         # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
@@ -95,7 +95,7 @@ def send_events(
 ) -> dict[str, int]:
     """Send the events of one batch's ready orders through the hook; the counts of this try."""
     with pipeline(dag_run, params) as (run, ledger, settings):
-        from include.instore.delivery import send_batch
+        from include.instore.destinations.delivery import send_batch
 
         sends_to = destination(hook, ledger, settings)
         delivered = send_batch(sends_to, ledger, run.run_id, batch["batch"], settings)
@@ -117,7 +117,7 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
 
     with pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.ledger.runs import close_run
-        from include.instore.report import report_run as report
+        from include.instore.runs.report import report_run as report
 
         failed = failed_tasks(ti)
         reported = report(ledger, run, failed, settings)

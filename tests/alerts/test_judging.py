@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from include.instore.alerts import (
-    RECOVERED,
+from include.instore.model.alert_causes import RECOVERED, SOFT, Ages
+from include.instore.model.settings import Settings
+from include.instore.runs.alerts import (
     SECTIONS,
-    SOFT,
-    Ages,
     Alert,
     alert_text,
     anchor,
@@ -23,7 +22,6 @@ from include.instore.alerts import (
     run_in_words,
     soft_alerts,
 )
-from include.instore.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COUNTS: dict[str, Any] = {

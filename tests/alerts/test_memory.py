@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 from include.instore.ledger.alerts import NOBODY, TOLD, knows_why, mark, measure, remember, waiting
 from include.instore.ledger.tables import alerts, orders
-from include.instore.windows import Run
+from include.instore.model.windows import Run
 from tests.instore import given
 
 FAILED = "task_failed:drain_topic"

@@ -15,10 +15,10 @@ import pytest
 import requests
 from typer.testing import CliRunner, Result
 
-from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.intake import land, refusal
+from include.instore.model.errors import RecordRefused
 from include.instore_airflow.cli import app
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.servicebus import ServiceBusStandIn

@@ -74,7 +74,8 @@ def test_reading_the_dag_file_imports_neither_azure_nor_the_ledger() -> None:
     """The file is imported again in every task process."""
     script = (
         "import sys; sys.path.insert(0, 'dags'); import instore_orders;"
-        "print([name for name in ('azure.servicebus', 'sqlalchemy.dialects', 'requests', 'include.instore.orders')"
+        "print([name for name in ('azure.servicebus', 'sqlalchemy.dialects', 'requests', "
+        "'include.instore.model.orders')"
         " if name in sys.modules])"
     )
     baseline = "import airflow.sdk, sys; print([n for n in ('requests', 'sqlalchemy.dialects') if n in sys.modules])"

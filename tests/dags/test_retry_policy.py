@@ -13,14 +13,14 @@ from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
 from airflow.sdk.exceptions import AirflowFailException
 from instore_provider.errors import ServiceUnavailable
 
-from include.instore.errors import ConfigurationError, FatalError, RetriableError
+from include.instore.model.errors import ConfigurationError, FatalError, RetriableError
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 
 ROOT = Path(__file__).parents[2]
 _DAG = """
 import sys
 from airflow.sdk import dag, task
-from include.instore.errors import ConfigurationError
+from include.instore.model.errors import ConfigurationError
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 
 TRIES = {}

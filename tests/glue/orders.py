@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from include.instore.ledger.intake import arrival
-from include.instore.orders import parse_order
-from include.instore.settings import Settings
+from include.instore.model.orders import parse_order
+from include.instore.model.settings import Settings
 
 
 def pending_order(number: str, **fields: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
-from include.instore.settings import Settings
+from include.instore.model.settings import Settings
 from include.instore_airflow import connections, tasks
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 from sandbox.faults import FaultSettings

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
-from include.instore.settings import Settings
+from include.instore.model.settings import Settings
 
 DATABASES = ("sqlite", "postgresql")
 _numbers = itertools.count(1)

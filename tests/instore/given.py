@@ -9,14 +9,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
 from include.instore.ledger.tables import customers, extracts, orders, quarantine, runs
-from include.instore.orders import order_from_document
-from include.instore.settings import Settings
-from include.instore.windows import Run, Window
+from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import order_from_document
+from include.instore.model.settings import Settings
+from include.instore.model.windows import Run, Window
 
 SETTINGS = Settings()
 TABLES = {table.name: table for table in (orders, customers, quarantine, extracts, runs)}

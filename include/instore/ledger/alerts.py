@@ -12,10 +12,10 @@ from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
-from include.instore.alerts import DEADLINE, RECOVERED, SOFT, Ages
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, alerts, orders
-from include.instore.windows import Run
+from include.instore.model.alert_causes import DEADLINE, RECOVERED, SOFT, Ages
+from include.instore.model.windows import Run
 
 WAITING, TOLD, NOBODY = "waiting", "told", "nobody"
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from include.instore import fault_points
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, runs
-from include.instore.windows import Run, Window
+from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50
 """Mapping over more than a few dozen tasks costs more than it brings (airflow.md, "Mapping and XCom")."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from include.instore import fault_points
-from include.instore.errors import ConfigurationError, RetriableError
+from include.instore.model.errors import ConfigurationError, RetriableError
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
 _MIGRATIONS = Path(__file__).with_name("migrations")

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.instore.errors import RecordRefused
-from include.instore.events import event_id, event_kind
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, kept_text, orders, quarantine, runs
-from include.instore.orders import InStoreOrder
-from include.instore.settings import Settings
+from include.instore.model.errors import RecordRefused
+from include.instore.model.events import event_id, event_kind
+from include.instore.model.orders import InStoreOrder
+from include.instore.model.settings import Settings
 
 
 @dataclass(frozen=True)

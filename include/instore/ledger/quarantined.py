@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.instore.errors import FatalError
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import kept_text, orders, quarantine
+from include.instore.model.errors import FatalError
 
 QUARANTINED = "quarantined"
 REDRIVEN = "redriven"

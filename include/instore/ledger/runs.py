@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, quarantine, runs
-from include.instore.windows import Window
+from include.instore.model.windows import Window
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from include.instore_airflow.connections import open_ledger
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
-    from include.instore.settings import Settings
-    from include.instore.windows import Run
+    from include.instore.model.settings import Settings
+    from include.instore.model.windows import Run
 
 log = logging.getLogger(__name__)
 
 
 def run_failed(context: Mapping[str, Any]) -> None:
     """The DAG's failure callback: tell what the report did not tell, and try again what could not be delivered."""
-    from include.instore.alerts import no_report_alert
     from include.instore.ledger.alerts import knows_why, remember, waiting
+    from include.instore.runs.alerts import no_report_alert
 
     dag_run = context.get("dag_run") or _bare_dag_run(context["run_id"])
     run, settings = _run_of(dag_run), _settings()
@@ -68,8 +68,9 @@ def deadline() -> Any:
 
 
 def _tell_deadline(context: Mapping[str, Any]) -> None:
-    from include.instore.alerts import DEADLINE, deadline_alert
     from include.instore.ledger.alerts import remember
+    from include.instore.model.alert_causes import DEADLINE
+    from include.instore.runs.alerts import deadline_alert
 
     told = context["dag_run"]
     if told["state"] in ("success", "failed"):
@@ -96,8 +97,8 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
 
 def _run_of(dag_run: Any) -> Run:
     """The run behind a callback's dag run, also where its params are wrong, which may be why it failed."""
-    from include.instore.errors import ConfigurationError
-    from include.instore.windows import resolve_run
+    from include.instore.model.errors import ConfigurationError
+    from include.instore.model.windows import resolve_run
 
     try:
         return resolve_run(dag_run, dag_run.conf or {})
@@ -120,8 +121,8 @@ def _bare_dag_run(run_id: str) -> Any:
 
 def _settings() -> Settings:
     """The settings, or their defaults where one is wrong: that is told by every task, and must not hide an alert."""
-    from include.instore.errors import ConfigurationError
-    from include.instore.settings import Settings, load_settings
+    from include.instore.model.errors import ConfigurationError
+    from include.instore.model.settings import Settings, load_settings
 
     try:
         return load_settings()

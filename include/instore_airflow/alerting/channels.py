@@ -67,7 +67,7 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
         return []
     from apprise import Apprise, NotifyFormat, NotifyType
 
-    from include.instore.alerts import RECOVERED, SOFT
+    from include.instore.model.alert_causes import RECOVERED, SOFT
 
     # Both would write URLs, which are secrets, where they warn or at DEBUG.
     with at_level(logging.CRITICAL + 1, "apprise", "urllib3"):

@@ -1,4 +1,4 @@
-"""What a run's report means to people: judged by :mod:`include.instore.alerts`, remembered, delivered, measured."""
+"""What a run's report means to people: judged by include.instore.runs.alerts, remembered, delivered, measured."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from include.instore_airflow.alerting.texts import airflows_id, harmless, run_li
 from include.instore_airflow.connections import service_bus_client
 
 if TYPE_CHECKING:
-    from include.instore.alerts import Ages, Alert
     from include.instore.ledger import Ledger
-    from include.instore.report import Report
-    from include.instore.settings import Settings
-    from include.instore.windows import Run
+    from include.instore.model.alert_causes import Ages
+    from include.instore.model.settings import Settings
+    from include.instore.model.windows import Run
+    from include.instore.runs.alerts import Alert
+    from include.instore.runs.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def tell_report(
 
     :param ledger: the real one, also of a dry run.
     """
-    from include.instore.alerts import red_alerts
+    from include.instore.runs.alerts import red_alerts
 
     told: dict[str, Any] = {"alerts": [], "alerts_failed": 0}
     try:
@@ -60,8 +61,8 @@ def _write_down(
     settings: Settings,
     dag_id: str,
 ) -> None:
-    from include.instore.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
     from include.instore.ledger.alerts import remember
+    from include.instore.runs.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
 
     counts = reported.document
 
@@ -83,13 +84,13 @@ def _write_down(
 
 def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Settings) -> Ages:
     """What is measured in the ledger, and on the bus where this run drained it."""
-    from include.instore.errors import InStoreError
     from include.instore.ledger.alerts import measure
+    from include.instore.model.errors import InStoreError
 
     ages = measure(ledger, run.run_id)
     if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in failed_tasks:
         return ages
-    from include.instore.backlog import look
+    from include.instore.sources.backlog import look
 
     try:
         backlog = look(service_bus_client(), settings)

@@ -1,4 +1,4 @@
-"""The texts of :mod:`include.instore.alerts` for a run as Airflow knows it, with the link to its page."""
+"""The texts of :mod:`include.instore.runs.alerts` for a run as Airflow knows it, with the link to its page."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from include.instore.alerts import Alert
-    from include.instore.settings import Settings
-    from include.instore.windows import Run
+    from include.instore.model.settings import Settings
+    from include.instore.model.windows import Run
+    from include.instore.runs.alerts import Alert
 
 
 def text_of(
     alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: Settings, dag_id: str
 ) -> tuple[str, str]:
-    from include.instore.alerts import alert_text, run_in_words
+    from include.instore.runs.alerts import alert_text, run_in_words
 
     window = str(run.window) if run.window else None
     return alert_text(
@@ -41,6 +41,6 @@ def airflows_id(run: Run) -> str:
 
 def harmless(error: Exception) -> str:
     """Our own sentences hold no secret; of anybody else's error only the kind."""
-    from include.instore.errors import InStoreError
+    from include.instore.model.errors import InStoreError
 
     return str(error) if isinstance(error, InStoreError) else type(error).__name__

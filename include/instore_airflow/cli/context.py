@@ -30,7 +30,7 @@ def opened() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
-    from include.instore.errors import FatalError, RetriableError
+    from include.instore.model.errors import FatalError, RetriableError
 
     # Connections made in Airflow's UI are in its database, which it reads for what it takes for one of its servers.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

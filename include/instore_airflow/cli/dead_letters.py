@@ -22,8 +22,8 @@ dead_letters_app = typer.Typer(
 def list_dead_letters(most: MaxOption = 100, as_json: JsonOption = False) -> None:
     """List the oldest dead letters: id, number, reason; never the message itself. They stay as they are."""
     with errors_told():
-        from include.instore.dead_letters import list_dead_letters
-        from include.instore.settings import load_settings
+        from include.instore.model.settings import load_settings
+        from include.instore.sources.dead_letters import list_dead_letters
         from include.instore_airflow.connections import service_bus_client
 
         letters = list_dead_letters(service_bus_client(), load_settings(), most)
@@ -62,8 +62,8 @@ def redrive_dead_letters(
     next redrive removes it. Stopped half way, it can simply be started again: nothing lands twice.
     """
     with opened() as ledger:
-        from include.instore.dead_letters import redrive_dead_letters
-        from include.instore.settings import load_settings
+        from include.instore.model.settings import load_settings
+        from include.instore.sources.dead_letters import redrive_dead_letters
         from include.instore_airflow.connections import service_bus_client
 
         redriven = redrive_dead_letters(

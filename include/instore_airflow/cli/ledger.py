@@ -23,8 +23,8 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
     run that gave a sign of life within INSTORE_CLAIM_MINUTES holds them.
     """
     with opened() as ledger:
-        from include.instore.reconcile import Reconciled, reconcile
-        from include.instore.settings import load_settings
+        from include.instore.model.settings import load_settings
+        from include.instore.runs.reconcile import Reconciled, reconcile
         from include.instore_airflow.services import profile_store
 
         def tell(so_far: Reconciled) -> None:

@@ -105,8 +105,8 @@ def redrive_quarantine(
     The dead letter of a redriven message stays on the bus: `dead-letters redrive` knows its order and removes it.
     """
     with opened() as ledger:
-        from include.instore.quarantine import redrive
-        from include.instore.settings import load_settings
+        from include.instore.model.settings import load_settings
+        from include.instore.sources.quarantine import redrive
 
         wanted = _chosen(ids, reason, source, run, everything, most)
         outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
@@ -126,7 +126,7 @@ def discard_quarantine(
 ) -> None:
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
     with opened() as ledger:
-        from include.instore.quarantine import discard
+        from include.instore.sources.quarantine import discard
 
         outcomes = discard(ledger, _chosen(ids, reason, source, run, everything, most), dry_run=dry_run)
     print_outcomes(outcomes, dry_run, as_json)
@@ -136,7 +136,7 @@ def _chosen(
     ids: list[str] | None, reason: str | None, source: Source | None, run: str | None, everything: bool, most: int
 ) -> Wanted:
     """What to change has to be said: nothing is redriven or discarded by leaving something out."""
-    from include.instore.errors import FatalError
+    from include.instore.model.errors import FatalError
 
     filtered = reason is not None or source is not None or run is not None
     if ids and (filtered or everything):

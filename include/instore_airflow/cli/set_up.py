@@ -18,7 +18,7 @@ def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> N
     no drain, look-up or sending task is ever started.
     """
     with errors_told():
-        from include.instore.settings import load_settings
+        from include.instore.model.settings import load_settings
         from include.instore_airflow.set_up import set_up
 
         found = set_up(load_settings(), dry_run=dry_run)

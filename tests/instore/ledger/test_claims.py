@@ -20,7 +20,7 @@ _CLAIM = """
 import sys
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import claim, open_run
-from include.instore.windows import Run
+from include.instore.model.windows import Run
 ledger, run = Ledger(sys.argv[1]), Run(sys.argv[2], "scheduled", None, True, True, "due")
 open_run(ledger, run)
 print("ready", flush=True)

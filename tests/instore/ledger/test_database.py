@@ -7,10 +7,10 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from include.instore.errors import RetriableError
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import land
 from include.instore.ledger.runs import close_run
+from include.instore.model.errors import RetriableError
 from tests.instore import given
 
 

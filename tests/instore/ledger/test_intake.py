@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from include.instore.errors import RecordRefused
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Landed, LoadedExtract, land, loaded_versions, refusal
+from include.instore.model.errors import RecordRefused
 from tests.instore import given
 
 

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from include.instore.errors import ConfigurationError, RetriableError
 from include.instore.ledger import Ledger
 from include.instore.ledger.tables import metadata
+from include.instore.model.errors import ConfigurationError, RetriableError
 from tests.instore import given
 
 ROOT = Path(__file__).parents[3]

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from pybreaker import CircuitBreaker, CircuitBreakerError
 
-from include.instore.errors import RetriableError
 from include.instore.ledger import Ledger
 from include.instore.ledger.services import SharedCircuit, shared_turns
 from include.instore.ledger.tables import services
+from include.instore.model.errors import RetriableError
 
 ROOT = Path(__file__).parents[3]
 _TAKE_TURNS = """

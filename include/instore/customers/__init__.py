@@ -1,0 +1,1 @@
+"""Who a card belongs to."""

@@ -1,0 +1,1 @@
+"""What everything else speaks of: orders, events, windows, settings and errors; imports nothing of the pipeline."""

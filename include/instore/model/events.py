@@ -1,0 +1,110 @@
+"""The tracking event of an order, as the original design has it (contracts.md section 2), plus ``trackId``."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import simplejson
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from include.instore.model.settings import Settings
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:instore-orders:tracking-event")
+
+
+class EventUser(BaseModel):
+    """Whose event it is: the email address joins the store's customer and the website's visitor."""
+
+    model_config = ConfigDict(frozen=True)
+    email: str = Field(min_length=3)
+
+
+class TrackingEvent(BaseModel):
+    """The body of ``POST /api/v1.0/Track``: camelCase, ``eventTime`` in UTC with milliseconds."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    track_id: str
+    device_id: str
+    event_type: str
+    value: str
+    event_time: str
+    scope: str = Field(max_length=64)
+    user: EventUser
+    payload: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The event as a JSON-ready mapping; amounts stay Decimal, for a serialiser that keeps their digits."""
+        return self.model_dump(by_alias=True)
+
+
+def event_kind(order_type: str, settings: Settings) -> tuple[str, str]:
+    """``(eventType, value)`` of a sale or a return; a return is never a purchase."""
+    if order_type == "return":
+        return settings.return_event_type, settings.return_event_value
+    return settings.event_type, settings.event_value
+
+
+def event_id(scope: str, event_type: str, order_number: str) -> str:
+    """One order has one event id, whatever the source, run or try: uuid5(scope, event type, order number)."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, event_type, order_number])))
+
+
+def customer_key(scope: str, email: str) -> str:
+    """A device id of the customer's own: uuid5 of scope and normalised email."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, email.strip().lower()])))
+
+
+def build_event(
+    *, track_id: str, order_type: str, order_time: datetime, payload: str, email: str, settings: Settings
+) -> tuple[dict[str, Any], bool]:
+    """The event of one order, and whether its payload had to be truncated.
+
+    :param payload: the order as JSON text, see :meth:`InStoreOrder.payload`.
+    """
+    event_type, value = event_kind(order_type, settings)
+    event = TrackingEvent(
+        track_id=track_id,
+        device_id=settings.device_id.format(customer_key=customer_key(settings.scope, email)),
+        event_type=event_type,
+        value=value,
+        event_time=utc_milliseconds(order_time),
+        scope=settings.scope,
+        user=EventUser(email=email),
+        payload=json.loads(payload, parse_float=Decimal),
+    ).document()
+    if event_bytes(event) <= settings.max_event_bytes:
+        return event, False
+    event["payload"] = _summary(event["payload"])
+    return event, True
+
+
+def event_bytes(event: dict[str, Any]) -> int:
+    """Bytes of the event on the wire."""
+    return len(simplejson.dumps(event, use_decimal=True, separators=(",", ":")).encode())
+
+
+def utc_milliseconds(moment: datetime) -> str:
+    """``2017-09-19T08:24:19.996Z``"""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_ORDER_FIELDS = (
+    "orderNumber", "date", "storeId", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "orderType"
+)  # fmt: skip
+
+
+def _summary(payload: dict[str, Any]) -> dict[str, Any]:
+    """What is left of an order too large for one event: its own fields, how many lines, and that they are missing."""
+    # A store's name has no limit in the contract; the others have one, and fit.
+    kept = {
+        name: value[:254] if isinstance(value, str) else value
+        for name in _ORDER_FIELDS
+        if (value := payload.get(name)) is not None
+    }
+    return {**kept, "lineCount": len(payload.get("lines", ())), "payloadTruncated": True}

@@ -1,0 +1,256 @@
+"""The in-store order: what the ERP says of it, checked and made one shape (contracts.md section 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NoReturn
+from zoneinfo import ZoneInfo
+
+import simplejson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from include.instore.model.errors import RecordRefused
+
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+MAX_EMAIL = 254
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CARD_NOISE = re.compile(r"[\s-]+")
+_BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
+_MAX_DEPTH = 64
+"""Levels of nesting accepted: what is parsed here is serialised again by others, each with its own recursion limit."""
+
+
+def _plain_text(value: Any) -> Any:
+    """Identifiers end up in keys, URLs and logs: no surrounding blanks, no control characters."""
+    if isinstance(value, str):
+        value = value.strip()
+        if _CONTROL.search(value):
+            raise ValueError("holds control characters")
+    return value
+
+
+def _blank_is_none(value: Any) -> Any:
+    value = _plain_text(value)
+    return None if value == "" else value
+
+
+def _card(value: Any) -> Any:
+    if isinstance(value, bool | float | Decimal):
+        raise ValueError("is a number with a fraction or a truth value, not a card")
+    value = _blank_is_none(value)
+    return _CARD_NOISE.sub("", value) or None if isinstance(value, str) else value
+
+
+def _email(value: Any) -> Any:
+    value = _blank_is_none(value)
+    if value is not None and not (isinstance(value, str) and _EMAIL.fullmatch(value)):
+        raise ValueError("is not an email address")
+    return value
+
+
+def is_email(text: str | None) -> bool:
+    """Whether an event can be sent, and the ledger can keep, what somebody says is an email address."""
+    if text is None or len(text) > MAX_EMAIL or _CONTROL.search(text) or not _EMAIL.fullmatch(text):
+        return False
+    return text.encode(errors="replace").decode() == text  # no lone surrogates
+
+
+def _iso_date(value: Any) -> Any:
+    # pydantic would read 1496620800 as seconds since 1970; an ERP that sends that is broken, not clever.
+    if isinstance(value, str) and not _ISO_DATE.match(value.strip()):
+        raise ValueError("is not an ISO 8601 date and time")
+    if not isinstance(value, str | None):
+        raise ValueError("is not an ISO 8601 date and time")
+    return value.strip() if isinstance(value, str) else value
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is a truth value, not a number")
+    return value.strip() if isinstance(value, str) else value
+
+
+Identifier = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1, max_length=64)]
+Amount = Annotated[Decimal, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+
+
+class _Contract(BaseModel):
+    """camelCase on the wire, unknown fields kept, numbers accepted where the ERP should have written a string."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="allow", frozen=True, coerce_numbers_to_str=True)
+
+
+class OrderLine(_Contract):
+    """One line of an order. Quantity 0 and an empty description are real."""
+
+    product_code: str | None = None
+    description: str | None = None
+    quantity: Amount | None = None
+    unit_price: Amount | None = None
+    discount: Amount | None = None
+    total: Amount | None = None
+
+
+class InStoreOrder(_Contract):
+    """One order as the ERP tells it; what it does not say of itself is in ``payload``'s unknown fields."""
+
+    order_number: Identifier
+    date: Annotated[datetime, BeforeValidator(_iso_date)]
+    store_id: Identifier
+    store_name: str | None = None
+    loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_card)] = None
+    email_address: Annotated[Annotated[str, Field(max_length=MAX_EMAIL)] | None, BeforeValidator(_email)] = None
+    currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
+    total: Amount
+    order_type: Literal["sale", "return"] = "sale"
+    lines: tuple[OrderLine, ...] = ()
+
+    @field_validator("currency")
+    @classmethod
+    def _upper(cls, value: str) -> str:
+        return value.upper()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _type_from_total(cls, values: Any) -> Any:
+        """An order without a type is a return when its total is below zero."""
+        given = values.get("orderType")
+        if isinstance(given, str):
+            given = given.strip().lower()
+        if given not in (None, ""):
+            return {**values, "orderType": given}
+        try:
+            below_zero = Decimal(str(values.get("total"))) < 0
+        except ArithmeticError:
+            below_zero = False  # the field's own check names the fault
+        return {**values, "orderType": "return" if below_zero else "sale"}
+
+    def has_offset(self) -> bool:
+        """Whether the ERP said which offset the order's date is in."""
+        return self.date.tzinfo is not None
+
+    def time(self, store_timezone: str) -> datetime:
+        """The order's moment in UTC; a date without offset is in the store's time zone.
+
+        :raises RecordRefused: the moment lies outside the years 1 to 9999.
+        """
+        local = self.date if self.has_offset() else self.date.replace(tzinfo=ZoneInfo(store_timezone))
+        try:
+            return local.astimezone(timezone.utc)
+        except OverflowError:
+            raise RecordRefused("bad_value", "date lies outside the calendar") from None
+
+    def payload(self) -> str:
+        """The order as camelCase JSON text: its unknown fields kept, decimals as numbers with their exact digits.
+
+        :raises RecordRefused: the order holds text that is not Unicode (lone surrogates).
+        """
+        # A date without an offset goes out as it came: the wrong hour told with confidence is worse than none.
+        document = self.model_dump(by_alias=True, exclude_unset=True)
+        document["date"] = self.date.isoformat().replace("+00:00", "Z")
+        text: str = simplejson.dumps(document, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RecordRefused("bad_value", "holds text that is not Unicode") from None
+        return text
+
+    def fingerprint(self) -> str:
+        """Equal for two copies of the same order, also where a message and an extract spell it differently."""
+        document = _plain(self.model_dump(by_alias=True))
+        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """The value without what two spellings of the same order differ in: absent or null, 1.0 or 1, Z or an offset."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in sorted(value.items()) if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        # An exponent beyond those of the decimal context cannot be normalised.
+        return format(value.normalize(), "f") if abs(value.adjusted()) < 64 else str(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return str(value - _BEGINNING)
+    return str(value)
+
+
+def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
+    """The order in a message body or JSON line: UTF-8, with or without byte order mark.
+
+    :raises RecordRefused: with reason not_json, not_an_object, missing_field, bad_value, too_large or
+        unsupported_type.
+    """
+    if len(body) > max_bytes:
+        raise RecordRefused("too_large", f"{len(body)} bytes, {max_bytes} are accepted")
+    try:
+        document = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise RecordRefused("not_json", "the text is not UTF-8") from None
+    except (ValueError, ArithmeticError) as error:
+        position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise RecordRefused("not_json", f"the text is not JSON{position}") from None
+    except RecursionError:
+        raise RecordRefused("not_json", "nested too deeply") from None
+    return order_from_document(document)
+
+
+def order_from_document(document: Any) -> InStoreOrder:
+    """The order in a decoded document, whose names are camelCase or PascalCase.
+
+    :raises RecordRefused: as :func:`parse_order`.
+    """
+    if not isinstance(document, Mapping):
+        raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object")
+    if _is_deeper(document, _MAX_DEPTH):
+        raise RecordRefused("bad_value", f"nested deeper than {_MAX_DEPTH} levels")
+    named = _camel_case(document)
+    if isinstance(named.get("lines"), list):
+        named["lines"] = [_camel_case(line) if isinstance(line, Mapping) else line for line in named["lines"]]
+    elif named.get("lines", ()) is None:
+        del named["lines"]
+    try:
+        return InStoreOrder.model_validate(named)
+    except ValidationError as error:
+        _refuse(error, named)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(
+        _is_deeper(inner, levels - 1) for inner in (value.values() if isinstance(value, dict) else value)
+    )
+
+
+def _camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Names with a lower-case first letter; where both spellings are there, camelCase wins."""
+    named = {name[:1].lower() + name[1:]: value for name, value in document.items()}
+    return named | {name: value for name, value in document.items() if name in named}
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse(error: ValidationError, document: Mapping[str, Any]) -> NoReturn:
+    """Say which field broke which rule, never its value."""
+    faults = error.errors(include_url=False, include_context=False)
+    for fault in faults:
+        if fault["type"] == "missing" or (len(fault["loc"]) == 1 and document.get(str(fault["loc"][0])) in (None, "")):
+            raise RecordRefused("missing_field", f"{_path(fault['loc'])} is required") from None
+    for fault in faults:
+        if fault["loc"][:1] == ("orderType",):
+            raise RecordRefused("unsupported_type", "orderType is neither sale nor return") from None
+    raise RecordRefused("bad_value", f"{_path(faults[0]['loc'])}: {faults[0]['msg']}") from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)

@@ -1,0 +1,256 @@
+"""The settings: one class, environment variables ``INSTORE_*``, every field with its unit and default.
+
+Secrets and endpoints are not here: they are Airflow connections (design.md, "Settings").
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from include.instore.model.errors import ConfigurationError
+
+PREFIX = "INSTORE_"
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("not a time zone of the IANA database, such as Europe/Stockholm") from error
+    return name
+
+
+def _known_codec(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError as error:
+        raise ValueError("not a text encoding that Python knows, such as utf-8 or cp1252") from error
+    return name
+
+
+def _known_placeholders(template: str) -> str:
+    try:
+        template.format(customer_key="")
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError("the only placeholder is {customer_key}") from error
+    return template
+
+
+class Settings(BaseSettings):
+    """How the pipeline behaves. Read once per task by :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # The sources
+    use_topic: bool = Field(
+        True, description="Off: no run drains a topic; for retailers whose stores only export files."
+    )
+    use_extracts: bool = Field(True, description="Off: no run reads extracts; for retailers whose ERP only publishes.")
+
+    # The topic
+    topic: str = Field("orders", min_length=1, description="Service Bus topic the ERP publishes orders on.")
+    subscription: str = Field("orderprocessing", min_length=1, description="Subscription of that topic to drain.")
+    drain_receivers: int = Field(
+        4, ge=1, le=32, description="Peek-lock receivers that drain at the same time, each with its own connection."
+    )
+    drain_block: int = Field(200, ge=1, le=2000, description="Messages landed in one ledger commit, per receiver.")
+    drain_max_messages: int = Field(
+        100_000, ge=1, description="Messages one run takes at most; the rest stays on the bus for the next run."
+    )
+    drain_max_seconds: float = Field(
+        900, gt=0, description="Seconds one run drains at most; the rest stays on the bus for the next run."
+    )
+    drain_wait: float = Field(1.0, gt=0, le=60, description="Seconds a receiver waits for a block's first message.")
+    drain_empty_reads: int = Field(
+        2, ge=1, description="Empty reads in a row after which a receiver takes the subscription for drained."
+    )
+    max_message_bytes: int = Field(
+        1_048_576, ge=1024, description="Bytes of the largest message or extract order accepted; above it: too_large."
+    )
+
+    # The extracts
+    extracts_url: str = Field(
+        "",
+        description="Folder or bucket with the ERP's extracts, such as abfs://extracts/orders; "
+        "empty: the `path` extra of connection instore_extracts.",
+    )
+    extract_glob: str = Field("**/*", description="Which files below that folder are extracts, as a glob.")
+    extract_encoding: Annotated[str, AfterValidator(_known_codec)] = Field(
+        "utf-8-sig", description="Text encoding of CSV and JSON Lines extracts."
+    )
+    extract_columns: dict[str, str] = Field(
+        default_factory=dict,
+        description='Column map of an ERP with other headings, as JSON: {"Its heading": "order_number", ...}.',
+    )
+    extract_min_age: float = Field(
+        0, ge=0, description="Seconds a file must have been left unchanged before it is read; younger: the next run."
+    )
+    extract_marker: str = Field(
+        "",
+        description="Name of a marker file (_SUCCESS) or suffix (.done) that must stand beside an extract before it is "
+        "read; empty: no marker is asked for.",
+    )
+    extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
+
+    # Orders
+    store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."
+    )
+    max_bad_share: float = Field(
+        0.05, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
+    )
+
+    # The loyalty look-ups
+    batch_orders: int = Field(500, ge=1, description="Orders per mapped batch; grown where 50 batches would not do.")
+    lookup_threads: int = Field(8, ge=1, le=64, description="Look-ups one mapped task has under way at once.")
+    cache_hours: float = Field(24, ge=0, description="Hours a card's customer is remembered before it is asked again.")
+    negative_cache_hours: float = Field(
+        0.9, ge=0, description="Hours a card without a customer is remembered before it is asked again."
+    )
+    unmatched_expiry_days: float = Field(
+        30, ge=0, description="Days after its arrival an unmatched order is asked for again; after them it stays."
+    )
+    use_loyalty_api: bool = Field(
+        True, description="Off: no loyalty API is asked; the mapping file alone answers for cards."
+    )
+    mapping_file: Path | None = Field(
+        None, description="CSV of card,email that answers for cards the loyalty API does not know; empty: none."
+    )
+
+    # The events
+    enable_track_events: bool = Field(True, description="Off: nothing is sent and nothing is lost; orders stay ready.")
+    scope: str = Field(
+        "Default", min_length=1, max_length=64, description="Scope of the events; must equal the website's own."
+    )
+    device_id: Annotated[str, AfterValidator(_known_placeholders)] = Field(
+        "InStoreDevice",
+        min_length=1,
+        description="deviceId of the events: a constant, or {customer_key} for one device per customer.",
+    )
+    event_type: str = Field("StorePurchase", min_length=1, description="eventType of a sale.")
+    event_value: str = Field("StorePurchase", min_length=1, description="value of a sale.")
+    return_event_type: str = Field("StoreReturn", min_length=1, description="eventType of a return.")
+    return_event_value: str = Field("StoreReturn", min_length=1, description="value of a return.")
+    max_event_bytes: int = Field(
+        256_000, ge=1024, description="Bytes of one event at most; above it the lines become a summary."
+    )
+
+    # The sending
+    track_bulk: bool = Field(True, description="On: TrackBulk; off: one Track request per event.")
+    bulk_events: int = Field(100, ge=1, le=100, description="Events per TrackBulk request; the API takes 100 at most.")
+    bulk_bytes: int = Field(1_000_000, ge=1024, description="Bytes per TrackBulk request.")
+    on_ambiguous: Literal["verify", "resend", "hold"] = Field(
+        "verify",
+        description="What becomes of an event whose request died without an answer: ask the Profile Store, send it "
+        "again, or leave it in `sending` for a person.",
+    )
+    verify_after: float = Field(
+        30, ge=0, description="Seconds after which an event that the Profile Store does not show was not taken."
+    )
+    claim_wait: float = Field(
+        300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
+    )
+
+    # When an outside service is in trouble
+    breaker_failures: int = Field(
+        5,
+        ge=1,
+        description="Failing calls in a row, of one task, after which a service is left alone by all tasks; each has "
+        "its own count: the loyalty API, the Tracking API and the Profile Store API. Above 5, the calls of one "
+        "request, a failing send never comes to it.",
+    )
+    breaker_seconds: float = Field(
+        30, gt=0, description="Seconds a service is left alone before one call tries whether it is well again."
+    )
+    retry_first_wait: float = Field(
+        30,
+        gt=0,
+        description="Seconds; a task that failed is tried again after a random time of at most this, doubled at each "
+        "further try. How often: the DAG's `retries`.",
+    )
+    retry_longest_wait: float = Field(
+        600, gt=0, description="Seconds; the longest that this random time may become, however often it is doubled."
+    )
+    retry_after_max: float = Field(
+        900, gt=0, description="Seconds; a task waits no longer, whatever Retry-After a service asked for."
+    )
+
+    # The alerts; the channels are connection instore_alerts
+    deadline_minutes: float = Field(
+        90, ge=0, description="Minutes after a run was queued at which it is told that it is not done; 0: never."
+    )
+    alert_quarantined_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the records received that is quarantined, from which on it is told; 0: never.",
+    )
+    alert_unmatched_share: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of the orders that arrived with a run and find no customer, from which on it is told; "
+        "0: never.",
+    )
+    alert_min_orders: int = Field(
+        20, ge=1, description="Records or orders a run must have for its shares to be judged: two of three say nothing."
+    )
+    alert_oldest_message_minutes: float = Field(
+        120, ge=0, description="Minutes; age of the oldest message left on the bus, from which on it is told; 0: never."
+    )
+    alert_oldest_unsent_minutes: float = Field(
+        360,
+        ge=0,
+        description="Minutes since its arrival; age of the oldest unsent order, from which on it is told; 0: never.",
+    )
+    alert_dead_letters: int = Field(
+        100, ge=0, le=10_000, description="Messages in the dead-letter queue, from which on it is told; 0: never."
+    )
+    runbook_url: str = Field(
+        "docs/runbook.md", min_length=1, description="Where alerts say the runbook is: a path, or the URL of its page."
+    )
+
+    # The pools; `python -m include.instore set-up` makes them
+    pool_bus: int = Field(1, ge=1, description="Slots of pool `instore_bus`: topic drains at once, of all runs.")
+    pool_loyalty: int = Field(
+        4, ge=1, description="Slots of pool `instore_loyalty`: mapped look-up tasks at once, of all runs."
+    )
+    pool_profile_store: int = Field(
+        4, ge=1, description="Slots of pool `instore_profile_store`: mapped sending tasks at once, of all runs."
+    )
+
+    # The runs
+    claim_minutes: float = Field(
+        120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."
+    )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process, read from its environment.
+
+    :param overrides: values that win over the environment, such as a run's params.
+    :raises ConfigurationError: a variable starts with INSTORE_ and is none of ours, or has a wrong value.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists the settings."
+            raise ConfigurationError(f"Setting {name} is unknown; {hint}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = f"{PREFIX}{'.'.join(str(part) for part in first['loc'])}".upper()
+        raise ConfigurationError(f"Setting {name} is wrong: {first['msg']}; change it in the environment.") from None
+    except SettingsError:
+        raise ConfigurationError(
+            f'Setting {PREFIX}EXTRACT_COLUMNS is not JSON; write it as {{"Its heading": "order_number"}}.'
+        ) from None

@@ -1,0 +1,151 @@
+"""What kind of run this is and which window it is for (design.md, "Kinds of run").
+
+Airflow leaves keys out of the context where they have no value (airflow.md), so everything here is read from the plain
+``dag_run`` and its params, never from the template context.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal, Protocol
+
+from include.instore.model.errors import ConfigurationError
+
+PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "dry_run")
+"""What a run can be told in its conf."""
+
+Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile"]
+
+
+class DagRun(Protocol):
+    """What is read of Airflow's dag run; every one of them may be None but run_id and run_type."""
+
+    run_id: str
+    run_type: Any
+    data_interval_start: datetime | None
+    data_interval_end: datetime | None
+    clear_number: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """``start <= moment < end``, both aware and in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    def __str__(self) -> str:
+        return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+    def overlaps(self, start: datetime, end: datetime) -> bool:
+        """Whether any moment of ``start <= moment < end`` is in the window."""
+        return self.start < end and start < self.end
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as the pipeline sees it: plain, JSON-ready through :meth:`document`.
+
+    :param window: the run's own interval; None for a manual run without one.
+    :param drains_topic: whether it may take messages off the live subscription.
+    :param loads_any_extract: whether it also reads files outside its window that were never loaded.
+    :param claims: which orders it may send: everything ``due``, those ``in_window``, or its ``own``.
+    :param resend: whether it sends orders again that were sent before, by another run.
+    :param dry_run: whether it does everything but settle and send, on a copy of the ledger.
+    :param clear_number: how often it, or a task of it, was cleared.
+    """
+
+    run_id: str
+    kind: Kind
+    window: Window | None
+    drains_topic: bool
+    loads_any_extract: bool
+    claims: Literal["due", "in_window", "own"]
+    resend: bool = False
+    dry_run: bool = False
+    clear_number: int = 0
+
+    @property
+    def tries(self) -> tuple[str, ...]:
+        """The ids under which the ledger knows this run: its own, and one more for each time it was begun again."""
+        first = self.run_id.partition("#")[0]
+        return (first, *(f"{first}#{number}" for number in range(1, self.clear_number + 1)))
+
+
+def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
+    """The run behind a ``dag_run``.
+
+    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool),
+        ``track_events``, which is none of this module's business; Airflow has the run's conf among them.
+    :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
+        a window; a param that is none of :data:`PARAMS`.
+    """
+    for name in params:
+        if name not in PARAMS:
+            near = difflib.get_close_matches(name, PARAMS, n=1)
+            raise ConfigurationError(
+                f"Param {name} is unknown; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(PARAMS)}.")
+            )
+    # str() of Airflow's enum prints DagRunType.BACKFILL; the run id of a reprocessed run keeps its old prefix.
+    run_type = getattr(dag_run.run_type, "value", dag_run.run_type)
+    asked = _asked_window(params)
+    interval = _interval(dag_run)
+    resend, dry_run = bool(params.get("resend")), bool(params.get("dry_run"))
+
+    def run(kind: Kind, window: Window | None, drains: bool, loads: bool, claims: Any) -> Run:
+        if resend and claims == "due":
+            raise ConfigurationError(
+                "Param resend sends a window's orders again; give window_start and window_end as well, or backfill."
+            )
+        return Run(dag_run.run_id, kind, window, drains, loads, claims, resend, dry_run, dag_run.clear_number or 0)
+
+    # A cleared backfill is a backfill still; its own orders are those of its interval.
+    if run_type == "backfill":
+        return run("backfill", asked or interval, False, False, "in_window")
+    if (dag_run.clear_number or 0) > 0:
+        return run("cleared", asked or interval, False, False, "own")
+    if run_type == "scheduled":
+        return run("scheduled", interval, True, True, "due")
+    drains = bool(params.get("drain_topic", True))
+    if asked is not None:
+        return run("manual", asked, drains, False, "in_window")
+    return run("manual", None, drains, True, "due")
+
+
+def _interval(dag_run: DagRun) -> Window | None:
+    start, end = dag_run.data_interval_start, dag_run.data_interval_end
+    if start is None or end is None or start >= end:
+        return None
+    return Window(start.astimezone(timezone.utc), end.astimezone(timezone.utc))
+
+
+def _asked_window(params: Mapping[str, Any]) -> Window | None:
+    start, end = (_moment(params.get(name), name) for name in ("window_start", "window_end"))
+    if start is None and end is None:
+        return None
+    if start is None or end is None:
+        raise ConfigurationError("A window needs both params: window_start and window_end; give the other one as well.")
+    if start >= end:
+        raise ConfigurationError("Param window_end must be later than window_start; change one of them.")
+    return Window(start, end)
+
+
+def _moment(value: Any, name: str) -> datetime | None:
+    if value in (None, ""):
+        return None
+    text = str(value).strip().replace("Z", "+00:00")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"Param {name} is not a date and time; write it as 2017-06-05T00:00:00+00:00 or 2017-06-05."
+        ) from None
+    # The form's picker gives an offset; a bare date is taken as UTC, as Airflow itself takes dates.
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -1,0 +1,1 @@
+"""What a run plans, reports, reconciles and raises alerts about."""

@@ -1,0 +1,48 @@
+"""Planning a run: which orders it sends, and waiting for those that another run still holds."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta, timezone
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import Batch, claim, held_elsewhere
+from include.instore.ledger.runs import started_at
+from include.instore.model.errors import RetriableError
+from include.instore.model.settings import Settings
+from include.instore.model.windows import Run
+
+_LOOK_AGAIN_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class HeldByAnotherRun(RetriableError):
+    """Orders of this run's window are in another run's hands; ask again after ``retry_after`` seconds."""
+
+
+def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
+    """Claim the orders this run may send and cut them into batches.
+
+    A run of a window is asked for exactly these orders, so it waits for those that the hourly run beside it holds;
+    an ordinary run takes what is free, and the next one the rest. A dry run is asked what would be sent: it plans as if
+    tracking were on, and does not wait, because in its copy of the ledger nobody lets go.
+
+    :raises HeldByAnotherRun: until ``claim_wait`` seconds after the run began; nothing is claimed. Waiting is the
+        caller's: a task that waits itself keeps the very slot the other run needs.
+    """
+    tracking = settings.enable_track_events or run.dry_run
+    if run.claims != "due":
+        held = held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)
+        waited = datetime.now(timezone.utc) - started_at(ledger, run.run_id)
+        if held and not run.dry_run and waited < timedelta(seconds=settings.claim_wait):
+            raise HeldByAnotherRun(f"{held} orders of the window are held by another run.", _LOOK_AGAIN_SECONDS)
+        if held:
+            log.warning("%d orders of the window are held by another run; it or the next run sends them", held)
+    return claim(
+        ledger,
+        run,
+        batch_orders=settings.batch_orders,
+        claim_minutes=settings.claim_minutes,
+        tracking=tracking,
+    )

@@ -1,0 +1,68 @@
+"""The run's report: its counts, and the reasons for which it is red."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from include.instore import fault_points
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import release
+from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
+from include.instore.ledger.tables import Status
+from include.instore.model.alert_causes import BAD_SHARE, NUMBERS
+from include.instore.model.settings import Settings
+from include.instore.model.windows import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run reports; ``red`` holds a sentence for each reason, none when the run is green.
+
+    :param red_by_cause: those reasons that are no task's failure, by cause of alert.
+    """
+
+    document: dict[str, Any]
+    red: tuple[str, ...]
+    red_by_cause: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: Settings) -> Report:
+    """Count what became of the run's orders, give up its claims, and judge it.
+
+    :param failed_tasks: ids of the run's tasks that finally failed.
+    """
+    # Counted while the orders are still held: once they are given up another run may plan them as its own.
+    counts = count_run(ledger, run.run_id, run.window)
+    release(ledger, run.run_id)
+    fault_points.reach("report.released")
+    by_cause = {NUMBERS: faults_in(counts), BAD_SHARE: _too_many_bad(counts, settings.max_bad_share)}
+    red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
+    document = {
+        "run_kind": run.kind,
+        "window": str(run.window) if run.window else None,
+        **{name: value for name, value in asdict(counts).items() if name not in ("touched", "planned")},
+        "tracking": settings.enable_track_events,
+        "red": list(red),
+    }
+    if run.dry_run:
+        document |= {"dry_run": True, "would_send": counts.planned.get(Status.READY.value, 0)}
+    close_run(ledger, run.run_id, document)
+    fault_points.reach("report.closed")
+    return Report(document, red, by_cause)
+
+
+def _failures(failed_tasks: Sequence[str]) -> list[str]:
+    return [f"task {task} failed; its log says why" for task in failed_tasks]
+
+
+def _too_many_bad(counts: RunCounts, max_bad_share: float) -> list[str]:
+    bad = counts.quarantined + counts.rejected
+    handled = counts.quarantined + counts.touched
+    if not bad or bad / handled <= max_bad_share:
+        return []
+    return [
+        f"{bad} of {handled} records were set aside ({counts.quarantined} quarantined, {counts.rejected} rejected), "
+        f"more than the {max_bad_share:.0%} of INSTORE_MAX_BAD_SHARE"
+    ]

@@ -1,0 +1,305 @@
+"""The subscription's dead-letter queue: a look at it, and its redrive.
+
+Nothing expires there, so somebody must look after it. A dead letter is completed only after what it holds is safe:
+landed in the ledger, or published again and taken by the bus. A redrive that dies in between is simply done again; the
+ledger knows the order's number, whichever way it came. A message that is still no order stays where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from azure.servicebus import (
+    ServiceBusClient,
+    ServiceBusMessage,
+    ServiceBusReceivedMessage,
+    ServiceBusReceiver,
+    ServiceBusSender,
+    ServiceBusSubQueue,
+)
+from azure.servicebus.exceptions import ServiceBusConnectionError, ServiceBusError
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.intake import Arrival, arrival, refusal
+from include.instore.ledger.quarantined import (
+    DISCARDED,
+    QUARANTINED,
+    REDRIVEN,
+    Quarantined,
+    known_numbers,
+    move,
+    note_reason,
+    of_message,
+)
+from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import parse_order
+from include.instore.model.settings import Settings
+from include.instore.sources.quarantine import Outcome, Redrive, redrive_run
+from include.instore.sources.service_bus import SOURCE, body_of, bus_errors, reference_of
+
+_ADDED_BY_THE_BUS = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
+_BLOCK = 50
+"""Messages received at once: few enough to be through with before their locks expire."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message of the dead-letter queue, without its body."""
+
+    message_id: str
+    sequence_number: int
+    enqueued_at: datetime | None
+    reason: str
+    description: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """What a redrive came to.
+
+    :param settle_failed: messages that are safe, but which the bus did not let go: they come again and are known.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    completed: int = 0
+    settle_failed: int = 0
+
+
+def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) -> list[DeadLetter]:
+    """The oldest dead letters, which stay as they are.
+
+    :raises ConfigurationError: wrong key, or no such topic or subscription.
+    :raises RetriableError: the bus failed.
+    """
+    with bus_errors(settings), client, _receiver(client, settings) as receiver:
+        return [
+            DeadLetter(
+                message.message_id or "",
+                message.sequence_number or 0,
+                message.enqueued_time_utc,
+                message.dead_letter_reason or "",
+                message.dead_letter_error_description or "",
+                len(body_of(message)),
+            )
+            for message in _peeked(receiver, limit)
+        ]
+
+
+def redrive_dead_letters(
+    client: ServiceBusClient,
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    limit: int,
+    publish: bool = False,
+    dry_run: bool = False,
+) -> Redriven:
+    """Land the dead letters that are orders by today's settings, and only then complete them.
+
+    What is still refused stays in the dead-letter queue, and its quarantine row gets today's reason; one that no run
+    has ever landed gets a row, so that it can be given up. What was discarded in quarantine is completed without
+    landing: the ledger keeps it.
+
+    :param limit: messages looked at, at most.
+    :param publish: publish them to the topic again instead, ids and properties kept, for every subscription of it.
+    :param dry_run: only say what would happen; nothing is locked or written.
+    :raises ConfigurationError: wrong key, or no such topic or subscription.
+    :raises RetriableError: the bus or the ledger failed; what was not completed is still there.
+    """
+    with bus_errors(settings), client, _receiver(client, settings) as receiver, contextlib.ExitStack() as opened:
+        if dry_run:
+            peeked = [_sorted(message, ledger, settings) for message in _peeked(receiver, limit)]
+            return Redriven([letter.would_be(ledger, publish=publish) for letter in peeked])
+        # A send returns once the bus has taken the message.
+        sender = opened.enter_context(client.get_topic_sender(settings.topic)) if publish else None
+        run = opened.enter_context(redrive_run(ledger, settings))
+        done = Redriven()
+        blocks = opened.enter_context(contextlib.closing(_received(receiver, settings, limit)))
+        for messages in blocks:
+            letters = [_sorted(message, ledger, settings) for message in messages]
+            done = _redrive(receiver, letters, ledger, run, sender, done)
+        return done
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A dead letter, read: the order it holds or why it holds none, and the rows it left in quarantine."""
+
+    message: ServiceBusReceivedMessage
+    body: bytes = field(repr=False)
+    rows: Sequence[Quarantined]
+    order: Arrival | RecordRefused = field(repr=False)
+
+    @property
+    def waiting(self) -> list[str]:
+        return [row.id for row in self.rows if row.state == QUARANTINED]
+
+    @property
+    def given_up(self) -> bool:
+        return bool(self.rows) and all(row.state == DISCARDED for row in self.rows)
+
+    def became(self, outcome: str) -> Outcome:
+        refused = self.order if isinstance(self.order, RecordRefused) and outcome == "refused" else None
+        return Outcome(
+            self.message.message_id or "",
+            reference_of(self.message),
+            outcome,
+            refused.reason if refused else "",
+            refused.detail if refused else "",
+        )
+
+    def would_be(self, ledger: Ledger, *, publish: bool) -> Outcome:
+        if self.given_up:
+            return self.became("discarded")
+        if isinstance(self.order, RecordRefused):
+            return self.became("refused")
+        if publish:
+            return self.became("published")
+        number = self.order.row["order_number"]
+        return self.became("known" if known_numbers(ledger, [number]) else "landed")
+
+
+def _sorted(message: ServiceBusReceivedMessage, ledger: Ledger, settings: Settings) -> _Letter:
+    body, reference = body_of(message), reference_of(message)
+    rows = of_message(ledger, message.message_id, reference, body)
+    came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
+    order: Arrival | RecordRefused
+    try:
+        read = arrival(
+            parse_order(body, settings.max_message_bytes), source=SOURCE, reference=reference, settings=settings
+        )
+        order = replace(read, first_came=min(came))
+    except RecordRefused as error:
+        order = error
+    return _Letter(message, body, rows, order)
+
+
+def _redrive(
+    receiver: ServiceBusReceiver,
+    letters: Sequence[_Letter],
+    ledger: Ledger,
+    run: Redrive,
+    sender: ServiceBusSender | None,
+    done: Redriven,
+) -> Redriven:
+    outcomes = list(done.outcomes)
+    completed, settle_failed = done.completed, done.settle_failed
+    for letter in letters:
+        if letter.given_up:
+            outcomes.append(letter.became("discarded"))
+        elif isinstance(letter.order, RecordRefused):
+            for id in letter.waiting:
+                note_reason(ledger, id, letter.order.reason, letter.order.detail)
+            if not letter.rows:  # the bus gave it up, or it expired, before it was ever read
+                reference = reference_of(letter.message)
+                run.land([], refusals=[refusal(letter.order, source=SOURCE, reference=reference, raw=letter.body)])
+            outcomes.append(letter.became("refused"))
+            continue
+        elif sender is not None:
+            sender.send_messages(_again(letter))
+            if letter.waiting:
+                move(ledger, letter.waiting, REDRIVEN)
+            outcomes.append(letter.became("published"))
+        else:
+            landed = run.land([letter.order], letter.waiting)
+            outcomes.append(letter.became("landed" if landed.orders else "known"))
+        if _complete(receiver, letter.message):
+            completed += 1
+        else:
+            settle_failed += 1
+    return Redriven(outcomes, completed, settle_failed)
+
+
+def _complete(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage) -> bool:
+    try:
+        receiver.complete_message(message)
+    except ServiceBusConnectionError:
+        raise  # each further settle would wait through all of the SDK's retries
+    except ServiceBusError as error:
+        log.warning("dead letter %s was not completed (%s)", message.sequence_number, type(error).__name__)
+        return False
+    return True
+
+
+def _again(letter: _Letter) -> ServiceBusMessage:
+    """The message as it was published, without what the bus added when it became a dead letter."""
+    message = letter.message
+    properties: dict[Any, Any] = {
+        _text(name): value
+        for name, value in (message.application_properties or {}).items()
+        if _text(name) not in _ADDED_BY_THE_BUS
+    }
+    return ServiceBusMessage(
+        letter.body,
+        application_properties=properties,
+        message_id=message.message_id,
+        session_id=message.session_id,
+        partition_key=message.partition_key,
+        content_type=message.content_type,
+        correlation_id=message.correlation_id,
+        subject=message.subject,
+        to=message.to,
+        reply_to=message.reply_to,
+        reply_to_session_id=message.reply_to_session_id,
+        time_to_live=message.time_to_live,
+    )
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _receiver(client: ServiceBusClient, settings: Settings) -> ServiceBusReceiver:
+    return client.get_subscription_receiver(
+        settings.topic, settings.subscription, sub_queue=ServiceBusSubQueue.DEAD_LETTER
+    )
+
+
+def _peeked(receiver: ServiceBusReceiver, limit: int) -> Iterator[ServiceBusReceivedMessage]:
+    after = 0
+    while limit > 0:
+        messages = receiver.peek_messages(max_message_count=min(_BLOCK, limit), sequence_number=after + 1)
+        if not messages:
+            return
+        yield from messages
+        limit -= len(messages)
+        after = max(message.sequence_number or 0 for message in messages)
+
+
+def _received(
+    receiver: ServiceBusReceiver, settings: Settings, limit: int
+) -> Generator[Sequence[ServiceBusReceivedMessage], None, None]:
+    """Blocks of locked messages, each message once.
+
+    A message that stays is unlocked at the end only: before, it would come again and again. Its lock may expire
+    meanwhile, so that it does come again: then everything has been seen.
+    """
+    seen: set[int | None] = set()
+    staying: list[ServiceBusReceivedMessage] = []
+    empty_reads = 0
+    try:
+        while len(seen) < limit and empty_reads < settings.drain_empty_reads:
+            wanted = min(_BLOCK, limit - len(seen))
+            messages = receiver.receive_messages(max_message_count=wanted, max_wait_time=settings.drain_wait)
+            new = [message for message in messages if message.sequence_number not in seen]
+            staying += messages
+            seen.update(message.sequence_number for message in new)
+            empty_reads = 0 if messages else empty_reads + 1
+            if new:
+                yield new
+            # The SDK has no public word for it.
+            staying = [message for message in staying if not message._settled]
+            if len(new) < len(messages):
+                break
+    finally:
+        for message in staying:
+            with contextlib.suppress(ServiceBusError, ValueError):
+                receiver.abandon_message(message)

@@ -1,0 +1,168 @@
+"""CSV extracts: one row per order line, rows of an order adjacent (contracts.md section 1)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from pydantic.alias_generators import to_camel
+
+from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import order_from_document
+from include.instore.model.settings import Settings
+from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Lines
+
+_ORDER_COLUMNS = {
+    "order_number": "orderNumber",
+    "order_date": "date",
+    "store_id": "storeId",
+    "store_name": "storeName",
+    "loyalty_card": "loyaltyCardNumber",
+    "email": "emailAddress",
+    "currency": "currency",
+    "order_total": "total",
+    "order_type": "orderType",
+}
+_LINE_COLUMNS = {
+    "product_code": "productCode",
+    "description": "description",
+    "quantity": "quantity",
+    "unit_price": "unitPrice",
+    "discount": "discount",
+    "line_total": "total",
+}
+_REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
+_DELIMITERS = ",;\t|"
+_BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
+
+
+def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
+    """The orders of a CSV file, in file order; a later order that is refused does not stop the ones after it.
+
+    :raises BrokenExtract: a required column is missing, the text is not in the set encoding, or the file breaks off.
+    """
+    lines = Lines(stream, settings)
+    source = iter(lines)
+    header_line = next(source, "")
+    if not header_line.strip():
+        raise BrokenExtract(1, "there is no header line", lines.taken())
+    delimiter = max(_DELIMITERS, key=header_line.count)
+    header = _header(
+        next(csv.reader([header_line.removeprefix(_BYTE_ORDER_MARK)], delimiter=delimiter)), settings.extract_columns
+    )
+    heading = lines.taken()
+    csv.field_size_limit(settings.max_message_bytes)
+    order = _OrderRows(header, heading, settings.max_message_bytes)
+    rows = csv.reader(source, delimiter=delimiter, strict=True)
+    while True:
+        first, fault = lines.number + 1, None
+        broken: BrokenExtract | None = None
+        raw = b""
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except BrokenExtract as error:
+            broken, raw = error, error.raw
+            row = _first_row(raw.decode(settings.extract_encoding, errors="surrogateescape"), delimiter)
+        except csv.Error as error:
+            row = _first_row(lines.text(), delimiter)
+            if not lines.complete or "end of data" in str(error):
+                broken = BrokenExtract(first, f"breaks off ({error})")
+            fault = f"line {first}: {error}"
+        raw += lines.taken()
+        if not row and fault is None and broken is None:
+            continue
+        if broken is None and len(row) < len(header) and not lines.complete:
+            broken = BrokenExtract(first, "breaks off in the middle of a line")
+        # Of a row that breaks off the last field may be half of itself.
+        number = row[order.key] if len(row) > order.key + (broken is not None) else None
+        if order.raw and number is not None and number != order.number:
+            yield order.record(settings)
+            order = _OrderRows(header, heading, settings.max_message_bytes)
+        if broken is not None:
+            raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
+        order.add(row, first, raw, number, fault)
+    if order.raw:
+        yield order.record(settings)
+
+
+def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
+    header = [column_map.get(name.strip(), name.strip()) for name in names]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise BrokenExtract(
+            1, f"column {missing[0]} is missing; map the ERP's heading to it with INSTORE_EXTRACT_COLUMNS"
+        )
+    return header
+
+
+def _first_row(text: str, delimiter: str) -> list[str]:
+    """The fields of text that is no CSV by the strict rules, as far as they can be told: whose row is it?"""
+    try:
+        return next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+class _OrderRows:
+    """The adjacent rows of one order, as they are read."""
+
+    def __init__(self, header: Sequence[str], heading: bytes, limit: int) -> None:
+        self._header = header
+        self._heading = heading
+        self._limit = limit
+        self.key = header.index("order_number")
+        self.number: str | None = None
+        self.raw = b""
+        self._line = 0
+        self._rows: list[dict[str, str]] = []
+        self._fault: str | None = None
+
+    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str | None) -> None:
+        self.number = self.number if number is None else number
+        self._line = self._line or line
+        if len(self.raw) > self._limit:
+            return  # too large already; the rest of it is not kept
+        self.raw += raw
+        if fault is not None:
+            self._fault = self._fault or fault
+        elif len(row) != len(self._header):
+            self._fault = self._fault or f"line {line} has {len(row)} columns, the header has {len(self._header)}"
+        else:
+            self._rows.append(dict(zip(self._header, row, strict=True)))
+
+    def record(self, settings: Settings) -> ExtractRecord:
+        return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
+
+    def _order(self, settings: Settings) -> Any:
+        try:
+            # Before any other fault: of these the raw rows are not whole, so they are never read again.
+            if len(self.raw) > settings.max_message_bytes:
+                raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
+            if self._fault is not None:
+                raise RecordRefused("bad_value", self._fault)
+            # The first row speaks for the order; the ERP repeats it on each line.
+            document: dict[str, Any] = {
+                name: self._rows[0][column]
+                for column, name in _ORDER_COLUMNS.items()
+                if self._rows[0].get(column, "") != ""
+            }
+            document["lines"] = [_line(row) for row in self._rows]
+            return order_from_document(document)
+        except RecordRefused as error:
+            return error
+
+
+def _line(row: Mapping[str, str]) -> dict[str, Any]:
+    """A line's own columns, and the unknown ones: they are kept, not refused."""
+    known = {name: row[column] for column, name in _LINE_COLUMNS.items() if column in row}
+    # An empty amount is an absent one; an empty description is real.
+    known = {name: value for name, value in known.items() if value != "" or name == "description"}
+    unknown = {
+        to_camel(column): value
+        for column, value in row.items()
+        if column not in _LINE_COLUMNS and column not in _ORDER_COLUMNS and column
+    }
+    return {**unknown, **known}

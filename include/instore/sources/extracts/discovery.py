@@ -1,0 +1,116 @@
+"""Which files are due: the run's window, not loaded yet or changed since, and no longer being written."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+
+from include.instore.ledger.tables import kept_text
+from include.instore.model.settings import Settings
+from include.instore.model.windows import Run
+from include.instore.sources.extracts.formats import format_of
+from include.instore.sources.extracts.storage import Listed, Storage
+
+_DAY = re.compile(r"(?<!\d)(\d{4})[-_/]?(\d{2})[-_/]?(\d{2})(?!\d)")
+_BEING_WRITTEN = (".tmp", ".partial", ".filepart", ".crdownload")
+_PAGE = 500
+"""Files compared with the ledger at once."""
+
+LoadedVersions = Callable[[Sequence[str]], Mapping[str, str]]
+"""Name to version of those of the names that were loaded before."""
+
+
+@dataclass(frozen=True)
+class ExtractFile:
+    """A file that is due; ``name`` is what the ledger calls it, ``version`` changes when its content does."""
+
+    path: str
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files due now, and how many are left for a later run because they are still being written."""
+
+    due: tuple[ExtractFile, ...]
+    left: int
+    unknown_format: int
+
+
+def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: Settings) -> Found:
+    """Look at every file of the storage, however old its folder is; what was loaded is asked a page of names at a time.
+
+    :raises ConfigurationError: there is no such folder, or the storage refused the key.
+    :raises RetriableError: the storage does not answer.
+    """
+    due: list[ExtractFile] = []
+    left = unknown = 0
+    listing = storage.files(settings.extract_glob)
+    while page := list(islice(listing, _PAGE)):
+        known: list[tuple[str, Listed]] = []
+        for file in page:
+            name = kept_text(file.name)
+            if _is_marker(name, settings) or _hidden(name):
+                continue
+            if name.lower().endswith(_BEING_WRITTEN):
+                left += 1
+            elif format_of(name) is None:
+                unknown += 1
+            else:
+                known.append((name, file))
+        versions = loaded([name for name, _ in known])
+        for name, file in known:
+            if versions.get(name) == file.version or not _is_for(run, name, file):
+                continue
+            if _still_written(storage, file, settings):
+                left += 1
+            else:
+                due.append(ExtractFile(file.path, name, file.version))
+    return Found(tuple(due), left, unknown)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _is_marker(name: str, settings: Settings) -> bool:
+    marker = settings.extract_marker
+    return bool(marker) and name.endswith(marker)
+
+
+def _still_written(storage: Storage, file: Listed, settings: Settings) -> bool:
+    if settings.extract_min_age and time.time() - file.modified < settings.extract_min_age:
+        return True
+    marker = settings.extract_marker
+    if not marker:
+        return False
+    # Asked of the storage and not of what was listed: the glob that chooses the extracts may leave the markers out.
+    beside = posixpath.join(posixpath.dirname(file.path), marker)
+    return not any(storage.has_file(path) for path in (beside, f"{file.path}{marker}"))
+
+
+def _is_for(run: Run, name: str, file: Listed) -> bool:
+    if run.loads_any_extract:
+        return True
+    if run.window is None:
+        return False
+    start, end = _covers(name, file)
+    return run.window.overlaps(start, end)
+
+
+def _covers(name: str, file: Listed) -> tuple[datetime, datetime]:
+    """The day in the file's path, or the moment it was modified."""
+    for year, month, day in reversed(_DAY.findall(name)):
+        try:
+            start = datetime(int(year), int(month), int(day), tzinfo=timezone.utc)
+        except ValueError:
+            continue
+        return start, start + timedelta(days=1)
+    modified = datetime.fromtimestamp(file.modified, timezone.utc)
+    return modified, modified + timedelta(microseconds=1)

@@ -1,0 +1,257 @@
+"""Look-ups: a chain of resolvers behind the ledger's cache, and what a failing one leaves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from include.instore.customers.lookup import LookedUp, MappingFile, look_up_batch
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import release
+from include.instore.ledger.customers import CardAnswer
+from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.settings import Settings
+from tests.instore import given
+
+MakeSettings = Callable[..., Settings]
+
+
+class Members:
+    """A resolver that knows some cards, remembers what it was asked, and fails where it is told to."""
+
+    def __init__(self, emails: Mapping[str, str] | None = None, **outcomes: str) -> None:
+        self.emails = dict(emails or {})
+        self.outcomes = outcomes
+        self.errors: dict[str, BaseException] = {}
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+
+    def resolve(self, card: str) -> CardAnswer:
+        with self._lock:
+            self.asked.append(card)
+        if card in self.errors:
+            raise self.errors[card]
+        if card in self.emails:
+            return CardAnswer(card, "matched", self.emails[card])
+        return CardAnswer(card, self.outcomes.get(card, "not_found"))
+
+
+def pending(ledger: Ledger, *cards: str, run_id: str = "run-1") -> None:
+    """One order for each card, claimed in batch 0; S1 has the first card."""
+    documents = [given.document(f"S{number}", loyaltyCardNumber=card) for number, card in enumerate(cards, 1)]
+    given.landed(ledger, *documents, run=given.run(run_id))
+    given.planned(ledger, given.run(run_id))
+
+
+def test_the_first_resolver_that_knows_a_card_answers_for_it(ledger: Ledger, settings: MakeSettings) -> None:
+    pending(ledger, "first", "second", "shut", "nobody")
+    first = Members({"first": "a@x.org"}, shut="inactive")
+    second = Members({"first": "wrong@x.org", "second": "b@x.org", "shut": "wrong@x.org"})
+    assert look_up_batch([first, second], ledger, "run-1", 0, settings()) == LookedUp(looked_up=4, cache_hits=0)
+    assert sorted(first.asked) == ["first", "nobody", "second", "shut"]
+    assert sorted(second.asked) == ["nobody", "second"]
+    assert given.statuses(ledger) == {"S1": "ready", "S2": "ready", "S3": "unmatched", "S4": "unmatched"}
+    assert [given.row(ledger, f"S{number}")["email"] for number in (1, 2, 3, 4)] == ["a@x.org", "b@x.org", None, None]
+    assert [given.row(ledger, f"S{number}")["reason"] for number in (3, 4)] == ["inactive", "not_found"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        ("not_found", "unmatched"),
+        ("inactive", "unmatched"),
+        ("no_email", "unmatched"),
+        ("ambiguous", "unmatched"),
+        ("suppressed", "suppressed"),
+    ],
+)
+def test_an_outcome_without_a_customer_has_its_status_and_reason(
+    ledger: Ledger, settings: MakeSettings, outcome: str, status: str
+) -> None:
+    pending(ledger, "c")
+    look_up_batch([Members(c=outcome)], ledger, "run-1", 0, settings())
+    assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["reason"]) == (status, outcome)
+
+
+@pytest.mark.parametrize("email", ["", "@", "nobody", "a b@x.org", "a\0@x.org", "\ud800@x.org", "a" * 300 + "@x.org"])
+def test_a_matched_card_whose_email_is_none_is_no_email(ledger: Ledger, settings: MakeSettings, email: str) -> None:
+    pending(ledger, "odd", "good")
+    look_up_batch([Members({"odd": email, "good": "a@x.org"})], ledger, "run-1", 0, settings())
+    assert given.statuses(ledger) == {"S1": "unmatched", "S2": "ready"}
+    assert given.row(ledger, "S1")["reason"] == "no_email"
+
+
+def test_a_card_of_several_orders_is_asked_for_once(ledger: Ledger, settings: MakeSettings) -> None:
+    pending(ledger, "c", "c", "c")
+    members = Members({"c": "a@x.org"})
+    assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(looked_up=1, cache_hits=0)
+    assert members.asked == ["c"]
+    assert set(given.statuses(ledger).values()) == {"ready"}
+
+
+def test_a_remembered_card_is_not_asked_for_again(ledger: Ledger, settings: MakeSettings) -> None:
+    members = Members({"c": "a@x.org"})
+    pending(ledger, "c")
+    look_up_batch([members], ledger, "run-1", 0, settings())
+    given.landed(ledger, given.document("S2", loyaltyCardNumber="c"), run=given.run("run-2"))
+    given.planned(ledger, given.run("run-2"))
+    assert look_up_batch([members], ledger, "run-2", 0, settings()) == LookedUp(looked_up=0, cache_hits=1)
+    assert (members.asked, given.statuses(ledger)["S2"]) == (["c"], "ready")
+    assert (given.tally(ledger, "run-2")["cache_hits"], given.tally(ledger, "run-1")["looked_up"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("hours", "asked"), [(0.0, 2), (1.0, 1)])
+def test_a_card_without_a_customer_is_asked_for_again_once_its_answer_has_expired(
+    ledger: Ledger, settings: MakeSettings, hours: float, asked: int
+) -> None:
+    members = Members()
+    pending(ledger, "c")
+    look_up_batch([members], ledger, "run-1", 0, settings(negative_cache_hours=hours))
+    release(ledger, "run-1")
+    given.set_orders(ledger, next_attempt=given.hours_ago(0))
+    given.planned(ledger, given.run("run-2"))
+    look_up_batch([members], ledger, "run-2", 0, settings(negative_cache_hours=hours))
+    assert members.asked == ["c"] * asked
+    assert given.row(ledger, "S1")["look_ups"] == 2
+
+
+def test_orders_with_an_email_of_their_own_need_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(
+        ledger,
+        given.document("S1", emailAddress="own@x.org"),
+        given.document("S2", emailAddress="own@x.org", loyaltyCardNumber=None),
+    )
+    given.planned(ledger)
+    members = Members()
+    assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(0, 0)
+    assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready", "S2": "ready"})
+    assert given.row(ledger, "S1")["email"] == "own@x.org"
+
+
+@pytest.mark.parametrize("error", [RetriableError("away"), ConfigurationError("bad key"), ValueError("a bug")])
+def test_an_error_in_the_middle_keeps_what_was_answered_and_the_next_try_asks_only_the_rest(
+    ledger: Ledger, settings: MakeSettings, error: Exception
+) -> None:
+    cards = [f"c{number:03}" for number in range(130)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = {"c110": error}
+    with pytest.raises(type(error)) as caught:
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=4))
+    assert caught.value is error
+    first = list(members.asked)
+    statuses = given.statuses(ledger)
+    answered = {card for number, card in enumerate(cards, 1) if statuses[f"S{number}"] == "ready"}
+    assert answered == set(first) - {"c110"}
+    assert len(answered) >= 100
+    assert given.tally(ledger)["looked_up"] == len(answered)
+
+    members.errors = {}
+    looked_up = look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=4))
+    assert sorted(members.asked[len(first) :]) == sorted(set(cards) - answered)
+    assert looked_up.looked_up == 130 - len(answered)
+    assert set(given.statuses(ledger).values()) == {"ready"}
+
+
+def test_after_an_error_no_new_card_is_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
+    cards = [f"c{number:03}" for number in range(60)]
+    pending(ledger, *cards)
+    members = Members()
+    members.errors = {"c000": RetriableError("away")}
+    with pytest.raises(RetriableError):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert len(members.asked) < 60
+
+
+def test_answers_kept_before_a_crash_are_not_asked_for_again(ledger: Ledger, settings: MakeSettings) -> None:
+    cards = [f"c{number:03}" for number in range(130)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = {"c120": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    asked = len(members.asked)
+    members.errors = {}
+    look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert not set(members.asked[asked:]) & set(cards[:100])
+    assert set(given.statuses(ledger).values()) == {"ready"}
+
+
+def test_several_cards_are_asked_for_at_the_same_time_and_no_more_than_set(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    class Slow(Members):
+        together = threading.Barrier(3)
+
+        def resolve(self, card: str) -> CardAnswer:
+            self.together.wait(10)  # broken, and an error, unless three ask at once
+            return super().resolve(card)
+
+    pending(ledger, *(f"c{number}" for number in range(6)))
+    members = Slow()
+    look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=3))
+    assert len(members.asked) == 6
+
+
+def test_only_the_cards_of_the_batch_are_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
+    documents = [given.document(f"S{number}", loyaltyCardNumber=f"c{number}") for number in (1, 2)]
+    given.landed(ledger, *documents)
+    given.planned(ledger, batch_orders=1)
+    members = Members()
+    look_up_batch([members], ledger, "run-1", 1, settings())
+    assert (members.asked, given.statuses(ledger)) == (["c2"], {"S1": "pending", "S2": "unmatched"})
+
+
+def test_no_card_and_no_email_is_in_a_log_record(
+    ledger: Ledger, settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="include.instore")
+    pending(ledger, given.CANARY)
+    look_up_batch([Members({given.CANARY: f"{given.CANARY}@x.org"})], ledger, "run-1", 0, settings())
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages
+    assert not [message for message in messages if given.CANARY in message]
+
+
+def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
+    file = tmp_path / "cards.csv"
+    file.write_text(
+        "\ufeffcard,email,name\n"
+        "00-12 34,ann@example.com,Ann\n"
+        '77,"bo@example.com"\n'
+        "88,c1@example.com\n"
+        "88,c2@example.com\n"
+        "99,Same@example.com\n"
+        "99,same@EXAMPLE.com\n"
+        "55,\n"
+        "44,@\n"
+        "33\n"
+        "\n",
+        encoding="utf-8",
+    )
+    mapping = MappingFile(file)
+    answers = {card: mapping.resolve(card) for card in ("001234", "77", "88", "99", "55", "44", "33", "card", "1234")}
+    assert {card: (each.outcome, each.email) for card, each in answers.items() if card != "99"} == {
+        "001234": ("matched", "ann@example.com"),
+        "77": ("matched", "bo@example.com"),
+        "88": ("ambiguous", None),
+        "55": ("no_email", None),
+        "44": ("no_email", None),
+        "33": ("not_found", None),
+        "card": ("not_found", None),
+        "1234": ("not_found", None),
+    }
+    assert answers["99"].outcome == "matched"
+
+
+@pytest.mark.parametrize("content", [None, b"card,email\n1,\xff@x.org\n"], ids=["missing", "not UTF-8"])
+def test_a_mapping_file_that_cannot_be_read_names_its_setting(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "cards.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="INSTORE_MAPPING_FILE"):
+        MappingFile(file)

@@ -1,0 +1,98 @@
+"""The settings: defaults, what is refused, and that every refusal names the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include.instore.model.errors import ConfigurationError
+from include.instore.model.settings import Settings, load_settings
+
+
+def test_the_defaults_are_the_original_designs() -> None:
+    settings = load_settings()
+    assert (settings.scope, settings.device_id) == ("Default", "InStoreDevice")
+    assert (settings.event_type, settings.event_value) == ("StorePurchase", "StorePurchase")
+    assert (settings.return_event_type, settings.return_event_value) == ("StoreReturn", "StoreReturn")
+    assert (settings.topic, settings.subscription) == ("orders", "orderprocessing")
+    assert (settings.enable_track_events, settings.on_ambiguous, settings.max_bad_share) == (True, "verify", 0.05)
+    assert (settings.store_timezone, settings.max_event_bytes, settings.bulk_events) == ("UTC", 256_000, 100)
+    assert (settings.mapping_file, settings.extract_columns) == (None, {})
+
+
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_SCOPE", "web")
+    monkeypatch.setenv("INSTORE_ENABLE_TRACK_EVENTS", "false")
+    monkeypatch.setenv("INSTORE_EXTRACT_COLUMNS", '{"Receipt": "order_number"}')
+    monkeypatch.setenv("INSTORE_MAPPING_FILE", "/data/cards.csv")
+    settings = load_settings()
+    assert (settings.scope, settings.enable_track_events) == ("web", False)
+    assert settings.extract_columns == {"Receipt": "order_number"}
+    assert settings.mapping_file == Path("/data/cards.csv")
+
+
+def test_a_runs_own_values_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_SCOPE", "web")
+    assert load_settings(scope="other").scope == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SCOPE", "x" * 65),
+        ("SCOPE", ""),
+        ("STORE_TIMEZONE", "Mars/Olympus"),
+        ("STORE_TIMEZONE", ""),
+        ("STORE_TIMEZONE", "../etc/passwd"),
+        ("EXTRACT_ENCODING", "utf-9"),
+        ("EXTRACT_ENCODING", "base64"),
+        ("DEVICE_ID", "{email}"),
+        ("DEVICE_ID", "{}"),
+        ("DEVICE_ID", "{"),
+        ("DEVICE_ID", "{customer_key.x}"),
+        ("DEVICE_ID", "{customer_key[x]}"),
+        ("DEVICE_ID", ""),
+        ("BULK_EVENTS", "101"),
+        ("BULK_EVENTS", "0"),
+        ("MAX_BAD_SHARE", "1.1"),
+        ("ON_AMBIGUOUS", "guess"),
+        ("DRAIN_RECEIVERS", "four"),
+        ("ENABLE_TRACK_EVENTS", "maybe"),
+        ("EXTRACT_COLUMNS", "{"),
+        ("EXTRACT_COLUMNS", "[]"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"INSTORE_{name}", value)
+    with pytest.raises(ConfigurationError, match=f"INSTORE_{name}"):
+        load_settings()
+
+
+def test_a_scope_of_64_characters_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_SCOPE", "x" * 64)
+    assert load_settings().scope == "x" * 64
+
+
+def test_an_unknown_variable_is_refused_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_ENABLE_TRACKEVENTS", "false")
+    with pytest.raises(ConfigurationError, match=r"INSTORE_ENABLE_TRACKEVENTS is unknown.*INSTORE_ENABLE_TRACK_EVENTS"):
+        load_settings()
+
+
+def test_a_variable_that_is_near_to_nothing_is_pointed_to_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_ZZZZZZ", "1")
+    with pytest.raises(ConfigurationError, match=r"INSTORE_ZZZZZZ is unknown; docs/configuration.md"):
+        load_settings()
+
+
+def test_no_refusal_tells_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTORE_DRAIN_RECEIVERS", "canary-7f3a")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert "canary-7f3a" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    silent = [name for name, field in Settings.model_fields.items() if not field.description]
+    assert silent == []

@@ -1,0 +1,149 @@
+"""Which run is which, its window, and what it may do (design.md, "Kinds of run")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from include.instore.model.errors import ConfigurationError
+from include.instore.model.windows import Run, Window, resolve_run
+from tests.instore.given import moment, window
+
+DAY = window("2017-06-05", "2017-06-06")
+ASKED = {"window_start": "2017-06-01", "window_end": "2017-06-03T12:00:00Z"}
+ASKED_WINDOW = Window(moment("2017-06-01"), moment("2017-06-03T12:00:00"))
+
+
+class RunType(str, Enum):
+    """As Airflow's own: its str() is not its value."""
+
+    SCHEDULED = "scheduled"
+    BACKFILL = "backfill"
+    MANUAL = "manual"
+
+
+@dataclass
+class DagRun:
+    run_type: Any
+    clear_number: Any = 0
+    data_interval_start: datetime | None = DAY.start
+    data_interval_end: datetime | None = DAY.end
+    run_id: str = "r"
+
+
+def test_a_scheduled_run_drains_loads_everything_and_sends_what_is_due() -> None:
+    assert resolve_run(DagRun(RunType.SCHEDULED), {}) == Run("r", "scheduled", DAY, True, True, "due")
+    assert resolve_run(DagRun("scheduled"), {"drain_topic": False}).drains_topic
+
+
+@pytest.mark.parametrize("cleared", [0, 1])
+def test_a_backfill_never_drains_and_keeps_to_its_interval_also_when_cleared(cleared: int) -> None:
+    run = resolve_run(DagRun(RunType.BACKFILL, cleared), {"drain_topic": True})
+    assert run == Run("r", "backfill", DAY, False, False, "in_window", clear_number=cleared)
+
+
+@pytest.mark.parametrize("run_type", [RunType.SCHEDULED, RunType.MANUAL])
+def test_a_cleared_run_never_drains_and_sends_its_own(run_type: RunType) -> None:
+    assert resolve_run(DagRun(run_type, 1), {}) == Run("r", "cleared", DAY, False, False, "own", clear_number=1)
+
+
+def test_a_manual_run_does_as_a_scheduled_one() -> None:
+    assert resolve_run(DagRun(RunType.MANUAL), {}) == Run("r", "manual", None, True, True, "due")
+
+
+def test_a_manual_run_leaves_the_topic_alone_when_told() -> None:
+    assert not resolve_run(DagRun(RunType.MANUAL), {"drain_topic": False}).drains_topic
+
+
+@pytest.mark.parametrize("drains", [True, False])
+def test_a_manual_run_with_a_window_keeps_to_it(drains: bool) -> None:
+    run = resolve_run(DagRun(RunType.MANUAL), {**ASKED, "drain_topic": drains})
+    assert run == Run("r", "manual", ASKED_WINDOW, drains, False, "in_window")
+
+
+@pytest.mark.parametrize("run_type", [RunType.BACKFILL, RunType.MANUAL])
+def test_a_window_asked_for_wins_over_the_interval(run_type: RunType) -> None:
+    assert resolve_run(DagRun(run_type), ASKED).window == ASKED_WINDOW
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, None), (DAY.start, None), (DAY.start, DAY.start)])
+def test_a_run_without_an_interval_has_no_window(start: datetime | None, end: datetime | None) -> None:
+    assert resolve_run(DagRun("scheduled", None, start, end), {"window_start": None, "window_end": ""}).window is None
+
+
+def test_windows_are_in_utc_whatever_they_are_given_in() -> None:
+    stockholm = timezone(timedelta(hours=2))
+    run = resolve_run(DagRun("scheduled", 0, DAY.start.astimezone(stockholm), DAY.end.astimezone(stockholm)), {})
+    assert str(run.window) == "2017-06-05T00:00:00+00:00/2017-06-06T00:00:00+00:00"
+    asked = {"window_start": "2017-06-05T02:00:00+02:00", "window_end": " 2017-06-06T00:00:00 "}
+    assert str(resolve_run(DagRun("manual"), asked).window) == str(DAY)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"window_start": "2017-06-01"},
+        {"window_end": "2017-06-01"},
+        {"window_start": "yesterday", "window_end": "2017-06-01"},
+        {"window_start": "2017-06-01", "window_end": "2017-06-01"},
+        {"window_start": "2017-06-02", "window_end": "2017-06-01"},
+        {"window_start": "2017-13-02", "window_end": "2018-06-01"},
+        {"window_start": 7, "window_end": "2018-06-01"},
+    ],
+)
+def test_a_wrong_window_is_a_configuration_error_that_names_the_param(params: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="window_"):
+        resolve_run(DagRun("manual"), params)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("windw_start", "did you mean window_start"), ("customer", "there are window_start, window_end")]
+)
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "scheduled"])
+def test_an_unknown_param_is_refused_before_it_does_something_else(run_type: str, name: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        resolve_run(DagRun(run_type), {name: "2017-06-01"})
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [("2017-06-04T23:59:59", False), ("2017-06-05", True), ("2017-06-05T23:59:59", True), ("2017-06-06", False)],
+)
+def test_a_window_has_its_start_and_not_its_end(text: str, inside: bool) -> None:
+    assert (moment(text) in DAY) == inside
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "overlaps"),
+    [
+        ("2017-06-04", "2017-06-05", False),
+        ("2017-06-04", "2017-06-05T00:00:01", True),
+        ("2017-06-05T10:00:00", "2017-06-05T11:00:00", True),
+        ("2017-06-05T23:59:59", "2017-06-07", True),
+        ("2017-06-06", "2017-06-07", False),
+    ],
+)
+def test_windows_overlap_when_they_share_a_moment(start: str, end: str, overlaps: bool) -> None:
+    assert DAY.overlaps(moment(start), moment(end)) == overlaps
+
+
+@pytest.mark.parametrize("resend", [True, False])
+def test_only_a_run_of_a_window_may_resend(resend: bool) -> None:
+    assert resolve_run(DagRun("backfill"), {"resend": resend}).resend == resend
+    assert resolve_run(DagRun("manual"), {**ASKED, "resend": resend}).resend == resend
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "manual"])
+def test_resend_without_a_window_is_a_configuration_error(run_type: str) -> None:
+    with pytest.raises(ConfigurationError, match="window_start"):
+        resolve_run(DagRun(run_type), {"resend": True})
+
+
+def test_a_run_begun_again_has_an_id_for_each_time() -> None:
+    assert resolve_run(DagRun("scheduled", 0), {}).tries == ("r",)
+    assert resolve_run(DagRun("scheduled", 2), {}).tries == ("r", "r#1", "r#2")
+    assert Run("r#1", "cleared", None, False, False, "own", clear_number=2).tries == ("r", "r#1", "r#2")

@@ -1,0 +1,200 @@
+"""The report: its counts against a scenario made by hand, and the reasons for which a run is red."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from include.instore.customers.lookup import look_up_batch
+from include.instore.destinations.delivery import send_batch
+from include.instore.ledger import Ledger
+from include.instore.ledger.customers import CardAnswer
+from include.instore.model.settings import Settings
+from include.instore.runs.report import report_run
+from tests.instore import given
+from tests.instore.destinations.test_delivery import Store
+
+MakeSettings = Callable[..., Settings]
+TEN = [f"S{number}" for number in range(10)]
+
+
+class Members:
+    def resolve(self, card: str) -> CardAnswer:
+        if card.startswith("m"):
+            return CardAnswer(card, "matched", f"{card}@example.com")
+        return CardAnswer(card, {"x": "suppressed", "i": "inactive"}.get(card[0], "not_found"))
+
+
+def scenario(ledger: Ledger, settings: Settings) -> None:
+    """A run that meets every status: twelve records, two of them bad, one a duplicate, one order carried over."""
+    given.landed(ledger, given.document("old", loyaltyCardNumber="m1"), run=given.run("run-0"))
+    cards = {"sent": "m1", "rejected": "m2", "doubt": "m3", "none": "n", "shut": "i", "erased": "x"}
+    documents = [given.document(number, loyaltyCardNumber=card) for number, card in cards.items()]
+    given.landed(
+        ledger,
+        *documents,
+        given.document("anonymous", loyaltyCardNumber=None),
+        given.document("own", emailAddress="own@example.com", date="2017-06-05T10:00:00"),
+        given.document("sent", loyaltyCardNumber="m1", total="9.99"),
+        refusals=[given.refused(b"1"), given.refused(b"2", reason="bad_value")],
+    )
+    given.planned(ledger)
+    given.landed(ledger, given.document("late"), run=given.run("run-1"))
+    look_up_batch([Members()], ledger, "run-1", 0, settings)
+    store = Store(ledger, rejected=["refused"], doubt=["ambiguous"])
+    send_batch(store, ledger, "run-1", 0, settings)
+
+
+def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings) -> None:
+    scenario(ledger, settings(on_ambiguous="hold"))
+    report = report_run(ledger, given.run(), [], settings(max_bad_share=1))
+    assert report.document == {
+        "run_kind": "scheduled",
+        "window": None,
+        "received": 12,
+        "orders": 9,
+        "duplicates": 1,
+        "changed_duplicates": 1,
+        "quarantined": 2,
+        "quarantined_by_reason": {"bad_value": 1, "not_json": 1},
+        "dates_without_offset": 1,
+        "claimed": 8,
+        "batches": 1,
+        "looked_up": 6,
+        "cache_hits": 0,
+        "matched": 5,
+        "unmatched": 3,
+        "unmatched_by_outcome": {"inactive": 1, "no_customer_key": 1, "not_found": 1},
+        "suppressed": 1,
+        "sent": 3,
+        "resent": 0,
+        "rejected": 1,
+        "rejected_by_reason": {"400: scope is unknown": 1},
+        "truncated": 0,
+        "carried_over": 2,
+        "ledger": {
+            "pending": 1,
+            "rejected": 1,
+            "sending": 1,
+            "sent": 3,
+            "suppressed": 1,
+            "unmatched": 3,
+        },
+        "window_orders": {},
+        "tracking": True,
+        "red": [],
+    }
+    assert report.red == ()
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_the_report_is_kept_and_the_claims_are_given_up(ledger: Ledger, settings: MakeSettings) -> None:
+    scenario(ledger, settings(on_ambiguous="hold"))
+    report = report_run(ledger, given.run(), [], settings())
+    tally = given.tally(ledger)
+    assert json.loads(tally["counts"]) == report.document
+    assert tally["ended_at"] is not None
+    assert {row["claim_run"] for row in given.rows(ledger, "orders")} == {None}
+    assert "@" not in tally["counts"]
+
+
+def test_reporting_again_tells_the_same(ledger: Ledger, settings: MakeSettings) -> None:
+    scenario(ledger, settings(on_ambiguous="hold"))
+    first = report_run(ledger, given.run(), [], settings())
+    assert report_run(ledger, given.run(), [], settings()) == first
+
+
+def test_a_run_of_a_window_tells_all_orders_of_it_whoever_brought_them(ledger: Ledger, settings: MakeSettings) -> None:
+    days = {"S1": "2017-06-04T23:59:59Z", "S2": "2017-06-05T00:00:00Z", "S3": "2017-06-05T12:00:00Z"}
+    given.landed(ledger, *(given.document(number, date=date) for number, date in days.items()), run=given.run("run-0"))
+    given.set_orders(ledger, sa.text("order_number = 'S3'"), status="sent")
+    backfill = given.run("b", "backfill", window=given.window("2017-06-05", "2017-06-06"), claims="in_window")
+    given.planned(ledger, backfill)
+    report = report_run(ledger, backfill, [], settings())
+    assert report.document["window_orders"] == {"pending": 1, "sent": 1}
+    assert (report.document["claimed"], report.document["sent"], report.red) == (1, 0, ())
+
+
+def test_a_run_without_orders_is_green(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger)
+    window = given.window("2017-06-05", "2017-06-06")
+    report = report_run(ledger, given.run(window=window), [], settings(max_bad_share=0))
+    assert (report.red, report.document["received"], report.document["ledger"]) == ((), 0, {})
+    assert report.document["window"] == "2017-06-05T00:00:00+00:00/2017-06-06T00:00:00+00:00"
+
+
+def test_each_failed_task_makes_the_run_red(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger)
+    report = report_run(ledger, given.run(), ["drain_topic", "send_events"], settings())
+    assert len(report.red) == 2
+    assert "drain_topic" in report.red[0]
+    assert "send_events" in report.red[1]
+    assert report.document["red"] == list(report.red)
+
+
+@pytest.mark.parametrize(
+    ("quarantined", "rejected", "share", "red"),
+    [
+        (1, 0, 0.05, True),
+        (1, 0, 0.1, False),
+        (0, 1, 0.05, True),
+        (0, 1, 0.1, False),
+        (2, 1, 0.2, True),
+        (0, 0, 0, False),
+    ],
+)
+def test_a_run_is_red_when_more_than_the_set_share_was_set_aside(
+    ledger: Ledger, settings: MakeSettings, quarantined: int, rejected: int, share: float, red: bool
+) -> None:
+    bad = [given.refused(str(number).encode()) for number in range(quarantined)]
+    given.ready(ledger, *TEN[: 10 - quarantined])
+    given.landed(ledger, refusals=bad)
+    store = Store(ledger, **{number: ["refused"] for number in TEN[:rejected]})
+    send_batch(store, ledger, "run-1", 0, settings())
+    report = report_run(ledger, given.run(), [], settings(max_bad_share=share))
+    assert bool(report.red) == red
+    if red:
+        assert report.red == (
+            f"{quarantined + rejected} of 10 records were set aside ({quarantined} quarantined, {rejected} rejected), "
+            f"more than the {share:.0%} of INSTORE_MAX_BAD_SHARE",
+        )
+
+
+def test_unmatched_orders_never_make_a_run_red(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger, *(given.document(number, loyaltyCardNumber=None) for number in TEN))
+    report = report_run(ledger, given.run(), [], settings(max_bad_share=0))
+    assert (report.red, report.document["unmatched"]) == ((), 10)
+
+
+def test_a_run_reported_again_after_another_took_its_orders_adds_up(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger, given.document("S1"), given.document("S2"))
+    given.planned(ledger)
+    report_run(ledger, given.run(), [], settings())
+    given.planned(ledger, given.run("run-2"))
+    assert report_run(ledger, given.run(), [], settings()).red == ()
+    assert report_run(ledger, given.run("run-2"), [], settings()).red == ()
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "DELETE FROM orders WHERE order_number = 'S1'",
+        "DELETE FROM orders WHERE order_number = 'early'",
+        "DELETE FROM quarantine",
+        "UPDATE orders SET status = 'gone' WHERE order_number = 'S1'",
+        "UPDATE runs SET received = received + 1",
+        "UPDATE runs SET duplicates = duplicates - 1",
+    ],
+)
+def test_a_tampered_ledger_makes_the_run_red(ledger: Ledger, settings: MakeSettings, tampering: str) -> None:
+    given.landed(ledger, given.document("early"), run=given.run("run-0"))
+    given.landed(ledger, given.document("S1"), given.document("S1"), given.document("S2"), refusals=[given.refused()])
+    given.planned(ledger)
+    assert report_run(ledger, given.run(), [], settings(max_bad_share=1)).red == ()
+    given.planned(ledger)
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.text(tampering))
+    assert report_run(ledger, given.run(), [], settings(max_bad_share=1)).red

@@ -1,0 +1,376 @@
+"""Loading: streamed, once per file, the good orders of a broken file kept, a growing one left for the next run."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import os
+import resource
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from azure.core.exceptions import ServiceRequestError
+from fsspec.implementations.local import LocalFileSystem
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import open_run
+from include.instore.model.errors import RetriableError
+from include.instore.model.settings import Settings
+from include.instore.model.windows import Run
+from include.instore.sources.extracts import Loaded, Storage, load_extracts
+from include.instore.sources.extracts.csv_lines import read_csv
+from tests.instore import given
+from tests.instore.sources.extracts.rows import csv_text, orders_text, row
+
+MakeSettings = Callable[..., Settings]
+
+
+def load(root: Any, ledger: Ledger, settings: Settings, run: Run | None = None) -> Loaded:
+    run = run or given.run()
+    open_run(ledger, run)
+    if isinstance(root, Growing):
+        storage = Storage(root, str(root._path.parent))
+    else:
+        storage = root if isinstance(root, Storage) else Storage.local(root)
+    return load_extracts(storage, ledger, run, settings)
+
+
+def extract(ledger: Ledger, path: str) -> dict[str, Any]:
+    (found,) = (each for each in given.rows(ledger, "extracts") if each["path"] == path)
+    return found
+
+
+def test_orders_are_landed_with_the_place_they_came_from(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "05").mkdir()
+    (tmp_path / "05" / "orders.csv").write_text(orders_text("S1", "S2"))
+    (tmp_path / "05" / "orders.jsonl.gz").write_bytes(gzip.compress(given.body("S3") + b"\n" + given.body("S4")))
+    loaded = load(tmp_path, ledger, settings(extract_block=1))
+    assert (loaded.files, loaded.broken_files, loaded.left_files, loaded.unknown_format) == (2, 0, 0, 0)
+    assert (loaded.landed.received, loaded.landed.orders) == (4, 4)
+    references = {number: given.row(ledger, number)["reference"] for number in ("S1", "S2", "S3", "S4")}
+    assert references == {
+        "S1": "05/orders.csv:2",
+        "S2": "05/orders.csv:4",
+        "S3": "05/orders.jsonl.gz:1",
+        "S4": "05/orders.jsonl.gz:2",
+    }
+    assert {each["source"] for each in given.rows(ledger, "orders")} == {"extract"}
+    kept = extract(ledger, "05/orders.csv")
+    assert (kept["orders"], kept["bad_rows"], kept["broken"], kept["run"]) == (2, 0, False, "run-1")
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_file_is_loaded_once(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text("S1"))
+    load(tmp_path, ledger, settings())
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+    assert extract(ledger, "orders.csv")["run"] == "run-1"
+
+
+def test_a_changed_file_is_loaded_again_without_doubling_its_orders(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text("S1", "S2"))
+    load(tmp_path, ledger, settings())
+    (tmp_path / "orders.csv").write_text(csv_text(row("S1"), row("S2", 1), row("S2", 2), row("S3")))
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.changed_duplicates) == (1, 2, 1)
+    assert (extract(ledger, "orders.csv")["orders"], extract(ledger, "orders.csv")["run"]) == (3, "run-2")
+    assert set(given.statuses(ledger)) == {"S1", "S2", "S3"}
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_bad_rows_are_kept_with_file_line_reason_and_their_own_bytes(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    text = csv_text(row("S1"), row("S2", order_total="ten"), row("S3"))
+    (tmp_path / "orders.csv").write_text(text)
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.quarantined, loaded.broken_files) == (2, 1, 0)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["source"], kept["reference"], kept["reason"]) == ("extract", "orders.csv:3", "bad_value")
+    assert kept["raw"].decode() == text.splitlines(keepends=True)[2]
+    assert kept["heading"].decode() == text.splitlines(keepends=True)[0]
+    assert (extract(ledger, "orders.csv")["orders"], extract(ledger, "orders.csv")["bad_rows"]) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["orders.csv", "orders.csv.gz"])
+def test_a_file_cut_in_the_middle_keeps_its_good_orders_and_is_quarantined_with_its_position(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, name: str
+) -> None:
+    text = orders_text("S1", "S2", "S3")
+    cut = text[: text.rindex("S3") + 30]
+    (tmp_path / name).write_bytes(gzip.compress(cut.encode()) if name.endswith("gz") else cut.encode())
+    loaded = load(tmp_path, ledger, settings(extract_block=1))
+    assert (loaded.files, loaded.broken_files, loaded.landed.orders, loaded.landed.quarantined) == (1, 1, 2, 1)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["reason"], kept["reference"]) == ("broken_file", f"{name}:7")
+    assert kept["detail"] == "line 7: breaks off in the middle of a line"
+    assert kept["raw"].decode() == cut[cut.index("S3") :]
+    assert extract(ledger, name)["broken"]
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_truncated_gzip_keeps_its_good_orders_and_is_quarantined(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    numbers = [f"S{number:04}" for number in range(1000)]
+    raw = gzip.compress(orders_text(*numbers).encode(), 1)
+    (tmp_path / "orders.csv.gz").write_bytes(raw[: len(raw) // 2])
+    loaded = load(tmp_path, ledger, settings())
+    landed = list(given.statuses(ledger))
+    assert landed == numbers[: len(landed)]
+    assert 100 < len(landed) < 1000
+    assert (loaded.broken_files, loaded.landed.quarantined) == (1, 1)
+    assert given.rows(ledger, "quarantine")[0]["reason"] == "broken_file"
+
+    # The whole file comes after all: it has changed, so it is loaded again.
+    (tmp_path / "orders.csv.gz").write_bytes(raw)
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.duplicates) == (1000 - len(landed), len(landed))
+    assert loaded.landed.changed_duplicates == 0
+    assert not extract(ledger, "orders.csv.gz")["broken"]
+
+
+def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    (tmp_path / "a.csv").write_bytes(b"no header at all\n1\n")
+    (tmp_path / "b.csv.gz").write_bytes(b"no gzip")
+    (tmp_path / "c.csv").write_text(orders_text("S1"))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.files, loaded.broken_files, loaded.landed.orders, loaded.landed.quarantined) == (3, 2, 1, 2)
+
+
+class Growing(LocalFileSystem):
+    """A storage whose one file its writer appends to when it has been read to its end."""
+
+    def __init__(self, path: Path, more: str) -> None:
+        super().__init__(skip_instance_cache=True)
+        self._path = path
+        self._more = more
+        self.grows = True
+
+    def open(self, path: str, mode: str) -> BinaryIO:
+        content = self._path.read_bytes()
+        if self.grows:
+            with self._path.open("a") as file:
+                file.write(self._more)
+        return io.BytesIO(content)
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run_and_its_last_order_with_it(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    whole = orders_text("S1", "S2", "S3")
+    half = whole.index("S3") + len(csv_text(row("S3"), header=[]).strip()) + 1
+    path = tmp_path / "orders.csv"
+    path.write_text(whole[:half])
+    growing = Growing(path, whole[half:])
+    loaded = load(growing, ledger, settings(extract_block=1))
+    assert (loaded.files, loaded.left_files, loaded.broken_files) == (0, 1, 0)
+    assert set(given.statuses(ledger)) == {"S1", "S2"}
+    assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
+
+    growing.grows = False
+    loaded = load(growing, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.changed_duplicates) == (1, 2, 0)
+    assert given.row(ledger, "S3")["payload"].count("productCode") == 2
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_file_that_is_still_written_and_breaks_off_is_not_quarantined(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    whole = orders_text("S1", "S2")
+    path = tmp_path / "orders.csv"
+    path.write_text(whole[:-40])
+    growing = Growing(path, whole[-40:])
+    assert load(growing, ledger, settings()).left_files == 1
+    assert given.rows(ledger, "quarantine") == []
+    growing.grows = False
+    load(growing, ledger, settings(), given.run("run-2"))
+    assert set(given.statuses(ledger)) == {"S1", "S2"}
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_to_try_again(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    class Locked(Growing):
+        def open(self, path: str, mode: str) -> BinaryIO:
+            raise PermissionError(given.CANARY)
+
+    path = tmp_path / "orders.csv"
+    path.write_text(orders_text("S1"))
+    with pytest.raises(RetriableError, match="instore_extracts") as caught:
+        load(Locked(path, ""), ledger, settings())
+    assert given.CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, ServiceRequestError])
+def test_a_storage_that_fails_in_the_middle_of_a_file_has_not_broken_the_file(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, error: type[Exception]
+) -> None:
+    class CutOff(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise error(given.CANARY)
+            return super().read(8192)
+
+    class Failing(Growing):
+        def open(self, path: str, mode: str) -> BinaryIO:
+            return CutOff(self._path.read_bytes())
+
+    path = tmp_path / "orders.csv.gz"
+    path.write_bytes(gzip.compress(orders_text(*(f"S{number:04}" for number in range(200))).encode(), 0))
+    with pytest.raises(RetriableError, match="instore_extracts"):
+        load(Failing(path, ""), ledger, settings())
+    assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
+    assert load(tmp_path, ledger, settings()).broken_files == 0
+    assert len(given.rows(ledger, "orders")) == 200
+
+
+def test_a_file_name_that_is_no_unicode_is_loaded_once(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    with open(os.fsencode(tmp_path) + b"/orders-\xff.csv", "w") as file:  # noqa: PTH123  pathlib takes no bytes
+        file.write(orders_text("S1"))
+    assert load(tmp_path, ledger, settings()).landed.orders == 1
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+
+
+def test_a_ledger_that_fails_in_the_middle_of_a_file_leaves_the_file_to_be_loaded_again(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    class Failing(Growing):
+        def open(self, path: str, mode: str) -> BinaryIO:
+            return Interrupted(self._path.read_bytes())  # type: ignore[return-value]
+
+    class Interrupted(io.BytesIO):
+        """The worker dies when it has read 20 kB."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 20_000:
+                raise KeyboardInterrupt
+            return super().read(8192)
+
+    path = tmp_path / "orders.csv"
+    numbers = [f"S{number:04}" for number in range(200)]
+    path.write_text(orders_text(*numbers))
+    with pytest.raises(KeyboardInterrupt):
+        load(Failing(path, ""), ledger, settings(extract_block=10))
+    landed = len(given.rows(ledger, "orders"))
+    assert 0 < landed < 200
+    assert given.rows(ledger, "extracts") == []
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.duplicates) == (200 - landed, landed)
+
+
+def test_extracts_are_read_through_airflows_object_storage(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    (tmp_path / "2017" / "06").mkdir(parents=True)
+    (tmp_path / "2017" / "06" / "orders-2017-06-05.csv.gz").write_bytes(gzip.compress(orders_text("S1").encode()))
+    (tmp_path / "orders-2017-06-06.jsonl").write_bytes(given.body("S2"))
+    (tmp_path / "orders-2017-06-06.csv.tmp").write_bytes(b"")
+    path = ObjectStoragePath(f"file://{tmp_path}")
+    root = Storage(path.fs, path.path)
+    window = given.window("2017-06-05", "2017-06-06")
+    backfill = given.run("b", "backfill", window=window, loads_any_extract=False)
+    loaded = load(root, ledger, settings(), backfill)
+    assert (loaded.files, set(given.statuses(ledger))) == (1, {"S1"})
+    loaded = load(root, ledger, settings())
+    assert (loaded.files, loaded.left_files, set(given.statuses(ledger))) == (1, 1, {"S1", "S2"})
+    assert given.row(ledger, "S1")["reference"] == "2017/06/orders-2017-06-05.csv.gz:2"
+    # The same files, seen as plain ones.
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 0
+
+
+def test_no_content_is_in_a_log_record(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="include.instore")
+    text = csv_text(
+        row("S1", loyalty_card=given.CANARY, email=f"{given.CANARY}@x.org"), row("S2", order_total=given.CANARY)
+    )
+    (tmp_path / "a.csv").write_text(text + csv_text(row("S3"), header=[]).lstrip() + given.CANARY)
+    (tmp_path / "b.doc").write_text("")
+    assert load(tmp_path, ledger, settings()).landed.quarantined == 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("broken at line" in message for message in messages)
+    assert not [message for message in messages if given.CANARY in message]
+
+
+class Generated(io.RawIOBase):
+    """A CSV of any size that is never in memory as a whole."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._made = 0
+        self._waiting = csv_text().encode()
+        self._orders = self._bytes()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while len(self._waiting) < len(buffer) and (more := next(self._orders, b"")):
+            self._waiting += more
+        count = min(len(buffer), len(self._waiting))
+        buffer[:count], self._waiting = self._waiting[:count], self._waiting[count:]
+        return count
+
+    def _bytes(self) -> Iterator[bytes]:
+        number = 0
+        # Wide lines: what is measured is what stays, not how fast Python makes orders.
+        wide = "x" * 20_000
+        while self._made < self._size:
+            number += 1
+            order = b"".join(",".join(row(f"S{number}", line, description=wide)).encode() + b"\n" for line in (1, 2))
+            self._made += len(order)
+            yield order
+
+
+def _peak(size: int, settings: Settings) -> tuple[int, int]:
+    """Orders read of a stream of this size, and the most memory that took."""
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_csv(io.BufferedReader(Generated(size)), settings))
+        return count, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_file(settings: MakeSettings) -> None:
+    small, small_peak = _peak(2_000_000, settings())
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    large, large_peak = _peak(200_000_000, settings())
+    assert large > 90 * small
+    assert large_peak < small_peak + 500_000
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident) * 1024 < 20_000_000
+
+
+def test_memory_does_not_grow_with_an_order_that_never_ends(settings: MakeSettings) -> None:
+    limited = settings(max_message_bytes=50_000)
+
+    def endless(size: int) -> tuple[list[Any], int]:
+        line = ",".join(row("", description="x" * 2000)).encode() + b"\n"
+        tracemalloc.start()
+        try:
+            stream = io.BytesIO(csv_text().encode() + line * (size // len(line)))
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            found = list(read_csv(stream, limited))
+            return found, tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+
+    _, small = endless(200_000)
+    (record,), large = endless(5_000_000)
+    assert record.order.reason == "too_large"
+    assert large < small + 500_000

@@ -1,0 +1,271 @@
+"""Redriving dead letters by the real SDK: what is completed is safe, what is no order stays.
+
+The first test is on both databases, and so is what the ledger does (test_quarantine.py); opening and closing the
+SDK's links takes seconds, so the others are on one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSender
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import open_run
+from include.instore.ledger.intake import land, refusal
+from include.instore.ledger.quarantined import Wanted
+from include.instore.ledger.tables import orders
+from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
+from include.instore.model.settings import Settings
+from include.instore.sources.dead_letters import Redriven, list_dead_letters, redrive_dead_letters
+from include.instore.sources.quarantine import discard, redrive
+from include.instore.sources.service_bus import drain
+from sandbox.servicebus import ServiceBusStandIn
+from tests.instore import given
+
+SUBSCRIPTIONS = 40
+_subscriptions = itertools.count()
+
+
+def _entities() -> dict[str, Any]:
+    subscriptions = [
+        {
+            "Name": name,
+            "Properties": {"MaxDeliveryCount": 10, "LockDuration": "PT1M", "DeadLetteringOnMessageExpiration": True},
+            "Rules": [
+                {"Name": "own", "Properties": {"FilterType": "Correlation", "CorrelationFilter": {"Label": name}}}
+            ],
+        }
+        for name in (f"d{number}" for number in range(SUBSCRIPTIONS))
+    ]
+    topic = {"Name": "orders", "Properties": {}, "Subscriptions": subscriptions}
+    return {"UserConfig": {"Namespaces": [{"Name": "ns", "Queues": [], "Topics": [topic]}]}}
+
+
+class Bus:
+    """A subscription of its own."""
+
+    def __init__(self, broker: ServiceBusStandIn, sender: ServiceBusSender, settings: Settings) -> None:
+        self.broker = broker
+        self.settings = settings
+        self._sender = sender
+
+    def client(self) -> ServiceBusClient:
+        return ServiceBusClient.from_connection_string(self.broker.connection_string, retry_total=0)
+
+    def expire(self, *bodies: bytes) -> None:
+        """Leave dead letters behind that nobody has ever received."""
+        for number, body in enumerate(bodies):
+            self._send(number, body, time_to_live=timedelta(milliseconds=1))
+        end = time.monotonic() + 5
+        while self.dead < len(bodies):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def refuse(self, ledger: Ledger, *bodies: bytes) -> None:
+        """Leave dead letters behind, and their rows in quarantine, without the seconds that a drain takes."""
+        self.expire(*bodies)
+        open_run(ledger, given.run())
+        too_large = RecordRefused("too_large", "by the limit of that day")
+        land(
+            ledger, "run-1", [],
+            [refusal(too_large, source="topic", reference=f"m{n}#{n + 1}", raw=body) for n, body in enumerate(bodies)],
+        )  # fmt: skip
+
+    def _send(self, number: int, body: bytes, **properties: Any) -> None:
+        properties = {"message_id": f"m{number}", "subject": self.settings.subscription, **properties}
+        self._sender.send_messages(ServiceBusMessage(body, **properties))
+
+    def refuse_in_a_drain(self, ledger: Ledger, *bodies: bytes, **properties: Any) -> None:
+        """Publish, and drain with a limit that no order keeps to: they are dead-lettered and in quarantine."""
+        for number, body in enumerate(bodies):
+            self._send(number, body, **properties)
+        open_run(ledger, given.run())
+        tight = self.settings.model_copy(update={"max_message_bytes": 10})
+        assert drain([self.client()], ledger, "run-1", tight).dead_lettered == len(bodies)
+
+    def redrive(self, ledger: Ledger, *, limit: int = 100, **options: Any) -> Redriven:
+        return redrive_dead_letters(self.client(), ledger, self.settings, limit=limit, **options)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        entities: dict[str, dict[str, Any]] = self.broker.state()["entities"]
+        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.subscription}"))
+        return found
+
+    @property
+    def dead(self) -> int:
+        return int(self.counts["dead_lettered"])
+
+    def take(self) -> ServiceBusReceivedMessage:
+        """The next message of the live subscription."""
+        with (
+            self.client() as client,
+            client.get_subscription_receiver(
+                "orders", self.settings.subscription, receive_mode="receiveanddelete"
+            ) as receiver,
+        ):
+            return receiver.receive_messages(1, max_wait_time=5)[0]
+
+
+@pytest.fixture(scope="module")
+def _broker() -> Iterator[ServiceBusStandIn]:
+    with ServiceBusStandIn(_entities()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def _sender(_broker: ServiceBusStandIn) -> Iterator[ServiceBusSender]:
+    with (
+        ServiceBusClient.from_connection_string(_broker.connection_string) as client,
+        client.get_topic_sender("orders") as sender,
+    ):
+        yield sender
+
+
+@pytest.fixture
+def bus(_broker: ServiceBusStandIn, _sender: ServiceBusSender, settings: Callable[..., Settings]) -> Iterator[Bus]:
+    name = f"d{next(_subscriptions)}"
+    yield Bus(_broker, _sender, settings(subscription=name, drain_wait=0.2, drain_empty_reads=1))
+    _broker.set_faults()
+
+
+on_one_database = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+
+
+def outcomes(done: Redriven) -> dict[str, str]:
+    return {each.id: each.outcome for each in done.outcomes}
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [row["state"] for row in given.rows(ledger, "quarantine")]
+
+
+def test_orders_land_and_are_completed_and_what_is_no_order_stays_with_today_s_reason(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse_in_a_drain(ledger, given.body("S1"), b'{"no": "order at all"}', given.body("S2"))
+    done = bus.redrive(ledger)
+    assert outcomes(done) == {"m0": "landed", "m1": "refused", "m2": "landed"}
+    assert (done.completed, done.settle_failed) == (2, 0)
+    assert given.statuses(ledger) == {"S1": "pending", "S2": "pending"}
+    assert sorted(states(ledger)) == ["quarantined", "redriven", "redriven"]
+    assert [row["reason"] for row in given.rows(ledger, "quarantine") if row["state"] == "quarantined"] == [
+        "missing_field"
+    ]
+    assert (bus.dead, bus.counts["dead_letter_queue"]["locked"]) == (1, 0)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_one_database
+def test_a_message_redriven_from_quarantine_is_not_landed_again_from_the_bus(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, given.body("S1"))
+    redrive(ledger, Wanted(), bus.settings)
+    assert outcomes(bus.redrive(ledger)) == {"m0": "known"}
+    assert states(ledger) == ["redriven"]
+    assert (len(given.rows(ledger, "orders")), bus.dead) == (1, 0)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_one_database
+def test_a_dead_letter_that_the_bus_does_not_let_go_is_landed_once_and_completed_later(
+    ledger: Ledger, bus: Bus
+) -> None:
+    bus.refuse(ledger, given.body("S1"))
+    bus.broker.set_faults(refuse_every_settle=1)
+    done = bus.redrive(ledger)
+    assert (outcomes(done), done.completed, done.settle_failed) == ({"m0": "landed"}, 0, 1)
+    assert (given.statuses(ledger), bus.dead) == ({"S1": "pending"}, 1)
+    bus.broker.set_faults()
+    again = bus.redrive(ledger)
+    assert (outcomes(again), again.completed, bus.dead) == ({"m0": "known"}, 1, 0)
+
+
+@on_one_database
+def test_nothing_is_completed_that_the_ledger_did_not_take(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, given.body("S1"))
+    with ledger.engine.begin() as connection:
+        orders.drop(connection)
+    with pytest.raises(RetriableError, match="instore_ledger"):
+        bus.redrive(ledger)
+    assert (bus.dead, bus.counts["dead_letter_queue"]["locked"]) == (1, 0)
+
+
+@on_one_database
+def test_a_redrive_looks_at_no_more_than_it_was_told_to(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, *(given.body(f"S{number}") for number in range(4)))
+    assert bus.redrive(ledger, limit=3).completed == 3
+    assert bus.dead == 1
+
+
+@on_one_database
+def test_a_dry_run_says_what_would_happen_and_locks_nothing(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, given.body("S1"), b"{}" * 20)
+    before = {table: given.rows(ledger, table) for table in given.TABLES}
+    done = bus.redrive(ledger, dry_run=True)
+    assert outcomes(done) == {"m0": "landed", "m1": "refused"}
+    assert {table: given.rows(ledger, table) for table in given.TABLES} == before
+    queue = bus.counts["dead_letter_queue"]
+    assert (queue["active"], queue["locked"], queue["delivered"]) == (2, 0, 0)
+
+
+@on_one_database
+def test_what_was_discarded_in_quarantine_is_completed_without_landing(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, given.body("S1"))
+    discard(ledger, Wanted(reason="too_large"))
+    assert outcomes(bus.redrive(ledger)) == {"m0": "discarded"}
+    assert (given.statuses(ledger), bus.dead, states(ledger)) == ({}, 0, ["discarded"])
+
+
+@on_one_database
+def test_what_no_run_has_ever_read_is_in_quarantine_once_it_was_refused_and_can_be_given_up(
+    ledger: Ledger, bus: Bus
+) -> None:
+    bus.expire(b"not an order", b"not an order")
+    assert outcomes(bus.redrive(ledger)) == {"m0": "refused", "m1": "refused"}
+    assert outcomes(bus.redrive(ledger)) == {"m0": "refused", "m1": "refused"}
+    rows = given.rows(ledger, "quarantine")
+    assert [(row["reason"], row["raw"], row["state"]) for row in rows] == [
+        ("not_json", b"not an order", "quarantined")
+    ] * 2
+    given.assert_every_record_is_in_one_place(ledger)
+    discard(ledger, Wanted())
+    assert outcomes(bus.redrive(ledger)) == {"m0": "discarded", "m1": "discarded"}
+    assert bus.dead == 0
+
+
+@on_one_database
+def test_a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_the_dead(
+    ledger: Ledger, bus: Bus
+) -> None:
+    bus.refuse_in_a_drain(
+        ledger, given.body("S1"), application_properties={"store": "0404", "try": 2}, correlation_id="c-1",
+        content_type="application/json",
+    )  # fmt: skip
+    done = bus.redrive(ledger, publish=True)
+    assert (outcomes(done), done.completed, bus.dead) == ({"m0": "published"}, 1, 0)
+    assert (states(ledger), given.statuses(ledger)) == (["redriven"], {})
+    message = bus.take()
+    assert (message.message_id, message.correlation_id, message.content_type) == ("m0", "c-1", "application/json")
+    assert message.application_properties == {b"store": b"0404", b"try": 2}
+    assert b"".join(message.body) == given.body("S1")
+
+
+@on_one_database
+def test_dead_letters_are_listed_without_their_bodies_and_stay(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse(ledger, given.body("S1", emailAddress=f"{given.CANARY}@example.com"))
+    (letter,) = list_dead_letters(bus.client(), bus.settings, 10)
+    assert (letter.message_id, letter.reason) == ("m0", "TTLExpiredException")
+    assert letter.size > 100
+    assert given.CANARY not in repr(letter)
+    assert bus.dead == 1
+
+
+@on_one_database
+def test_a_subscription_that_is_not_there_is_named(ledger: Ledger, bus: Bus) -> None:
+    bus.settings = bus.settings.model_copy(update={"subscription": "nobody"})
+    with pytest.raises(ConfigurationError, match="INSTORE_SUBSCRIPTION"):
+        bus.redrive(ledger)

@@ -1,0 +1,449 @@
+"""Draining: the real SDK over a real socket. A message is settled only after its row is committed (invariant 1)."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusSender
+from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageProperties
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.claims import open_run
+from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.settings import Settings
+from include.instore.sources.service_bus import Drained, drain, peek
+from sandbox.servicebus import ServiceBusStandIn, connection_string
+from tests.instore import given
+from tests.instore.conftest import DATABASES
+
+SUBSCRIPTIONS = 100
+"""One per test, at most: each test has an empty one, and opening a broker and a sender for each would take a second."""
+
+
+def _entities() -> dict[str, Any]:
+    subscriptions = [
+        {
+            "Name": name,
+            "Properties": {"MaxDeliveryCount": 10, "LockDuration": "PT1M"},
+            "Rules": [
+                {"Name": "own", "Properties": {"FilterType": "Correlation", "CorrelationFilter": {"Label": name}}}
+            ],
+        }
+        for name in (f"s{number}" for number in range(SUBSCRIPTIONS))
+    ]
+    topic = {"Name": "orders", "Properties": {}, "Subscriptions": subscriptions}
+    return {"UserConfig": {"Namespaces": [{"Name": "ns", "Queues": [], "Topics": [topic]}]}}
+
+
+class Bus:
+    """A subscription of a broker with an open sender, and drains of it."""
+
+    def __init__(self, broker: ServiceBusStandIn, sender: ServiceBusSender, settings: Settings) -> None:
+        self.broker = broker
+        self.settings = settings
+        self.connection_string = broker.connection_string
+        self._sender = sender
+
+    def send(self, *bodies: bytes | AmqpAnnotatedMessage, message_id: str | None = None) -> None:
+        label = self.settings.subscription
+        for each in bodies:
+            message = each if isinstance(each, AmqpAnnotatedMessage) else AmqpAnnotatedMessage(data_body=each)
+            message.properties = AmqpMessageProperties(subject=label, message_id=message_id)
+            self._sender.send_messages(message)
+
+    def drain(self, ledger: Ledger, run_id: str = "run-1", receivers: int = 1, **changes: Any) -> Drained:
+        open_run(ledger, given.run(run_id))
+        clients = [self.client() for _ in range(receivers)]
+        return drain(clients, ledger, run_id, self.settings.model_copy(update=changes))
+
+    def client(self) -> ServiceBusClient:
+        # Without retries: a refusal that the SDK would repeat three times is seen at once.
+        return ServiceBusClient.from_connection_string(self.connection_string, retry_total=0)
+
+    def dead_letters(self, count: int) -> list[ServiceBusReceivedMessage]:
+        with (
+            self.client() as client,
+            client.get_subscription_receiver(
+                "orders", self.settings.subscription, sub_queue="deadletter", receive_mode="receiveanddelete"
+            ) as receiver,
+        ):
+            return receiver.receive_messages(count, max_wait_time=5)
+
+    def set_faults(self, **knobs: Any) -> None:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.broker.port}/sandbox/faults", json.dumps(knobs).encode(), method="PUT"
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        entities: dict[str, dict[str, Any]] = self.broker.state()["entities"]
+        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.subscription}"))
+        return found
+
+    @property
+    def left(self) -> int:
+        """Messages on the subscription, locked ones as well."""
+        return int(self.counts["active"])
+
+
+@pytest.fixture(scope="session")
+def _brokers() -> Iterator[list[tuple[ServiceBusStandIn, ServiceBusSender]]]:
+    """A broker for either database, so that both have their own faults."""
+    with contextlib.ExitStack() as opened:
+        brokers = [opened.enter_context(ServiceBusStandIn(_entities())) for _ in DATABASES]
+        clients = [
+            opened.enter_context(ServiceBusClient.from_connection_string(broker.connection_string))
+            for broker in brokers
+        ]
+        senders = [opened.enter_context(client.get_topic_sender("orders")) for client in clients]
+        yield list(zip(brokers, senders, strict=True))
+
+
+_subscriptions = itertools.count()
+
+
+@pytest.fixture
+def buses(
+    _brokers: list[tuple[ServiceBusStandIn, ServiceBusSender]], settings: Callable[..., Settings]
+) -> Iterator[list[Bus]]:
+    """A subscription nobody used yet, on either broker; both behave."""
+    own = settings(subscription=f"s{next(_subscriptions)}", drain_wait=0.2, drain_empty_reads=2)
+    yield [Bus(broker, sender, own) for broker, sender in _brokers]
+    for broker, _ in _brokers:
+        broker.set_faults()
+
+
+@pytest.fixture
+def bus(buses: list[Bus]) -> Bus:
+    return buses[0]
+
+
+def on_both_databases(test: Callable[[Bus, Ledger], None]) -> Callable[..., None]:
+    """Runs a test on SQLite and on PostgreSQL at the same time: nearly all of it is the SDK's own waiting."""
+
+    def on_both(buses: list[Bus], both_ledgers: list[Ledger]) -> None:
+        with ThreadPoolExecutor(len(DATABASES)) as threads:
+            running = [threads.submit(test, *place) for place in zip(buses, both_ledgers, strict=True)]
+        faults = {name: fault for name, each in zip(DATABASES, running, strict=True) if (fault := each.exception())}
+        for name, fault in faults.items():
+            raise AssertionError(f"on {name}") from fault
+
+    on_both.__name__, on_both.__doc__, on_both.__module__ = test.__name__, test.__doc__, test.__module__
+    return on_both
+
+
+@pytest.fixture
+def _collected() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+def cuts_connections(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test in which connections break: the SDK forgets to close their sockets, and the collector complains."""
+    ignored = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+    return ignored(pytest.mark.usefixtures("_collected")(test))
+
+
+@contextmanager
+def failing_ledger(ledger: Ledger) -> Iterator[Ledger]:
+    """The same ledger, which nobody can write to: another process holds its lock, or a trigger refuses."""
+    if ledger.engine.dialect.name == "sqlite":
+        impatient = Ledger(ledger.engine.url, busy_seconds=0.1)
+        with ledger.write():
+            yield impatient
+        impatient.close()
+        return
+    with ledger.write() as connection:
+        connection.execute(
+            sa.text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'disk full'; END $$"
+            )
+        )
+        connection.execute(sa.text("CREATE TRIGGER full_disk BEFORE INSERT ON orders EXECUTE FUNCTION refuse()"))
+    yield ledger
+    with ledger.write() as connection:
+        connection.execute(sa.text("DROP TRIGGER full_disk ON orders"))
+
+
+def wait_for_locks_to_expire(bus: Bus) -> None:
+    """Until no message is locked any more; the broker tells."""
+    deadline = time.monotonic() + 10
+    while bus.counts["locked"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@on_both_databases
+def test_blocks_become_small_enough_for_their_locks_on_a_slow_bus(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(30)))
+    bus.set_faults(latency_seconds=0.15, lock_seconds=1)
+    drained = bus.drain(ledger, drain_block=30, drain_wait=1)
+    assert drained.settle_failed > 0, "the locks lasted: it proves nothing"
+    assert drained.landed.orders == 30
+    assert bus.left == 0
+    # Each delivery more is one of the few after which the bus makes a message a dead letter.
+    assert bus.counts["max_delivery_count_seen"] <= 5
+
+
+@on_both_databases
+def test_several_receivers_drain_everything_between_them(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(120)))
+    drained = bus.drain(ledger, receivers=4, drain_block=10)
+    assert (drained.landed.received, drained.landed.orders, drained.landed.duplicates) == (120, 120, 0)
+    assert (drained.stopped_by, drained.settle_failed, drained.dead_lettered) == ("drained", 0, 0)
+    assert set(given.statuses(ledger)) == {f"S{number}" for number in range(120)}
+    assert (bus.left, bus.counts["locked"], bus.counts["settled"]["completed"]) == (0, 0, 120)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_both_databases
+def test_an_empty_subscription_is_drained_at_once(bus: Bus, ledger: Ledger) -> None:
+    assert bus.drain(ledger, receivers=2, drain_wait=0.1) == Drained(stopped_by="drained")
+    assert given.rows(ledger, "orders") == []
+
+
+@on_both_databases
+def test_a_message_is_completed_only_after_its_row_is_committed(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"), given.body("S2"), b"not json")
+    open_run(ledger, given.run())
+    with failing_ledger(ledger) as failing:
+        bus.set_faults(lock_seconds=1.0)
+        with pytest.raises(RetriableError, match="instore_ledger"):
+            drain([bus.client()], failing, "run-1", bus.settings)
+        settled = bus.counts["settled"]
+        assert (settled["completed"], settled["dead_lettered"], bus.left) == (0, 0, 3)
+    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    wait_for_locks_to_expire(bus)
+
+    bus.set_faults()
+    drained = bus.drain(ledger)
+    assert (drained.landed.received, drained.landed.orders) == (3, 2)
+    assert (drained.landed.duplicates, drained.landed.quarantined) == (0, 1)
+    assert bus.dead_letters(1)[0].delivery_count == 1
+    assert bus.left == 0
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_both_databases
+def test_an_order_known_already_is_a_duplicate_and_leaves_the_bus(bus: Bus, ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1"), source="extract")
+    bus.send(given.body("S1"), given.body("S1", total="9.99"))
+    drained = bus.drain(ledger)
+    assert (drained.landed.orders, drained.landed.duplicates, drained.landed.changed_duplicates) == (0, 2, 1)
+    assert bus.counts["settled"]["completed"] == 2
+
+
+@on_both_databases
+def test_refused_messages_are_dead_lettered_with_their_reason_and_kept_with_their_raw_bytes(
+    bus: Bus, ledger: Ledger
+) -> None:
+    raw = {
+        "not_json": b"\xef\xbb\xbf\xff\x00 not json",
+        "not_an_object": b"[1]",
+        "missing_field": given.body("S1", total=None),
+        "bad_value": given.body("S2", total="ten"),
+        "unsupported_type": given.body("S3", orderType="exchange"),
+        "too_large": given.body("S4", storeName="x" * 3000),
+    }
+    bus.send(*raw.values(), given.body("good"))
+    drained = bus.drain(ledger, max_message_bytes=2048)
+    assert (drained.landed.orders, drained.landed.quarantined, drained.dead_lettered) == (1, 6, 6)
+    kept = {row["reason"]: row for row in given.rows(ledger, "quarantine")}
+    assert {reason: row["raw"] for reason, row in kept.items()} == raw
+    letters = {str(letter.dead_letter_reason): letter for letter in bus.dead_letters(6)}
+    assert {reason: b"".join(letter.body) for reason, letter in letters.items()} == raw
+    assert letters["missing_field"].dead_letter_error_description == "total is required"
+    for reason, letter in letters.items():
+        assert letter.dead_letter_error_description == kept[reason]["detail"]
+        assert kept[reason]["reference"].endswith(f"#{letter.sequence_number}")
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_both_databases
+def test_a_body_that_is_no_bytes_is_read_or_refused(bus: Bus, ledger: Ledger) -> None:
+    bus.send(
+        AmqpAnnotatedMessage(value_body=given.body("text").decode()),
+        AmqpAnnotatedMessage(data_body=[given.body("sections")[:40], given.body("sections")[40:]]),
+        AmqpAnnotatedMessage(value_body={"orderNumber": "map"}),
+        AmqpAnnotatedMessage(value_body=7),
+        AmqpAnnotatedMessage(sequence_body=[["a"], ["b"]]),
+    )
+    drained = bus.drain(ledger)
+    assert set(given.statuses(ledger)) == {"text", "sections"}
+    assert (drained.landed.quarantined, drained.dead_lettered) == (3, 3)
+
+
+@on_both_databases
+def test_no_message_can_stop_the_others(bus: Bus, ledger: Ledger) -> None:
+    odd = (b'{"a":' * 600 + b"1" + b"}" * 600, b"1e1000000", b'"\\ud800"')
+    for number, value in enumerate(odd):
+        bus.send(given.body(f"odd{number}", extra="ODD").replace(b'"ODD"', value))
+    # An id that PostgreSQL does not take, with a good and a bad body.
+    bus.send(given.body("S1"), b"{", message_id="m\0")
+    bus.send(given.body("S2"), message_id="m-2")
+    bus.send(given.body("S3"))
+    drained = bus.drain(ledger)
+    assert drained.landed.received == 7
+    assert set(given.statuses(ledger)) == {"odd1", "S1", "S2", "S3"}
+    assert (bus.left, bus.counts["locked"]) == (0, 0)
+    # A message without an id is known by its sequence number.
+    references = {number: given.row(ledger, number)["reference"] for number in ("S2", "S3")}
+    assert (references["S2"].partition("#")[0], references["S3"].partition("#")[0]) == ("m-2", "-")
+    assert references["S3"].partition("#")[2].isdigit()
+
+
+@on_both_databases
+def test_a_count_bounds_what_one_run_takes_and_the_rest_stays(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(10)))
+    drained = bus.drain(ledger, receivers=2, drain_block=2, drain_max_messages=5)
+    assert (drained.landed.received, drained.stopped_by) == (5, "count")
+    assert bus.counts["settled"]["completed"] == 5
+    assert bus.counts["locked"] == 0
+    assert bus.drain(ledger, "run-2").landed.orders == 5
+    assert len(given.rows(ledger, "orders")) == 10
+
+
+@on_both_databases
+def test_time_bounds_what_one_run_takes_and_the_rest_stays(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(60)))
+    bus.set_faults(latency_seconds=0.04)
+    drained = bus.drain(ledger, drain_block=1, drain_max_seconds=2.0)
+    assert 0 < drained.landed.received < 60
+    assert drained.stopped_by == "time"
+    assert bus.counts["settled"]["completed"] == drained.landed.received
+    assert bus.left == 60 - drained.landed.received
+
+
+@on_both_databases
+def test_a_settlement_that_is_refused_brings_the_message_again_as_a_duplicate(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"), given.body("S2"), b"not json")
+    bus.set_faults(refuse_every_settle=1)
+    first = bus.drain(ledger, drain_max_messages=3)
+    assert (first.landed.orders, first.landed.quarantined, first.settle_failed) == (2, 1, 3)
+    assert bus.left == 3
+    bus.set_faults()
+    second = bus.drain(ledger, "run-2")
+    assert (second.landed.orders, second.landed.duplicates, second.landed.quarantined) == (0, 3, 0)
+    assert (second.settle_failed, bus.left) == (0, 0)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_both_databases
+def test_a_look_lands_what_is_there_and_takes_nothing_off(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"), given.body("S2"), b"not json")
+    open_run(ledger, given.run())
+    for orders, duplicates in ((2, 0), (0, 3)):
+        seen = peek(bus.client(), ledger, "run-1", bus.settings.model_copy(update={"drain_block": 2}))
+        assert (seen.landed.received, seen.landed.orders, seen.landed.duplicates) == (3, orders, duplicates)
+    assert (bus.left, bus.counts["locked"], set(bus.counts["settled"].values())) == (3, 0, {0})
+    assert bus.drain(ledger).landed.duplicates == 3
+    assert bus.dead_letters(1)[0].delivery_count == 0
+
+
+@on_both_databases
+def test_a_message_delivered_twice_is_one_order(bus: Bus, ledger: Ledger) -> None:
+    bus.set_faults(deliver_twice_next=2)
+    bus.send(given.body("S1"), given.body("S2"))
+    drained = bus.drain(ledger)
+    assert (drained.landed.received, drained.landed.orders, drained.landed.duplicates) == (4, 2, 2)
+    assert bus.left == 0
+
+
+@cuts_connections
+@on_both_databases
+def test_a_connection_cut_in_the_middle_loses_nothing_and_doubles_nothing(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(12)))
+    bus.set_faults(drop_after_settles=3, drops=1, lock_seconds=2.0)
+    with contextlib.suppress(RetriableError):
+        bus.drain(ledger, drain_block=4)
+    wait_for_locks_to_expire(bus)
+    bus.drain(ledger, "run-2")
+    assert len(given.rows(ledger, "orders")) == 12
+    assert bus.left == 0
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def _broken(bus: Bus, connection: str, settings: Settings, receivers: int = 2) -> BaseException:
+    """What a drain over this connection string raises; the ledger is never reached."""
+    clients = [ServiceBusClient.from_connection_string(connection, retry_total=0) for _ in range(receivers)]
+    ledger = Ledger("sqlite://")
+    with pytest.raises((ConfigurationError, RetriableError)) as caught:
+        drain(clients, ledger, "run-1", settings)
+    ledger.close()
+    return caught.value
+
+
+@cuts_connections
+def test_a_wrong_key_is_a_configuration_error_that_names_the_connection(bus: Bus) -> None:
+    error = _broken(bus, connection_string(bus.broker.port, key=given.CANARY), bus.settings)
+    assert isinstance(error, ConfigurationError)
+    assert "instore_service_bus" in str(error)
+    assert given.CANARY not in str(error)
+
+
+@cuts_connections
+@pytest.mark.parametrize(("setting", "name"), [("subscription", "INSTORE_SUBSCRIPTION"), ("topic", "INSTORE_TOPIC")])
+def test_an_unknown_entity_is_a_configuration_error_that_names_the_setting(bus: Bus, setting: str, name: str) -> None:
+    error = _broken(bus, bus.connection_string, bus.settings.model_copy(update={setting: "missing"}))
+    assert isinstance(error, ConfigurationError)
+    assert name in str(error)
+    assert "'missing'" in str(error)
+
+
+@cuts_connections
+def test_an_unreachable_host_is_an_error_to_try_again(bus: Bus) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port, nobody answers
+        error = _broken(bus, connection_string(taken.getsockname()[1], key=given.CANARY), bus.settings, receivers=1)
+    assert isinstance(error, RetriableError)
+    assert "instore_service_bus" in str(error)
+    assert given.CANARY not in str(error)
+
+
+def test_no_key_card_email_or_body_is_in_a_log_record(
+    buses: list[Bus], both_ledgers: list[Ledger], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="include.instore")
+    logging.getLogger("azure").setLevel(logging.WARNING)
+    order = given.body(
+        "S1", loyaltyCardNumber=given.CANARY, emailAddress=f"{given.CANARY}@x.org", storeName=given.CANARY
+    )
+    for bus, ledger in zip(buses, both_ledgers, strict=True):
+        bus.send(order, given.CANARY.encode(), given.body("S2", total=given.CANARY))
+        bus.set_faults(refuse_next_settles=1)
+        drained = bus.drain(ledger)
+        assert (drained.landed.received >= 3, drained.settle_failed) == (True, 1)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("received=" in message for message in messages)
+    assert any("was not settled" in message for message in messages)
+    key = bus.connection_string.partition("SharedAccessKey=")[2].partition(";")[0]
+    for secret in (given.CANARY, key, "orderNumber"):
+        assert not [message for message in messages if secret in message]
+
+
+@cuts_connections
+@on_both_databases
+def test_the_first_error_of_several_receivers_is_told(bus: Bus, ledger: Ledger) -> None:
+    wrong: Sequence[ServiceBusClient] = [
+        ServiceBusClient.from_connection_string(text, retry_total=0)
+        for text in (bus.connection_string, connection_string(bus.broker.port, key="wrong"))
+    ]
+    open_run(ledger, given.run())
+    with pytest.raises(ConfigurationError):
+        drain(wrong, ledger, "run-1", bus.settings)
