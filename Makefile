@@ -46,10 +46,11 @@ faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks;
 	$(BIN)/python -m tests.faults
 
 .PHONY: lint
-lint: $(INSTALLED)  ## Style, types, and whether lock file and docs/configuration.md are up to date
+lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and docs/configuration.md are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m include.instore_airflow.configuration_docs
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
