@@ -74,11 +74,8 @@ class LocalAirflow:
         self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = database
         self.run("db", "migrate")
         self._set_up()
-        self._component("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
-        # Their log servers would listen on every address; on one machine the UI reads the files.
-        self._component("scheduler", "--skip-serve-logs")
-        self._component("dag-processor")
-        self._component("triggerer", "--skip-serve-logs")
+        command = [sys.executable, "-m", "demo.components", str(self._processes.logs), str(self.port)]
+        self._processes.start("airflow", command, self._env)
         self._wait_until(self._answers, "the API server to answer")
         self._sign_in()
         self._wait_until(self._healthy, "scheduler, dag-processor and triggerer to be healthy")
@@ -126,9 +123,6 @@ class LocalAirflow:
         if name := self._processes.dead():
             raise AirflowFailed(f"{name} has stopped by itself; its last words:\n{self._processes.log_tail(name)}")
 
-    def _component(self, name: str, *arguments: str) -> None:
-        self._processes.start(name, [self._airflow, name, *arguments], self._env)
-
     def _environment(self) -> dict[str, str]:
         # Settings of another Airflow or another pipeline in this shell must not leak in.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "INSTORE_"))}
@@ -150,6 +144,8 @@ class LocalAirflow:
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            # What a scheduler that died had begun is begun again by the next one within a minute, not five.
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from sandbox.keys import write_private
 
 _GRACE_SECONDS = 15
 
@@ -26,16 +29,16 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self._ids = folder / "processes.json"
-        self._logs = folder / "logs"
+        self.logs = folder / "logs"
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
         self, name: str, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own; what it says goes to its log file."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
-            log = files.enter_context((self._logs / f"{name}.log").open("ab"))
+            log = files.enter_context((self.logs / f"{name}.log").open("ab"))
             out = files.enter_context(stdout.open("wb")) if stdout else log
             process = subprocess.Popen(  # noqa: S603  our own command lines
                 list(command),
@@ -53,7 +56,7 @@ class Processes:
         """Have a process stopped with the others that was started in another way."""
         # The start time tells this process from another that gets its number later.
         known = self._known() | {name: (pid, psutil.Process(pid).create_time(), int(stop_signal))}
-        self._ids.write_text(json.dumps(known))
+        write_private(self._ids, json.dumps(known))
 
     def dead(self) -> str | None:
         """The name of a process of this command that has ended by itself, if any."""
@@ -64,21 +67,18 @@ class Processes:
 
     def log_tail(self, name: str, lines: int = 15) -> str:
         """The last lines a process wrote."""
-        text = (self._logs / f"{name}.log").read_text(errors="replace")
+        text = (self.logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def running(self) -> dict[str, psutil.Process]:
         """Those of this folder that are alive, whoever started them."""
-        alive = {}
-        for name, (pid, created, _) in self._known().items():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-                    alive[name] = process
-        return alive
+        known = self._known().items()
+        return {name: process for name, (pid, created, _) in known if (process := _alive(pid, created))}
 
     def stop(self) -> list[str]:
         """Stop all of this folder, newest first, with their children; the names of those that were alive.
+
+        What one that was killed has left behind is killed as well.
 
         A signal that comes meanwhile is heeded afterwards: a second Ctrl-C must not leave half of them behind.
         """
@@ -89,22 +89,25 @@ class Processes:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def _stop(self) -> list[str]:
-        alive, known = self.running(), self._known()
-        for name, process in reversed(alive.items()):
-            family = [process]
-            with contextlib.suppress(psutil.NoSuchProcess):
-                family += process.children(recursive=True)
-                process.send_signal(known[name][2])
-            _, stubborn = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-            for each in stubborn:
+        alive = []
+        for name, (pid, created, number) in reversed(self._known().items()):
+            family = _family(pid, created)
+            if not family:
+                continue
+            alive.append(name)
+            if family[0].pid == pid:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    family[0].send_signal(number)
+                _, family = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+            for each in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
-            psutil.wait_procs(stubborn, timeout=5)
+            psutil.wait_procs(family, timeout=5)
         for started in self._started.values():
             started.wait(timeout=_GRACE_SECONDS)  # as their parent this command has to take note of their end
         self._started.clear()
         self._ids.unlink(missing_ok=True)
-        return list(alive)
+        return alive
 
     def _known(self) -> dict[str, tuple[int, float, int]]:
         """Process id, start time and the signal that stops it, by name."""
@@ -113,6 +116,36 @@ class Processes:
         return {
             name: (pid, created, number) for name, (pid, created, number) in json.loads(self._ids.read_text()).items()
         }
+
+
+def session(leader: int) -> list[psutil.Process]:
+    """Those of the session that this process began, itself among them; it may have ended."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
+
+
+def _alive(pid: int, created: float) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _family(pid: int, created: float) -> list[psutil.Process]:
+    """A process with all its descendants, itself first; where it was killed, what is left of its session."""
+    leader = _alive(pid, created)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if leader:
+            return [leader, *{*leader.children(recursive=True), *session(pid)} - {leader}]
+        if abs(psutil.Process(pid).create_time() - created) >= 1:
+            return []  # the number is another process's by now
+    # Before a restart of the machine numbers were given anew.
+    return [] if created < psutil.boot_time() else [each for each in session(pid) if each.pid != pid]
 
 
 def free_port(wanted: int = 0) -> int:

@@ -1,14 +1,13 @@
-"""Runs the stand-ins as child processes: waits until each is ready, brings back one that died, stops all by pid."""
+"""Runs child processes: waits until each is ready, brings back one that died, stops all by pid."""
 
 from __future__ import annotations
 
 import json
 import queue
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,30 +16,30 @@ _STOP_SECONDS = 5
 _POLL_SECONDS = 0.1
 _RESTART_PAUSE = 0.5
 _QUICK_DEATHS = 3
-_QUICK_SECONDS = 5
 
-# Given the port, the arguments after `python -m sandbox`.
-Arguments = Callable[[int], Sequence[str]]
+# Given the port, the started process.
+Spawn = Callable[[int], "subprocess.Popen[str]"]
 
 
 class ChildFailedError(RuntimeError):
-    """A stand-in did not become ready. code: the exit code to pass on."""
+    """A child did not become ready, or keeps dying. name: the child's. code: the exit code to pass on."""
 
     def __init__(self, name: str, code: int) -> None:
-        super().__init__(f"The {name} stand-in did not start.")
+        super().__init__(f"{name} did not start.")
+        self.name = name
         self.code = code
 
 
 class StopAskedError(Exception):
-    """The sandbox was told to stop while a stand-in was still starting."""
+    """The supervisor was told to stop while a child was still starting."""
 
 
 @dataclass
 class Child:
-    """One stand-in. ready: its ready line. process: the latest one, when it was brought back."""
+    """One child. ready: its ready line, once it was waited for. process: the latest one, when it was brought back."""
 
     name: str
-    arguments: Arguments
+    spawn: Spawn
     process: subprocess.Popen[str]
     ready: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -55,19 +54,21 @@ class Child:
 class Supervisor:
     """Starts children in this process's own group, and looks after them.
 
-    stopping: set from outside (a signal handler) to end everything.
+    stopping: set from outside (a signal handler) to end everything. quick_seconds: a child that lives no longer has
+    died quickly; one that does so three times in a row is given up.
     """
 
-    def __init__(self, stopping: threading.Event) -> None:
+    def __init__(self, stopping: threading.Event, quick_seconds: float = 5) -> None:
         self._stopping = stopping
+        self._quick_seconds = quick_seconds
         self.children: list[Child] = []
 
-    def start(self, name: str, arguments: Arguments, port: int) -> Child:
+    def start(self, name: str, spawn: Spawn, port: int = 0) -> Child:
         """Start a child and return it at once; `wait` tells when it is ready.
 
         port: 0 picks a free one, which it keeps when it is brought back.
         """
-        child = Child(name, arguments, _spawn(arguments(port)))
+        child = Child(name, spawn, spawn(port))
         self.children.append(child)
         return child
 
@@ -108,30 +109,24 @@ class Supervisor:
                     on_restart(child)
 
     def _bring_back(self, child: Child) -> None:
-        quick = time.monotonic() - child.started < _QUICK_SECONDS
+        quick = time.monotonic() - child.started < self._quick_seconds
         child.quick_deaths = child.quick_deaths + 1 if quick else 0
         if child.quick_deaths >= _QUICK_DEATHS:
             raise ChildFailedError(child.name, 1)
-        child.process = _spawn(child.arguments(int(child.ready["port"])))
+        child.process = child.spawn(int(child.ready.get("port", 0)))
         child.started = time.monotonic()
-        self.wait(child)
+        if child.ready:
+            self.wait(child)
 
     def stop(self) -> None:
-        """Stop the children, the last started first, and wait until they are gone."""
+        """Stop the children one after another, the last started first, and wait until they are gone."""
         for child in reversed(self.children):
-            if child.process.poll() is None:
-                child.process.terminate()
-        for child in reversed(self.children):
+            child.process.terminate()
             try:
                 child.process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-
-
-def _spawn(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sandbox", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
 
 
 def _forward(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from .remote import FILE
 from .seed import TOPIC, seed
 from .servicebus import connection_string
 from .serving import EXIT_BAD_ENVIRONMENT, LOOPBACK, write_ready_line
-from .supervisor import Arguments, Child, ChildFailedError, StopAskedError, Supervisor
+from .supervisor import Child, ChildFailedError, Spawn, StopAskedError, Supervisor
 
 SUBSCRIPTION = "orderprocessing"
 _SEEDED = "seeded.json"
@@ -82,7 +82,7 @@ def run(plan: Plan) -> int:
         pass
     except ChildFailedError as error:
         if error.code != EXIT_BAD_ENVIRONMENT:  # otherwise the child has said why, in one sentence
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"The {error.name} stand-in did not start.\n")
         return error.code
     finally:
         supervisor.stop()
@@ -90,22 +90,21 @@ def run(plan: Plan) -> int:
 
 
 def _start(plan: Plan, keys: Keys, supervisor: Supervisor) -> dict[str, Any]:
-    def arguments(command: str, faults: dict[str, Any]) -> Arguments:
+    def spawn(command: str, faults: dict[str, Any]) -> Spawn:
         settings = [f"--set={name}={json.dumps(value)}" for name, value in faults.items()]
         common = ["--state", str(plan.state), "--host", plan.host, "--parent", str(os.getpid())]
 
-        def with_port(port: int) -> Sequence[str]:
-            return [command, "--port", str(port), *common, *settings]
+        def with_port(port: int) -> subprocess.Popen[str]:
+            arguments = [sys.executable, "-m", "sandbox", command, "--port", str(port), *common, *settings]
+            return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # noqa: S603
 
         return with_port
 
     loyalty_faults = hostile_loyalty() if plan.hostile else {}
     profile_store_faults = hostile_profile_store() if plan.hostile else {}
-    bus = supervisor.start("service_bus", arguments("servicebus", {}), plan.ports.service_bus)
-    loyalty = supervisor.start("loyalty", arguments("loyalty", loyalty_faults), plan.ports.loyalty)
-    store = supervisor.start(
-        "profile_store", arguments("profile-store", profile_store_faults), plan.ports.profile_store
-    )
+    bus = supervisor.start("service_bus", spawn("servicebus", {}), plan.ports.service_bus)
+    loyalty = supervisor.start("loyalty", spawn("loyalty", loyalty_faults), plan.ports.loyalty)
+    store = supervisor.start("profile_store", spawn("profile-store", profile_store_faults), plan.ports.profile_store)
     for child in supervisor.children:
         supervisor.wait(child)
     return {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from tests.faults.standins import eventually
 from tests.faults.totals import TOTALS
 from tests.faults.world import World
 
-_ARGUMENTS = {"scheduler": ("--skip-serve-logs",), "triggerer": ("--skip-serve-logs",), "dag-processor": ()}
 _NOTICE = {
     # A task whose process has died is noticed by its missing heartbeats: five minutes in life.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
@@ -36,40 +33,34 @@ _NOTICE = {
 
 
 class KillableAirflow(LocalAirflow):
-    """A real Airflow whose components can be killed with everything below them, and started again."""
+    """A real Airflow whose components can be killed with everything below them; its supervisor starts them again."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._opened: dict[str, subprocess.Popen[bytes]] = {}
+    def component(self, name: str) -> psutil.Process:
+        """The process of a component, once it is there."""
 
-    def _component(self, name: str, *arguments: str) -> None:
-        self._opened[name] = self._processes.start(name, [self._airflow, name, *arguments], self._env)
+        def found() -> psutil.Process | None:
+            for process in self._processes.running()["airflow"].children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if name in " ".join(process.cmdline()).replace("_", "-"):
+                        return process
+            return None
 
-    def begin(self, name: str) -> None:
-        address = ("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
-        self._component(name, *_ARGUMENTS.get(name, address))
+        process: psutil.Process = eventually(found, f"the {name}", 30)
+        return process
 
     def kill(self, *names: str) -> None:
         family: list[psutil.Process] = []
-        running = self._processes.running()
         for name in names:
-            family += [running[name], *running[name].children(recursive=True)]
+            component = self.component(name)
+            family += [component, *component.children(recursive=True)]
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for name in names:
-            self._opened[name].wait()
         TOTALS.kills += len(names)
-
-    def close(self) -> None:
-        """Wait for the components, which somebody has stopped, so that none is left a zombie."""
-        for process in self._opened.values():
-            process.wait()
-        self._session.close()
 
     def task_process(self, task: str) -> psutil.Process | None:
         """The process that executes a task at this moment: a supervisor's child, known by its open task log."""
-        for process in self._processes.running()["scheduler"].children(recursive=True):
+        for process in self.component("scheduler").children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if process.children() and any(f"task_id={task}" in each.path for each in process.open_files()):
                     return process.children()[0]
@@ -90,7 +81,6 @@ def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.
     airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | _NOTICE)
     world.logs = tmp_path / "airflow"
     request.addfinalizer(lambda: metadata_database.remove(tmp_path / "airflow" / "home" / "postgresql"))
-    request.addfinalizer(airflow.close)
     request.addfinalizer(processes.stop)
     airflow.start()
     airflow.wait_for_dag(DAG)
@@ -102,12 +92,6 @@ def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.
         process.kill()
         TOTALS.kills += 1
 
-    def restart(*names: str) -> None:
-        airflow.kill(*names)
-        time.sleep(1)
-        for name in names:
-            airflow.begin(name)
-
     def restart_all() -> None:
         for stand_in in world.sandbox.all:
             stand_in.kill()
@@ -115,13 +99,11 @@ def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.
         TOTALS.kills += 3
         for stand_in in world.sandbox.all:
             stand_in.start()
-        for name in everything:
-            airflow.begin(name)
 
     _day(world, judge, airflow, 1, "the process of send_events", lambda: kill_task("batch.send_events"), recovered=True)
     _day(world, judge, airflow, 1, "the process of drain_topic", lambda: kill_task("drain_topic"), when="drain_topic")
-    _day(world, judge, airflow, 2, "the scheduler with its tasks", lambda: restart("scheduler"))
-    _day(world, judge, airflow, 2, "the API server", lambda: restart("api-server"))
+    _day(world, judge, airflow, 2, "the scheduler with its tasks", lambda: airflow.kill("scheduler"))
+    _day(world, judge, airflow, 2, "the API server", lambda: airflow.kill("api-server"))
     _day(world, judge, airflow, 2, "everything at once", restart_all)
 
 
