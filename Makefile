@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 HOSTILE ?=
 LOCK ?= constraints.txt
+# The newest Azurite that runs on Node 18, which Debian 12 has.
+AZURITE := azurite@3.35.0
 REQUIREMENTS := requirements.txt sandbox/requirements.txt demo/requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
@@ -41,6 +43,13 @@ screenshots: $(INSTALLED)  ## Forms and buttons tried in a real browser, and the
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+.PHONY: servers
+servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, which are skipped without it; needs npm
+
+.servers/$(AZURITE):
+	npm install --no-save --no-audit --no-fund --prefix .servers $(AZURITE)
+	@touch $@
+
 .PHONY: faults
 faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line
 	$(BIN)/python -m tests.faults
@@ -68,7 +77,7 @@ lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt
 .PHONY: clean
 clean:  ## Stop everything, remove what the demo wrote and the virtual environment
 	test ! -x $(BIN)/python || $(BIN)/python -m demo down
-	rm -rf .demo $(VENV)
+	rm -rf .demo .servers $(VENV)
 
 $(INSTALLED): $(REQUIREMENTS) constraints.txt plugins/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
