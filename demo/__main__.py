@@ -14,7 +14,8 @@ import typer
 from demo.backfill import demonstrate_backfill
 from demo.local_airflow import AirflowFailed
 from demo.processes import Processes
-from demo.runs import FinishedRun, follow, manual_run, scheduled_run, table
+from demo.run_checks import faults_in
+from demo.runs import follow, manual_run, scheduled_run, table
 from demo.stage import console, give_up, held_by_profile_store, sole_use, start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -89,27 +90,8 @@ def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str,
         "second_run": asdict(second),
         "profile_store": held,
         "seeded": sandbox["seeded"],
-        "faults": _faults(first, second, held),
+        "faults": faults_in(first, second, held),
     }
-
-
-def _faults(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> list[str]:
-    """Where the runs and the Profile Store's own records do not agree that every order is accounted for."""
-    faults = [f"{run.run_id} is {run.state}" for run in (first, second) if run.state != "success"]
-    if not (first.counts and second.counts):
-        return [*faults, "a run reported no counts"]
-    counts = first.counts
-    if counts["received"] != counts["orders"] + counts["duplicates"] + counts["quarantined"]:
-        faults.append("what was received is not orders, duplicates and quarantined together")
-    settled = sum(counts[name] for name in ("sent", "unmatched", "rejected", "suppressed", "carried_over"))
-    if counts["orders"] != settled:
-        faults.append(f"of {counts['orders']} orders {settled} are accounted for")
-    sent = counts["sent"] + second.counts["sent"]
-    if not sent == held["events"] == held["track_ids"]:
-        faults.append(f"{sent} orders were sent, the Profile Store holds {held['events']} events")
-    if second.counts["received"]:
-        faults.append("the second run received something")
-    return faults
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ class LocalAirflow:
         password: str = json.loads((self._home / "passwords.json").read_text())[USER]
         return password
 
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of its metadata, once it was started."""
+        return self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
     def start(self) -> None:
         """Make the database, start the components and sign in.
 

@@ -1,6 +1,7 @@
-"""What must have become of the runs that a person made in the browser, looked up through the API.
+"""What must have become of runs: of the week's two, and of those that a person made in the browser.
 
-Everything was sent by the hourly run before, so neither of them may send anything.
+Those in the browser are looked up through the API. Everything was sent by the hourly run before, so neither of them may
+send anything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,25 @@ from demo.backfill import newest_backfill
 from demo.local_airflow import AirflowFailed, LocalAirflow
 from demo.runs import DAG, FinishedRun, report_of
 from demo.stage import held_by_profile_store
+
+
+def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> list[str]:
+    """Where the runs and the Profile Store's own records do not agree that every order is accounted for."""
+    faults = [f"{run.run_id} is {run.state}" for run in (first, second) if run.state != "success"]
+    if not (first.counts and second.counts):
+        return [*faults, "a run reported no counts"]
+    counts = first.counts
+    if counts["received"] != counts["orders"] + counts["duplicates"] + counts["quarantined"]:
+        faults.append("what was received is not orders, duplicates and quarantined together")
+    settled = sum(counts[name] for name in ("sent", "unmatched", "rejected", "suppressed", "carried_over"))
+    if counts["orders"] != settled:
+        faults.append(f"of {counts['orders']} orders {settled} are accounted for")
+    sent = counts["sent"] + second.counts["sent"]
+    if not sent == held["events"] == held["track_ids"]:
+        faults.append(f"{sent} orders were sent, the Profile Store holds {held['events']} events")
+    if second.counts["received"]:
+        faults.append("the second run received something")
+    return faults
 
 
 def check_backfill(airflow: LocalAirflow, asked: Mapping[str, Any], runs: int) -> None:

@@ -92,10 +92,10 @@ def start(
     :raises AirflowFailed: one of them did not start.
     """
     console.print(f"Starting the sandbox and Airflow in {folder} …", highlight=False)
-    sandbox = _start_sandbox(folder, processes, hostile)
+    sandbox = start_sandbox(folder, processes, hostile)
     airflow = LocalAirflow(folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT), settings)
     airflow.start()
-    _connect(airflow, sandbox, folder.resolve(), extracts or Path(sandbox["extracts"]))
+    connect(airflow, sandbox, folder.resolve(), extracts or Path(sandbox["extracts"]))
     airflow.wait_for_dag(DAG)
     console.print(
         f"Airflow UI:     {airflow.url}/dags/{DAG}   user {USER}, password {airflow.password}", highlight=False
@@ -104,7 +104,8 @@ def start(
     return sandbox, airflow
 
 
-def _start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
+def start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
+    """Start the stand-ins; what they say of themselves. :raises AirflowFailed: they did not start."""
     ports = ",".join(str(_told_port(f"the sandbox's {name}", port)) for name, port in _SANDBOX_PORTS.items())
     command = [sys.executable, "-m", "sandbox", "up", "--ports", ports]
     command += ["--state", str(folder.resolve() / "sandbox"), *(["--hostile"] if hostile else [])]
@@ -121,7 +122,8 @@ def _start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[st
         time.sleep(0.1)
 
 
-def _connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extracts: Path) -> None:
+def connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extracts: Path) -> None:
+    """Create the connections from the pipeline to the sandbox, and to a ledger in the folder."""
     store, loyalty = sandbox["profile_store"], sandbox["loyalty"]
     airflow.connect("instore_service_bus", "azure_service_bus", schema=sandbox["service_bus"]["connection_string"])
     _connect_by_form(airflow, "instore_loyalty", "loyalty", loyalty["url"], loyalty["api_key"])

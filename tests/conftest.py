@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.servers import missing
+
+ON_THE_RUNNING_PRODUCT = ("tests/demo/test_run_kinds.py", "tests/demo/test_the_bad_day.py")
 
 # Before the first import of airflow, which reads them once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="instore-tests-")
@@ -45,3 +49,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _skipped(config: pytest.Config) -> list[pytest.TestReport]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return reporter.getreports("skipped") if reporter is not None else []
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """With ``--dist loadfile``: a file's tests stay on one worker, and so do all that share the one Airflow."""
+    return _OneAirflow(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class _OneAirflow(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "the running product" if file in ON_THE_RUNNING_PRODUCT else file

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,63 +12,12 @@ import pytest
 import requests
 from rich.console import Console
 
-from demo.local_airflow import AirflowFailed, LocalAirflow
-from demo.processes import Processes
-from demo.runs import DAG, FinishedRun, follow, manual_run, report_of, scheduled_run
-from demo.stage import forget, start
-from sandbox import remote, week
-from sandbox.seed import send
-from sandbox.week import SampleMessage
+from demo.local_airflow import AirflowFailed
+from demo.runs import DAG, follow, manual_run, report_of
+from sandbox import remote
+from tests.demo.product import DAY, Product, order_of
 
-pytestmark = pytest.mark.timeout(420, func_only=True)  # the fixture may wait for the hour to turn
-_SECONDS = 600
-"""What these tests take on a busy machine."""
-
-DAY = "2017-06-07"
-
-
-@dataclass
-class Product:
-    """The running product: an Airflow and the sandbox it is connected to."""
-
-    airflow: LocalAirflow
-    sandbox: dict[str, Any]
-    first: FinishedRun
-
-    def publish(self, *numbers: str, card: str | None = None, email: str | None = None) -> None:
-        """Put orders on the topic, dated on the backfilled day; of a known customer where nobody is named."""
-        orders = [order_of(number, f"{DAY}T05:30:00Z", card=card, email=email) for number in numbers]
-        messages = [SampleMessage(json.dumps(order), order["orderNumber"], "1") for order in orders]
-        send(messages, self.sandbox["service_bus"]["connection_string"])
-
-    def on_the_bus(self) -> int:
-        url = f"{self.sandbox['service_bus']['url']}/sandbox/state"
-        state = requests.get(url, timeout=10).json()["entities"]["orders/Subscriptions/orderprocessing"]
-        return int(state["active"]) + int(state["locked"])
-
-    def events(self) -> int:
-        return int(requests.get(f"{self.sandbox['profile_store']['url']}/sandbox/state", timeout=10).json()["events"])
-
-    def run(self, **conf: Any) -> FinishedRun:
-        return follow(self.airflow, manual_run(self.airflow, **conf), Console(quiet=True), "run")
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    # At the full hour the scheduler's own run takes what a test has just published for a run of its own.
-    into_the_hour = time.time() % 3600
-    if into_the_hour > 3600 - _SECONDS:
-        time.sleep(3600 - into_the_hour)
-    folder: Path = tmp_path_factory.mktemp("kinds")
-    processes = Processes(folder)
-    try:
-        settings = {"INSTORE_RETRY_FIRST_WAIT": "1", "INSTORE_BREAKER_SECONDS": "2"}
-        sandbox, airflow = start(folder, processes, settings=settings)
-        first = follow(airflow, scheduled_run(airflow), Console(quiet=True), "run")
-        yield Product(airflow, sandbox, first)
-    finally:
-        processes.stop()
-        forget(folder)
+pytestmark = pytest.mark.timeout(420)
 
 
 def test_a_scheduled_run_drains_loads_everything_and_sends_everything_due(product: Product) -> None:
@@ -277,19 +224,6 @@ def clear(product: Product, run_id: str, *, only_failed: bool = False) -> None:
             "include_downstream": only_failed,
         },
     )
-
-
-def order_of(number: str, moment: str, card: str | None = None, email: str | None = None) -> dict[str, Any]:
-    """An order of a known customer where nobody is named."""
-    return {
-        "orderNumber": number,
-        "date": moment,
-        "storeId": "1",
-        "loyaltyCardNumber": card or (None if email else sorted(week.matched_cards())[0]),
-        "emailAddress": email,
-        "currency": "USD",
-        "total": "1.10",
-    }
 
 
 def backfill_by_form(product: Product, from_date: str, to_date: str, **options: Any) -> dict[str, dict[str, Any]]:
