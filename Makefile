@@ -29,14 +29,29 @@ up: $(INSTALLED)  ## Start the sandbox and Airflow and leave them running; HOSTI
 	$(BIN)/python -m demo up $(if $(HOSTILE),--hostile)
 
 .PHONY: down
-down: $(INSTALLED)  ## Stop what `make up` left running
+down: $(INSTALLED)  ## Stop what `make up` left running; it keeps everything
 	$(BIN)/python -m demo down
 
-.PHONY: screenshots
-screenshots: $(INSTALLED)  ## Forms and buttons tried in a real browser, and the pictures in docs/images; needs Debian's chromium
+.PHONY: status
+status: $(INSTALLED)  ## What of `make up` is running, and what has died
+	$(BIN)/python -m demo status
+
+.PHONY: reset
+reset: $(INSTALLED)  ## Stop what `make up` left running and forget everything it held
+	$(BIN)/python -m demo reset
+
+.PHONY: chromium
+chromium: $(INSTALLED)
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || \
 	  { echo "Chromium is not installed; install it (Debian: apt install chromium) or name one in CHROMIUM."; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r demo/requirements-browser.txt -c constraints.txt
+
+.PHONY: browser
+browser: chromium  ## A backfill by its form in a real browser, still there after down and up; needs Debian's chromium
+	$(BIN)/python -m demo.promise
+
+.PHONY: screenshots
+screenshots: chromium  ## Forms and buttons tried in a real browser, and the pictures in docs/images; the same chromium
 	$(BIN)/python -m demo.screenshots
 
 .PHONY: test
@@ -76,8 +91,9 @@ lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt
 
 .PHONY: clean
 clean:  ## Stop everything, remove what the demo wrote and the virtual environment
-	test ! -x $(BIN)/python || $(BIN)/python -m demo down
-	rm -rf .demo .servers $(VENV)
+	for folder in .demo .demo-run .cache/screenshots .cache/browser; do \
+	  test ! -x $(BIN)/python || $(BIN)/python -m demo reset --folder $$folder || exit 1; rm -rf $$folder; done
+	rm -rf .servers $(VENV)
 
 $(INSTALLED): $(REQUIREMENTS) constraints.txt plugins/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

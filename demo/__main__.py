@@ -15,45 +15,101 @@ from demo.backfill import demonstrate_backfill
 from demo.local_airflow import AirflowFailed
 from demo.processes import Processes
 from demo.run_checks import faults_in
-from demo.runs import follow, manual_run, scheduled_run, table
-from demo.stage import console, give_up, held_by_profile_store, sole_use, start
+from demo.runs import DAG, follow, manual_run, scheduled_run, table
+from demo.stage import console, forget, give_up, held_by_profile_store, sole_use, start, tell_of
+
+_USE = """Command line:   . {folder}/env.sh   then: airflow dags list; python -m include.instore --help
+The password is also in {folder}/airflow/passwords.json.
+What has died and was started again: make status
+Stop: make down (make up goes on with what it held). Forget everything: make reset"""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 Folder = Annotated[Path, typer.Option(help="Folder for everything it writes.", file_okay=False)]
+_KEPT = Path(".demo")
+"""What `up` keeps; a demonstration begins with nothing, so it has a folder of its own."""
+_FRESH = Path(".demo-run")
 Hostile = Annotated[bool, typer.Option(help="A bad day: malformed messages, a cut extract, services that fail.")]
 
 
 @app.command()
-def run(folder: Folder = Path(".demo"), hostile: Hostile = False) -> None:
+def run(folder: Folder = _FRESH, hostile: Hostile = False) -> None:
     """Run the hourly DAG over a week of orders and once more, print what happened, and stop everything."""
     _perform(folder, "result.json", lambda processes: _demonstrate(folder, processes, hostile))
 
 
 @app.command()
-def backfill(folder: Folder = Path(".demo")) -> None:
+def backfill(folder: Folder = _FRESH) -> None:
     """Backfill a past day by date beside the hourly run, then again, then again with resend."""
     _perform(folder, "backfill.json", lambda processes: demonstrate_backfill(folder, processes))
 
 
 @app.command()
-def up(folder: Folder = Path(".demo"), hostile: Hostile = False) -> None:
-    """Start sandbox and Airflow, unpause the DAG, and leave them running for a person to click through."""
-    with sole_use(folder) as processes:
+def up(folder: Folder = _KEPT, hostile: Hostile = False) -> None:
+    """Start sandbox and Airflow on what they held when they were stopped, and leave them running.
+
+    The first time the DAG is unpaused; afterwards it is as a person left it.
+    """
+    with sole_use(folder, fresh=False) as processes:
         try:
-            _, airflow = start(folder, processes, hostile=hostile)
-            scheduled_run(airflow)
+            sandbox, airflow = start(folder, processes, hostile=hostile)
+            runs = airflow.call("GET", f"/dags/{DAG}/dagRuns", params={"limit": 1})["total_entries"]
+            if not runs:
+                scheduled_run(airflow)
+        except AirflowFailed as error:
+            processes.stop()
+            give_up(str(error))
         except BaseException:
             processes.stop()
             raise
-        console.print("Running. Stop it with: make down", highlight=False)
+        tell_of(processes)
+        if runs:
+            _tell_what_was_kept(sandbox, runs, hostile)
+        console.print(_USE.format(folder=folder), highlight=False, markup=False)
 
 
 @app.command()
-def down(folder: Folder = Path(".demo")) -> None:
-    """Stop what ``up`` left running."""
-    stopped = Processes(folder).stop()
+def status(folder: Folder = _KEPT) -> None:
+    """Say what of ``up`` is running, and what has died."""
+    processes = Processes(folder)
+    alive = ", ".join(processes.running())
+    console.print(f"Running: {alive}." if alive else "Nothing is running.", highlight=False)
+    tell_of(processes)
+
+
+@app.command()
+def down(folder: Folder = _KEPT) -> None:
+    """Stop what ``up`` left running; the next ``up`` goes on with what it held."""
+    processes = Processes(folder)
+    tell_of(processes)
+    stopped = processes.stop()
     console.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.", highlight=False)
+
+
+@app.command()
+def reset(folder: Folder = _KEPT) -> None:
+    """Stop what is running in the folder, and forget everything it holds."""
+    down(folder)
+    if not folder.exists():
+        console.print(f"There is no {folder}, so there was nothing to forget.", highlight=False)
+        return
+    forget(folder)
+    console.print(
+        f"Removed {folder}: Airflow's runs, connections, logs, password and secrets; the ledger; the sandbox's topic, "
+        "extracts, events and keys.",
+        highlight=False,
+    )
+
+
+def _tell_what_was_kept(sandbox: dict[str, Any], runs: int, hostile: bool) -> None:
+    held = held_by_profile_store(sandbox)["events"]
+    console.print(
+        f"Kept from before: {runs} runs, connections, ledger, password and secrets; the sandbox's topic, extracts, "
+        f"keys and {held} events. Begun anew: the sandbox's fault settings and counters.",
+        highlight=False,
+    )
+    if hostile and not sandbox["seeded"]["hostile"]:
+        console.print("The week was seeded without the bad day's messages; for those: make reset", highlight=False)
 
 
 def _perform(folder: Path, name: str, demonstration: Callable[[Processes], dict[str, Any]]) -> None:

@@ -66,14 +66,22 @@ class Processes:
         return None
 
     def log_tail(self, name: str, lines: int = 15) -> str:
-        """The last lines a process wrote."""
-        text = (self.logs / f"{name}.log").read_text(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+        """The last lines a process wrote, as far as it has a log here."""
+        return "\n".join(self.log_lines(name)[-lines:])
+
+    def log_lines(self, name: str) -> list[str]:
+        """All that a process wrote, also before it was stopped the last time."""
+        log = self.logs / f"{name}.log"
+        return log.read_text(errors="replace").splitlines() if log.exists() else []
 
     def running(self) -> dict[str, psutil.Process]:
         """Those of this folder that are alive, whoever started them."""
         known = self._known().items()
         return {name: process for name, (pid, created, _) in known if (process := _alive(pid, created))}
+
+    def ended(self) -> list[str]:
+        """The names of those of this folder that have ended without being stopped."""
+        return [name for name in self._known() if name not in self.running()]
 
     def stop(self) -> list[str]:
         """Stop all of this folder, newest first, with their children; the names of those that were alive.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -25,7 +26,9 @@ from demo.runs import DAG
 
 _SANDBOX_SECONDS = 120
 _SANDBOX_PORTS = {"service_bus": 5672, "loyalty": 8701, "profile_store": 8702}
+_SANDBOX = "sandbox.json"
 _UI_PORT = 8080
+_NOTES = 5
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -35,13 +38,22 @@ class _Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def sole_use(folder: Path) -> Iterator[Processes]:
-    """The folder, fresh, for this command alone; interruption becomes an error so that everything is stopped."""
+def sole_use(folder: Path, *, fresh: bool = True) -> Iterator[Processes]:
+    """The folder for this command alone; interruption becomes an error so that everything is stopped.
+
+    What is left of a demo of which a part has ended is stopped first.
+
+    :param fresh: forget what the folder holds.
+    """
+    _hold(folder)
     processes = Processes(folder)
-    if processes.running():
-        give_up(f"Something is running in {folder} already; stop it with: make down")
-    forget(folder)
-    folder.mkdir(parents=True)
+    if processes.running() and not processes.ended():
+        give_up(f"It is running in {folder} already; look with: make status; stop it with: make down")
+    tell_of(processes)
+    processes.stop()
+    if fresh:
+        forget(folder)
+        _hold(folder)
 
     def interrupt(_signal: int, _frame: Any) -> NoReturn:
         # Once is enough: a second signal must not cut the stopping short.
@@ -56,6 +68,25 @@ def sole_use(folder: Path) -> Iterator[Processes]:
     except _Interrupted:
         console.print("Interrupted; everything it started is stopped.", highlight=False)
         raise typer.Exit(130) from None
+
+
+def _hold(folder: Path) -> None:
+    """Make the folder, and lock it until this process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        give_up(f"Another command is running in {folder} already; wait for its end, or interrupt it.")
+
+
+def tell_of(processes: Processes) -> None:
+    """Print what has died in this folder: for good, and what was started again lately."""
+    for name in processes.ended():
+        console.print(f"{name} has stopped by itself; its last words:", highlight=False)
+        console.print(processes.log_tail(name), highlight=False, markup=False)
+    for name in ("sandbox", "airflow"):
+        for line in [each for each in processes.log_lines(name) if " had died " in each][-_NOTES:]:
+            console.print(line, highlight=False, markup=False)
 
 
 def forget(folder: Path) -> None:
@@ -92,10 +123,16 @@ def start(
     :raises AirflowFailed: one of them did not start.
     """
     console.print(f"Starting the sandbox and Airflow in {folder} …", highlight=False)
-    sandbox = start_sandbox(folder, processes, hostile)
+    before = _ports(_said_by_sandbox(folder))
+    begin_sandbox(folder, processes, before, hostile)
     airflow = LocalAirflow(folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT), settings)
     airflow.start()
-    connect(airflow, sandbox, folder.resolve(), extracts or Path(sandbox["extracts"]))
+    sandbox = wait_for_sandbox(folder, processes)
+    moved = bool(before) and before != _ports(sandbox)
+    if moved:
+        console.print("The sandbox has other ports now, so the connections to it are made anew.", highlight=False)
+    connect(airflow, sandbox, folder.resolve(), extracts or Path(sandbox["extracts"]), anew=moved)
+    airflow.write_environment(folder / "env.sh")
     airflow.wait_for_dag(DAG)
     console.print(
         f"Airflow UI:     {airflow.url}/dags/{DAG}   user {USER}, password {airflow.password}", highlight=False
@@ -104,31 +141,51 @@ def start(
     return sandbox, airflow
 
 
-def start_sandbox(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:
-    """Start the stand-ins; what they say of themselves. :raises AirflowFailed: they did not start."""
-    ports = ",".join(str(_told_port(f"the sandbox's {name}", port)) for name, port in _SANDBOX_PORTS.items())
+def begin_sandbox(folder: Path, processes: Processes, before: Mapping[str, int], hostile: bool) -> None:
+    """Begin to start it, on the ports it had before where they are free."""
+    wanted = {**_SANDBOX_PORTS, **before}
+    ports = ",".join(str(_told_port(f"the sandbox's {name}", wanted[name])) for name in _SANDBOX_PORTS)
     command = [sys.executable, "-m", "sandbox", "up", "--ports", ports]
     command += ["--state", str(folder.resolve() / "sandbox"), *(["--hostile"] if hostile else [])]
-    ready = folder / "sandbox.json"
+    ready = folder / _SANDBOX
     processes.start("sandbox", command, os.environ | {"PYTHONPATH": str(ROOT)}, stdout=ready)
     ready.chmod(0o600)  # it holds the sandbox's keys
+
+
+def wait_for_sandbox(folder: Path, processes: Processes) -> dict[str, Any]:
+    """What the stand-ins say of themselves once they are ready. :raises AirflowFailed: they did not start."""
     until = time.monotonic() + _SANDBOX_SECONDS
-    while True:
-        with contextlib.suppress(json.JSONDecodeError):
-            document: dict[str, Any] = json.loads(ready.read_text())
-            return document
+    while not (document := _said_by_sandbox(folder)):
         if processes.dead() or time.monotonic() > until:
             raise AirflowFailed(f"The sandbox did not start:\n{processes.log_tail('sandbox')}")
         time.sleep(0.1)
+    return document
 
 
-def connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extracts: Path) -> None:
-    """Create the connections from the pipeline to the sandbox, and to a ledger in the folder."""
-    store, loyalty = sandbox["profile_store"], sandbox["loyalty"]
-    airflow.connect("instore_service_bus", "azure_service_bus", schema=sandbox["service_bus"]["connection_string"])
-    _connect_by_form(airflow, "instore_loyalty", "loyalty", loyalty["url"], loyalty["api_key"])
+def _said_by_sandbox(folder: Path) -> dict[str, Any]:
+    """What the sandbox said of itself when it was ready, nothing where it was not yet."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        document: dict[str, Any] = json.loads((folder / _SANDBOX).read_text())
+        return document
+    return {}
+
+
+def _ports(sandbox: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(sandbox[name]["port"]) for name in _SANDBOX_PORTS if name in sandbox}
+
+
+def connect(
+    airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extracts: Path, *, anew: bool = False
+) -> None:
+    """Create the connections from the pipeline to the sandbox, and to a ledger in the folder.
+
+    :param anew: change those to the sandbox where they are there already.
+    """
+    store, loyalty, bus = sandbox["profile_store"], sandbox["loyalty"], sandbox["service_bus"]
+    airflow.connect("instore_service_bus", "azure_service_bus", schema=bus["connection_string"], anew=anew)
+    _connect_by_form(airflow, "instore_loyalty", "loyalty", loyalty["url"], loyalty["api_key"], anew)
     _connect_by_form(
-        airflow, "instore_profile_store", "profile_store", store["url"], store["key"],
+        airflow, "instore_profile_store", "profile_store", store["url"], store["key"], anew,
         read_host=store["url"], read_api_key=store["key"], events_page=store["page"],
     )  # fmt: skip
     airflow.connect("instore_extracts", "fs", extra={"path": str(extracts)})
@@ -136,7 +193,7 @@ def connect(airflow: LocalAirflow, sandbox: dict[str, Any], folder: Path, extrac
 
 
 def _connect_by_form(
-    airflow: LocalAirflow, conn_id: str, conn_type: str, host: str, password: str, **filled: str
+    airflow: LocalAirflow, conn_id: str, conn_type: str, host: str, password: str, anew: bool, **filled: str
 ) -> None:
     """Create a connection as its form does: with every field, or editing it would show those that are stored only.
 
@@ -146,7 +203,7 @@ def _connect_by_form(
         each["conn-fields"] for each in get_provider_info()["connection-types"] if each["connection-type"] == conn_type
     )
     extra = {name: field["schema"].get("default") for name, field in fields.items()} | filled
-    airflow.connect(conn_id, conn_type, host=host, password=password, port=0, extra=extra)
+    airflow.connect(conn_id, conn_type, host=host, password=password, port=0, extra=extra, anew=anew)
 
 
 def _told_port(what: str, wanted: int) -> int:

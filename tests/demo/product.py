@@ -57,7 +57,8 @@ class Product:
         folder.mkdir()
         processes = Processes(folder)
         try:
-            sandbox = stage.start_sandbox(folder, processes, hostile=True)
+            stage.begin_sandbox(folder, processes, {}, hostile=True)
+            sandbox = stage.wait_for_sandbox(folder, processes)
             self._connect(folder, sandbox)
             yield replace(self, sandbox=sandbox)
         finally:
