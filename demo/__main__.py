@@ -32,6 +32,18 @@ _FRESH = Path(".demo-run")
 Hostile = Annotated[bool, typer.Option(help="A bad day: malformed messages, a cut extract, services that fail.")]
 
 
+def _settings(words: list[str]) -> list[str]:
+    if wrong := [word for word in words if not word.partition("=")[1]]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.")
+    return words
+
+
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of Airflow's environment.", callback=_settings),
+]
+
+
 @app.command()
 def run(folder: Folder = _FRESH, hostile: Hostile = False) -> None:
     """Run the hourly DAG over a week of orders and once more, print what happened, and stop everything."""
@@ -45,14 +57,15 @@ def backfill(folder: Folder = _FRESH) -> None:
 
 
 @app.command()
-def up(folder: Folder = _KEPT, hostile: Hostile = False) -> None:
+def up(folder: Folder = _KEPT, hostile: Hostile = False, settings: Settings = []) -> None:  # noqa: B006  typer's way
     """Start sandbox and Airflow on what they held when they were stopped, and leave them running.
 
     The first time the DAG is unpaused; afterwards it is as a person left it.
     """
     with sole_use(folder, fresh=False) as processes:
         try:
-            sandbox, airflow = start(folder, processes, hostile=hostile)
+            set_to = dict(word.split("=", 1) for word in settings)
+            sandbox, airflow = start(folder, processes, hostile=hostile, settings=set_to)
             runs = airflow.call("GET", f"/dags/{DAG}/dagRuns", params={"limit": 1})["total_entries"]
             if not runs:
                 scheduled_run(airflow)

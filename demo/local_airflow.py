@@ -23,6 +23,7 @@ from sandbox.keys import write_private
 
 ROOT = Path(__file__).resolve().parents[1]
 USER = "admin"
+_OWN = ("AIRFLOW_", "INSTORE_")
 _START_SECONDS = 240
 _CALL_SECONDS = 60
 
@@ -64,6 +65,7 @@ class LocalAirflow:
         if supervisor is None:
             raise AirflowFailed(f"No Airflow is running in {folder}.")
         airflow = cls(folder.resolve() / "airflow", processes, int(supervisor.cmdline()[-1]))
+        airflow._own |= {name: value for name, value in supervisor.environ().items() if name.startswith(_OWN)}
         airflow._sign_in()
         return airflow
 
@@ -106,7 +108,7 @@ class LocalAirflow:
     @property
     def _env(self) -> dict[str, str]:
         # Settings of another Airflow or another pipeline in this shell must not leak in.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "INSTORE_"))}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         return inherited | self._own
 
     def _migrate(self) -> None:

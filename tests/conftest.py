@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,8 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.servers import missing
 
-ON_THE_RUNNING_PRODUCT = ("tests/demo/test_run_kinds.py", "tests/demo/test_the_bad_day.py")
+ROOT = Path(__file__).parents[1]
+ON_THE_RUNNING_PRODUCT = {f"tests/demo/test_{name}.py" for name in ("run_kinds", "the_bad_day", "up")}
 
 # Before the first import of airflow, which reads them once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="instore-tests-")
@@ -21,6 +26,34 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="instore-run-")
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 for name in [name for name in os.environ if name.startswith("INSTORE_")]:
     del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's SQLite database with the product's DAG in it, to be copied: all workers share one migration."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made = shared / "airflow.db"
+    with (shared / "airflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            home = tmp_path_factory.mktemp("migrated")
+            env = os.environ | {
+                "PYTHONPATH": str(ROOT),
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+                "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            }
+            for command in (["db", "migrate"], ["dags", "reserialize"]):
+                script = f"from airflow.__main__ import main; import sys; sys.argv = ['airflow', *{command}]; main()"
+                done = subprocess.run(
+                    [sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+            (home / "airflow.db").rename(made)
+    return made
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ from tests.alerts.channels import Webhook
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_run_whose_report_fails_as_well_is_told_by_the_dag_s_callback(tmp_path: Path, webhook: Webhook) -> None:
+def test_a_run_whose_report_fails_as_well_is_told_by_the_dag_s_callback(
+    tmp_path: Path, webhook: Webhook, airflow_database: Path
+) -> None:
     """The connection of the ledger is missing, without which not even the report can run."""
+    shutil.copy(airflow_database, tmp_path / "airflow.db")
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "AIRFLOW_HOME": str(tmp_path),
@@ -26,11 +30,6 @@ def test_a_run_whose_report_fails_as_well_is_told_by_the_dag_s_callback(tmp_path
         "INSTORE_DEADLINE_MINUTES": "0",  # dag.test() of 3.3.2 breaks on any deadline: it never gave it an id
     }
     script = (
-        "import sys\n"
-        "from airflow.__main__ import main\n"
-        "for command in (['db', 'migrate'], ['dags', 'reserialize']):\n"
-        "    sys.argv = ['airflow', *command]\n"
-        "    main()\n"
         "from airflow.dag_processing.dagbag import DagBag\n"
         "run = DagBag('dags').dags['instore_orders'].test()\n"
         "print(run.state.value, run.logical_date, run.run_id)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -83,10 +84,9 @@ def test_reading_the_dag_file_imports_neither_azure_nor_the_ledger() -> None:
 
 
 @pytest.fixture(scope="module")
-def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def airflow_home(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Path:
     home: Path = tmp_path_factory.mktemp("airflow")
-    for command in (["db", "migrate"], ["dags", "reserialize"]):
-        run_python(f"from airflow.__main__ import main; import sys; sys.argv = ['airflow', *{command}]; main()", home)
+    shutil.copy(airflow_database, home / "airflow.db")
     return home
 
 

@@ -11,5 +11,5 @@ from tests.demo.product import Product, running_product
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    with running_product(tmp_path_factory.mktemp("product")) as running:
+    with running_product(tmp_path_factory.mktemp("product") / "demo") as running:
         yield running

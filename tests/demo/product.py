@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +25,20 @@ from sandbox import week
 from sandbox.seed import send
 from sandbox.week import SampleMessage
 
+ROOT = Path(__file__).parents[2]
 DAY = "2017-06-07"
+_SECONDS = 400
 
 
 @dataclass(frozen=True)
 class Product:
-    """An Airflow and the sandbox it is connected to; ``first`` is its first run, the scheduled one."""
+    """An Airflow and the sandbox it is connected to.
+
+    :param told: what a person saw of its start. :param first: its first run, the scheduled one.
+    """
 
     folder: Path
+    told: str
     airflow: LocalAirflow
     sandbox: dict[str, Any]
     first: FinishedRun
@@ -73,22 +83,33 @@ class Product:
 
 @contextmanager
 def running_product(folder: Path) -> Iterator[Product]:
-    """Start it, with short waits between retries, and have it make its first run."""
-    processes = Processes(folder)
+    """Start it as ``make up`` does, with short waits, and have it make its first run."""
     settings = {
         "INSTORE_RETRY_FIRST_WAIT": "1",
         "INSTORE_BREAKER_SECONDS": "2",
+        "INSTORE_DRAIN_WAIT": "0.2",
         # The DAG file does not change, and reading it again would schedule the next hour again.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
     }
     try:
-        sandbox, airflow = stage.start(folder, processes, settings=settings)
+        told = demo("up", folder, *(f"--set={name}={value}" for name, value in settings.items()))
+        airflow = LocalAirflow.running(folder)
         first = scheduled_run(airflow)
         _schedule_no_more(airflow.database)
-        yield Product(folder, airflow, sandbox, follow(airflow, first, Console(quiet=True), "run"))
+        sandbox = json.loads((folder / "sandbox.json").read_text())
+        yield Product(folder, told, airflow, sandbox, follow(airflow, first, Console(quiet=True), "run"))
     finally:
-        processes.stop()
+        Processes(folder).stop()
         stage.forget(folder)
+
+
+def demo(command: str, folder: Path, *arguments: str) -> str:
+    """What a person sees of ``python -m demo``, with the settings of no test."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    words = [sys.executable, "-m", "demo", command, "--folder", str(folder), *arguments]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def _schedule_no_more(database: str) -> None:
@@ -97,13 +118,18 @@ def _schedule_no_more(database: str) -> None:
         connection.execute(sa.text("UPDATE dag SET next_dagrun_create_after = now() + interval '1 day'"))
 
 
+@cache
+def _known_card() -> str:
+    return min(week.matched_cards())
+
+
 def order_of(number: str, moment: str, card: str | None = None, email: str | None = None) -> dict[str, Any]:
     """An order of a known customer where nobody is named."""
     return {
         "orderNumber": number,
         "date": moment,
         "storeId": "1",
-        "loyaltyCardNumber": card or (None if email else sorted(week.matched_cards())[0]),
+        "loyaltyCardNumber": card or (None if email else _known_card()),
         "emailAddress": email,
         "currency": "USD",
         "total": "1.10",

@@ -51,7 +51,7 @@ def main() -> int:
 
 def _run_tests(totals: Path, workers: int, only: str) -> int:
     """One pytest of several workers, each with a sandbox of its own; whoever is done takes the next test."""
-    command = [sys.executable, "-m", "pytest", "tests/faults", "-q", "--durations=20", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/faults", "-q", "--durations=10", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [*command, "-n", str(workers), "--dist", "load", "--maxschedchunk", "1", *(["-k", only] if only else [])],
         cwd=ROOT,
