@@ -6,7 +6,7 @@ DAG file is imported again in every task process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -112,11 +112,15 @@ def service_bus_client() -> ServiceBusClient:
 
 
 def extracts(settings: Settings) -> Storage:
-    """The folder of the extracts: of ``INSTORE_EXTRACTS_URL`` or of the connection."""
-    from airflow.sdk import ObjectStoragePath
+    """The folder of the extracts: of ``INSTORE_EXTRACTS_URL`` or of the connection.
+
+    :raises ConfigurationError: there is none, or the connection does not fit it. :raises RetriableError: no answer.
+    """
+    from airflow.sdk.io import get_fs
 
     from include.instore.model.errors import ConfigurationError
     from include.instore.sources.extracts import Storage
+    from include.instore.sources.extracts.storage import storage_errors
 
     url = settings.extracts_url or get_connection(EXTRACTS).extra_dejson.get("path")
     if not url:
@@ -124,6 +128,32 @@ def extracts(settings: Settings) -> Storage:
             f"Connection {EXTRACTS} has no path; put the folder of the extracts into its Path field, or a URL into "
             "INSTORE_EXTRACTS_URL."
         )
-    remote = "://" in url and not url.startswith("file://")
-    path = ObjectStoragePath(url, conn_id=EXTRACTS if remote else None)
-    return Storage(path.fs, path.path)
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    options = {} if protocol == "file" else _storage_options(protocol, get_connection(EXTRACTS))
+    try:
+        with storage_errors():
+            filesystem = get_fs(protocol, EXTRACTS, options)
+    except ValueError:  # the SDKs' errors may repeat a key
+        raise ConfigurationError(
+            f"Connection {EXTRACTS} cannot be opened as {protocol}://; make it {CONNECTIONS[EXTRACTS]}, and look at "
+            "its account name, connection string or keys."
+        ) from None
+    return Storage(filesystem, filesystem._strip_protocol(url))
+
+
+def _storage_options(protocol: str, connection: Connection) -> dict[str, Any]:
+    """What the providers' ``get_fs`` does not take from the fields of the connection's form."""
+    extra = connection.extra_dejson
+    options: dict[str, Any] = {}
+    if protocol in ("sftp", "ssh"):
+        # Without this option sshfs trusts every server; the empty one is the user's own known_hosts file.
+        options["known_hosts"] = ([extra["host_key"].encode()], [], []) if extra.get("host_key") else ()
+        if extra.get("private_key"):  # as text it may be taken for a file's name
+            options["client_keys"] = [extra["private_key"].encode()]
+    elif protocol in ("abfs", "abfss"):
+        host = (connection.host or "").split("://")[-1].strip("/")
+        login = None if extra.get("tenant_id") else connection.login  # with a tenant it is the client id
+        options["account_name"] = extra.get("account_name") or login or host.split(".")[0]
+        if "." in host:
+            options["account_host"] = extra.get("account_host") or host
+    return options

@@ -31,7 +31,8 @@ def pipeline(
 
     # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
     logging.getLogger("azure").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "asyncssh"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         from include.instore.ledger.claims import open_run
         from include.instore.model.settings import load_settings

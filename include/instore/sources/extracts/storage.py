@@ -24,7 +24,14 @@ _SDKS = frozenset(
     {"adlfs", "aiohttp", "asyncssh", "azure", "botocore", "fsspec", "gcsfs", "google", "paramiko", "sshfs"}
 )
 _REFUSED = frozenset(
-    {"AuthenticationException", "ClientAuthenticationError", "HostKeyNotVerifiable", "PermissionDenied"}
+    {
+        "AuthenticationException",
+        "ClientAuthenticationError",
+        "HostKeyNotVerifiable",
+        "KeyEncryptionError",
+        "KeyImportError",
+        "PermissionDenied",
+    }
 )
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 """What storages call the time of the last change; in memory:// a file that is written again is a new one."""
@@ -50,10 +57,10 @@ def storage_errors() -> Iterator[None]:
         kind = type(error).__name__
         if not _is_of_storage(error):
             raise
-        if any(parent.__name__ in _REFUSED for parent in type(error).__mro__):
+        if _is_refused(error):
             raise ConfigurationError(
                 f"The storage of connection instore_extracts refused the login ({kind}); correct its login, password, "
-                "key or token, or what they are permitted to read."
+                "key, token or host_key, or what they are permitted to read."
             ) from None
         if isinstance(error, PermissionError) or kind == "SFTPPermissionDenied":
             raise RetriableError(
@@ -71,6 +78,13 @@ def _is_of_storage(error: Exception) -> bool:
     if isinstance(error, OSError | asyncio.TimeoutError):
         return True
     return any(parent.__module__.partition(".")[0] in _SDKS for parent in type(error).__mro__)
+
+
+def _is_refused(error: Exception) -> bool:
+    # Azure's firewall and a missing role are plain HTTP errors; sshfs makes a PermissionError of a refused login.
+    if getattr(error, "status_code", None) in (401, 403):
+        return True
+    return any(parent.__name__ in _REFUSED for each in (error, error.__cause__) for parent in type(each).__mro__)
 
 
 @dataclass(frozen=True)
