@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -175,3 +176,14 @@ def test_an_sftp_server_that_is_away_is_tried_again(connect: Connect, tmp_path: 
     run()
     server.stop()
     assert "could not be read" in sentence(AirflowException)
+
+
+def test_the_login_of_an_sftp_server_is_not_in_the_log(
+    sftp: Sftp, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("asyncssh").setLevel(logging.NOTSET)
+    caplog.set_level(logging.INFO)
+    (sftp.root / "logged").mkdir()
+    connect(**sftp.connection("/logged"))
+    run()
+    assert f"user {sftp.user}" not in caplog.text
