@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from azure.servicebus import ServiceBusClient, ServiceBusMessageState, ServiceBusReceiver, ServiceBusSubQueue
+from azure.servicebus import ServiceBusClient, ServiceBusMessageState, ServiceBusSubQueue
 
 from include.instore.model.settings import Settings
-from include.instore.sources.service_bus import bus_errors
+from include.instore.sources.bus import bus_errors, peeked
 
 _LOOK_AT = 32
 """Messages looked at for the oldest: those at the front may be deferred, and nobody waits for them."""
+_COUNTED_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,11 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
         with client.get_subscription_receiver(*names) as receiver:
             waiting = [
                 message.enqueued_time_utc
-                for message in receiver.peek_messages(max_message_count=_LOOK_AT)
+                for messages in peeked(receiver, _LOOK_AT, _LOOK_AT)
+                for message in messages
                 if message.state == ServiceBusMessageState.ACTIVE and message.enqueued_time_utc is not None
             ]
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
-            dead_letters = _count(receiver, max(1, settings.alert_dead_letters))
+            dead_letters = sum(map(len, peeked(receiver, _COUNTED_AT_ONCE, max(1, settings.alert_dead_letters))))
     age = (datetime.now(timezone.utc) - min(waiting)).total_seconds() if waiting else 0.0
     return Backlog(max(0.0, age), dead_letters)
-
-
-def _count(receiver: ServiceBusReceiver, limit: int) -> int:
-    counted = after = 0
-    while counted < limit:
-        messages = receiver.peek_messages(max_message_count=min(100, limit - counted), sequence_number=after + 1)
-        if not messages:
-            break
-        counted += len(messages)
-        after = max(message.sequence_number or 0 for message in messages)
-    return counted

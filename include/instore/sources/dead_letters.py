@@ -8,8 +8,7 @@ ledger knows the order's number, whichever way it came. A message that is still 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -22,7 +21,7 @@ from azure.servicebus import (
     ServiceBusSender,
     ServiceBusSubQueue,
 )
-from azure.servicebus.exceptions import ServiceBusConnectionError, ServiceBusError
+from azure.servicebus.exceptions import ServiceBusError
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, arrival, refusal
@@ -39,14 +38,12 @@ from include.instore.ledger.quarantined import (
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
+from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
 from include.instore.sources.quarantine import Outcome, Redrive, redrive_run
-from include.instore.sources.service_bus import SOURCE, body_of, bus_errors, reference_of
 
 _ADDED_BY_THE_BUS = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
 _BLOCK = 50
 """Messages received at once: few enough to be through with before their locks expire."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,8 @@ def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) 
                 message.dead_letter_error_description or "",
                 len(body_of(message)),
             )
-            for message in _peeked(receiver, limit)
+            for messages in peeked(receiver, _BLOCK, limit)
+            for message in messages
         ]
 
 
@@ -116,8 +114,9 @@ def redrive_dead_letters(
     """
     with bus_errors(settings), client, _receiver(client, settings) as receiver, contextlib.ExitStack() as opened:
         if dry_run:
-            peeked = [_sorted(message, ledger, settings) for message in _peeked(receiver, limit)]
-            return Redriven([letter.would_be(ledger, publish=publish) for letter in peeked])
+            pages = peeked(receiver, _BLOCK, limit)
+            letters = [_sorted(message, ledger, settings) for messages in pages for message in messages]
+            return Redriven([letter.would_be(ledger, publish=publish) for letter in letters])
         # A send returns once the bus has taken the message.
         sender = opened.enter_context(client.get_topic_sender(settings.topic)) if publish else None
         run = opened.enter_context(redrive_run(ledger, settings))
@@ -211,22 +210,11 @@ def _redrive(
         else:
             landed = run.land([letter.order], letter.waiting)
             outcomes.append(letter.became("landed" if landed.orders else "known"))
-        if _complete(receiver, letter.message):
+        if settle(receiver, letter.message):
             completed += 1
         else:
             settle_failed += 1
     return Redriven(outcomes, completed, settle_failed)
-
-
-def _complete(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage) -> bool:
-    try:
-        receiver.complete_message(message)
-    except ServiceBusConnectionError:
-        raise  # each further settle would wait through all of the SDK's retries
-    except ServiceBusError as error:
-        log.warning("dead letter %s was not completed (%s)", message.sequence_number, type(error).__name__)
-        return False
-    return True
 
 
 def _again(letter: _Letter) -> ServiceBusMessage:
@@ -261,17 +249,6 @@ def _receiver(client: ServiceBusClient, settings: Settings) -> ServiceBusReceive
     return client.get_subscription_receiver(
         settings.topic, settings.subscription, sub_queue=ServiceBusSubQueue.DEAD_LETTER
     )
-
-
-def _peeked(receiver: ServiceBusReceiver, limit: int) -> Iterator[ServiceBusReceivedMessage]:
-    after = 0
-    while limit > 0:
-        messages = receiver.peek_messages(max_message_count=min(_BLOCK, limit), sequence_number=after + 1)
-        if not messages:
-            return
-        yield from messages
-        limit -= len(messages)
-        after = max(message.sequence_number or 0 for message in messages)
 
 
 def _received(

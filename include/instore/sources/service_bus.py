@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver
-from azure.servicebus.exceptions import (
-    MessagingEntityDisabledError,
-    MessagingEntityNotFoundError,
-    ServiceBusAuthenticationError,
-    ServiceBusAuthorizationError,
-    ServiceBusConnectionError,
-    ServiceBusError,
-)
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
-from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
+from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
-
-SOURCE = "topic"
+from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +97,11 @@ def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settin
     Nothing is locked and no delivery is counted. Bounds and errors as :func:`drain`.
     """
     budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
-    landed, after = Landed(), 0
+    landed = Landed()
     with bus_errors(settings), client, client.get_subscription_receiver(settings.topic, settings.subscription) as bus:
-        while granted := budget.take(settings.drain_block):
-            messages = bus.peek_messages(max_message_count=granted, sequence_number=after + 1)
-            budget.give_back(granted - len(messages))
-            if not messages:
+        for messages in peeked(bus, settings.drain_block, settings.drain_max_messages):
+            if not budget.take(len(messages)):
                 break
-            after = max(message.sequence_number or 0 for message in messages)
             arrivals, refusals = _sort(messages, settings)
             landed += land(ledger, run_id, arrivals, list(refusals.values()))
     return Drained(landed, stopped_by=budget.stopped_by())
@@ -144,28 +131,6 @@ def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Se
     return done
 
 
-@contextlib.contextmanager
-def bus_errors(settings: Settings) -> Iterator[None]:
-    """The SDK's errors as ours; their own texts may hold the connection string."""
-    try:
-        yield
-    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):
-        raise ConfigurationError(
-            "Service Bus refused the key of connection instore_service_bus; put a connection string with the Listen "
-            "right into its Connection String field."
-        ) from None
-    except (MessagingEntityNotFoundError, MessagingEntityDisabledError):
-        raise ConfigurationError(
-            f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
-            f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
-        ) from None
-    except ServiceBusError as error:
-        raise RetriableError(
-            f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
-            "again. Where this stays, check the host of the connection string and the network to it."
-        ) from None
-
-
 def _land_and_settle(
     receiver: ServiceBusReceiver,
     messages: Sequence[ServiceBusReceivedMessage],
@@ -177,7 +142,12 @@ def _land_and_settle(
     arrivals, refusals = _sort(messages, settings)
     landed = land(ledger, run_id, arrivals, list(refusals.values()))
     fault_points.reach("topic.after_commit")
-    failed = sum(not _settle(receiver, message, refusals.get(index)) for index, message in enumerate(messages))
+    failed = 0
+    for index, message in enumerate(messages):
+        if settle(receiver, message, refusals.get(index)):
+            fault_points.reach("topic.between_completes")
+        else:
+            failed += 1
     log.info(
         "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
         landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
@@ -209,40 +179,3 @@ def _sort(
         except RecordRefused as error:
             refusals[index] = refusal(error, source=SOURCE, reference=reference, raw=body)
     return arrivals, refusals
-
-
-def reference_of(message: ServiceBusReceivedMessage) -> str:
-    """Where a message is found: its id, which may be absent, and its number on the subscription, which never is."""
-    return f"{message.message_id or '-'}#{message.sequence_number}"
-
-
-def _settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, refused: Refusal | None) -> bool:
-    """Settle one message; False where the bus did not take it and will deliver it again."""
-    try:
-        if refused is None:
-            receiver.complete_message(message)
-        else:
-            receiver.dead_letter_message(message, reason=refused.reason, error_description=refused.detail)
-    except ServiceBusConnectionError:
-        raise  # each further settle would wait through all of the SDK's retries
-    except ServiceBusError as error:
-        log.warning(
-            "message %s was not settled (%s); it comes again and the ledger knows it",
-            message.sequence_number, type(error).__name__,
-        )  # fmt: skip
-        return False
-    fault_points.reach("topic.between_completes")
-    return True
-
-
-def body_of(message: ServiceBusReceivedMessage) -> bytes:
-    """The body as bytes: a data body is a one-shot generator of sections, a value body is one object."""
-    body = message.body
-    if isinstance(body, bytes):
-        return body
-    if isinstance(body, str):
-        return body.encode(errors="surrogatepass")
-    try:
-        return b"".join(body)
-    except TypeError:
-        return repr(body).encode(errors="surrogatepass")

@@ -1,0 +1,98 @@
+"""What the topic, its dead letters and a look at both have in common: peeking, settling, bodies, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+
+from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver
+from azure.servicebus.exceptions import (
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusConnectionError,
+    ServiceBusError,
+)
+
+from include.instore.ledger.intake import Refusal
+from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.settings import Settings
+
+SOURCE = "topic"
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def bus_errors(settings: Settings) -> Iterator[None]:
+    """The SDK's errors as ours; their own texts may hold the connection string."""
+    try:
+        yield
+    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):
+        raise ConfigurationError(
+            "Service Bus refused the key of connection instore_service_bus; put a connection string with the Listen "
+            "right into its Connection String field."
+        ) from None
+    except (MessagingEntityNotFoundError, MessagingEntityDisabledError):
+        raise ConfigurationError(
+            f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
+            f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
+        ) from None
+    except ServiceBusError as error:
+        raise RetriableError(
+            f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
+            "again. Where this stays, check the host of the connection string and the network to it."
+        ) from None
+
+
+def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequence[ServiceBusReceivedMessage]]:
+    """Pages of the oldest messages, ``limit`` of them at most; none is locked, and no delivery is counted.
+
+    :param size: messages a page, at most.
+    """
+    after = 0
+    while limit > 0:
+        messages = receiver.peek_messages(max_message_count=min(size, limit), sequence_number=after + 1)
+        if not messages:
+            return
+        limit -= len(messages)
+        after = max(message.sequence_number or 0 for message in messages)
+        yield messages
+
+
+def settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, refused: Refusal | None = None) -> bool:
+    """Complete one message, or dead-letter it as refused; False where the bus will deliver it again."""
+    try:
+        if refused is None:
+            receiver.complete_message(message)
+        else:
+            receiver.dead_letter_message(message, reason=refused.reason, error_description=refused.detail)
+    except ServiceBusConnectionError:
+        raise  # each further settle would wait through all of the SDK's retries
+    except ServiceBusError as error:
+        log.warning(
+            "message %s was not settled (%s); it comes again and the ledger knows it",
+            message.sequence_number, type(error).__name__,
+        )  # fmt: skip
+        return False
+    return True
+
+
+def reference_of(message: ServiceBusReceivedMessage) -> str:
+    """Where a message is found: its id, which may be absent, and its number on the subscription, which never is."""
+    return f"{message.message_id or '-'}#{message.sequence_number}"
+
+
+def body_of(message: ServiceBusReceivedMessage) -> bytes:
+    """The body as bytes: a data body is a one-shot generator of sections, a value body is one object."""
+    body = message.body
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        return body.encode(errors="surrogatepass")
+    try:
+        return b"".join(body)
+    except TypeError:
+        return repr(body).encode(errors="surrogatepass")
