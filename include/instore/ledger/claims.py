@@ -64,7 +64,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     with ledger.write() as connection:
         connection.execute(
             sa.update(orders)
-            .where(_may_send(run, now, tracking), _free_for(run, now - timedelta(minutes=claim_minutes)))
+            .where(_may_send(run, now, tracking), held_by_no_live_run(claim_minutes, run.tries))
             .values(
                 claim_run=run.run_id,
                 claim_time=now,
@@ -145,7 +145,7 @@ def hold(ledger: Ledger, run_id: str, batch: int) -> None:
 def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: bool = True) -> int:
     """How many orders this run may send are held by another run that gave a sign of life within ``claim_minutes``."""
     now = datetime.now(timezone.utc)
-    free = _free_for(run, now - timedelta(minutes=claim_minutes))
+    free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.read() as connection:
         return (
             connection.scalar(
@@ -161,6 +161,15 @@ def release(ledger: Ledger, run_id: str) -> None:
         connection.execute(
             sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None, claim_time=None)
         )
+
+
+def held_by_no_live_run(claim_minutes: float, tries: Sequence[str] = ()) -> sa.ColumnElement[bool]:
+    """Orders that a run may take: nobody holds them, or whoever does gave no sign of life for ``claim_minutes``.
+
+    :param tries: the ids of the asking run's own tries, whose claims are its own.
+    """
+    stale = datetime.now(timezone.utc) - timedelta(minutes=claim_minutes)
+    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(tries), orders.c.claim_time < stale)
 
 
 def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]:
@@ -185,10 +194,6 @@ def in_window(window: Window | None) -> sa.ColumnElement[bool]:
     if window is None:
         return sa.false()
     return sa.and_(orders.c.order_time >= window.start, orders.c.order_time < window.end)
-
-
-def _free_for(run: Run, stale: datetime) -> sa.ColumnElement[bool]:
-    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(run.tries), orders.c.claim_time < stale)
 
 
 def _cut(keys: Sequence[str], batch_orders: int) -> list[int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
+from include.instore.ledger.claims import held_by_no_live_run
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, orders
 
@@ -23,7 +24,7 @@ def unsent_after(ledger: Ledger, number: str, *, limit: int, claim_minutes: floa
     with ledger.read() as connection:
         rows = connection.execute(
             sa.select(orders.c.order_number, orders.c.event_id)
-            .where(_unsent(), _free(claim_minutes), orders.c.order_number > number)
+            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.order_number > number)
             .order_by(orders.c.order_number)
             .limit(limit)
         )
@@ -32,7 +33,7 @@ def unsent_after(ledger: Ledger, number: str, *, limit: int, claim_minutes: floa
 
 def count_held(ledger: Ledger, claim_minutes: float) -> int:
     """How many unsent orders a live run holds."""
-    held = sa.select(sa.func.count()).select_from(orders).where(_unsent(), sa.not_(_free(claim_minutes)))
+    held = sa.select(sa.func.count()).select_from(orders).where(_unsent(), sa.not_(held_by_no_live_run(claim_minutes)))
     with ledger.read() as connection:
         return connection.scalar(held) or 0
 
@@ -46,7 +47,7 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
     with ledger.write() as connection:
         marked = connection.scalars(
             sa.update(orders)
-            .where(_unsent(), _free(claim_minutes), orders.c.event_id.in_(event_ids))
+            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.event_id.in_(event_ids))
             .values(
                 status=Status.SENT.value,
                 reason=None,
@@ -65,8 +66,3 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
 
 def _unsent() -> sa.ColumnElement[bool]:
     return orders.c.status.in_([status.value for status in _UNSENT])
-
-
-def _free(claim_minutes: float) -> sa.ColumnElement[bool]:
-    stale = datetime.now(timezone.utc) - timedelta(minutes=claim_minutes)
-    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_time < stale)
