@@ -43,7 +43,7 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     """
     from instore_provider.hooks.loyalty import LoyaltyHook
 
-    from include.instore.customers.lookup import MappingFile
+    from include.instore.customers.mapping_file import MappingFile
     from include.instore.model.errors import ConfigurationError
 
     found: list[Resolver] = []

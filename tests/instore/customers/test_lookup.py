@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include.instore.customers.lookup import LookedUp, MappingFile, look_up_batch
+from include.instore.customers.lookup import LookedUp, look_up_batch
+from include.instore.customers.mapping_file import MappingFile
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
