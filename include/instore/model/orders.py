@@ -41,7 +41,11 @@ def _blank_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _card(value: Any) -> Any:
+def card_of(value: Any) -> Any:
+    """A card as it is compared, without blanks and dashes; None where there is none.
+
+    :raises ValueError: it is none that can be read; the message does not repeat it.
+    """
     if isinstance(value, bool | float | Decimal):
         raise ValueError("is a number with a fraction or a truth value, not a card")
     value = _blank_is_none(value)
@@ -105,7 +109,7 @@ class InStoreOrder(_Contract):
     date: Annotated[datetime, BeforeValidator(_iso_date)]
     store_id: Identifier
     store_name: str | None = None
-    loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_card)] = None
+    loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(card_of)] = None
     email_address: Annotated[Annotated[str, Field(max_length=MAX_EMAIL)] | None, BeforeValidator(_email)] = None
     currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
     total: Amount

@@ -14,7 +14,8 @@ from include.instore.customers.mapping_file import MappingFile
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
+from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
 from tests.instore import given
 
@@ -247,6 +248,37 @@ def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
         "1234": ("not_found", None),
     }
     assert answers["99"].outcome == "matched"
+
+
+@pytest.mark.parametrize(
+    "between", [" ", "-", "\u00a0", "\u202f", "\u2007", "\u3000", "\t", " - ", "\u00a0-\u00a0"], ids=ascii
+)
+@pytest.mark.parametrize("around", ["", "\u00a0", " \u2003"], ids=ascii)
+def test_a_card_is_the_same_in_the_mapping_file_and_in_an_order(tmp_path: Path, between: str, around: str) -> None:
+    """A tab inside a card makes an order a refused one; in the file it is a row that answers for nobody."""
+    card = f"{around}6035{between}7707{around}"
+    file = tmp_path / "cards.csv"
+    file.write_text(f"card,email\n{card},ann@example.com\n42,bo@example.com\n", encoding="utf-8")
+    mapping = MappingFile(file)
+    try:
+        of_order = parse_order(given.body(loyaltyCardNumber=card), 1_000_000).loyalty_card_number
+    except RecordRefused:
+        of_order = None
+    assert of_order == ("60357707" if between != "\t" else None)
+    assert mapping.resolve("60357707").outcome == ("matched" if of_order else "not_found")
+    assert mapping.resolve("42").outcome == "matched"
+
+
+def test_a_row_whose_card_cannot_be_read_is_told_by_its_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "cards.csv"
+    file.write_text(
+        "card,email\n42,bo@example.com\n6035\x007,ann@example.com\n6035\t8,cy@example.com\n", encoding="utf-8"
+    )
+    assert MappingFile(file).resolve("42").outcome == "matched"
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "2 rows" in message
+    assert "line 3" in message
+    assert "6035" not in message
 
 
 @pytest.mark.parametrize("content", [None, b"card,email\n1,\xff@x.org\n"], ids=["missing", "not UTF-8"])
