@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,11 @@ def matched_cards() -> frozenset[str]:
     """Return the cards of active members with an email, each of exactly one member."""
     with MEMBERS.open(newline="", encoding="utf-8") as file:
         members = list(csv.DictReader(file))
-    cards = [member["loyaltyCardNumber"] for member in members]
+    cards = Counter(member["loyaltyCardNumber"] for member in members)
     return frozenset(
         member["loyaltyCardNumber"]
         for member in members
-        if member["status"] == "active" and member["email"] and cards.count(member["loyaltyCardNumber"]) == 1
+        if member["status"] == "active" and member["email"] and cards[member["loyaltyCardNumber"]] == 1
     )
 
 
