@@ -21,7 +21,8 @@ _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 MAX_EMAIL = 254
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CARD_NOISE = re.compile(r"[\s-]+")
+# Blanks, dashes and what nobody sees (joiners, marks of direction, byte order marks), as copied text has them.
+_CARD_NOISE = re.compile(r"[\s\u00ad\u200b-\u200f\u2010-\u2015\u2060\u2212\ufeff-]+")
 _BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
 _MAX_DEPTH = 64
 """Levels of nesting accepted: what is parsed here is serialised again by others, each with its own recursion limit."""
@@ -42,7 +43,7 @@ def _blank_is_none(value: Any) -> Any:
 
 
 def card_of(value: Any) -> Any:
-    """A card as it is compared, without blanks and dashes; None where there is none.
+    """A card as it is compared: without blanks, dashes and invisible characters; None where there is none.
 
     :raises ValueError: it is none that can be read; the message does not repeat it.
     """

@@ -251,9 +251,26 @@ def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "between", [" ", "-", "\u00a0", "\u202f", "\u2007", "\u3000", "\t", " - ", "\u00a0-\u00a0"], ids=ascii
+    "between",
+    [
+        " ",
+        "-",
+        "\u00a0",
+        "\u202f",
+        "\u2007",
+        "\u3000",
+        "\u2011",
+        "\u2013",
+        "\u00ad",
+        "\u200b",
+        "\u2060",
+        "\ufeff",
+        "\t",
+        " - ",
+    ],
+    ids=ascii,
 )
-@pytest.mark.parametrize("around", ["", "\u00a0", " \u2003"], ids=ascii)
+@pytest.mark.parametrize("around", ["", "\u00a0", " \u2003", "\ufeff"], ids=ascii)
 def test_a_card_is_the_same_in_the_mapping_file_and_in_an_order(tmp_path: Path, between: str, around: str) -> None:
     """A tab inside a card makes an order a refused one; in the file it is a row that answers for nobody."""
     card = f"{around}6035{between}7707{around}"
