@@ -84,6 +84,15 @@ def _skipped(config: pytest.Config) -> list[pytest.TestReport]:
     return reporter.getreports("skipped") if reporter is not None else []
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, or the other workers would wait for it at the end."""
+    items.sort(key=lambda item: not _file(item.nodeid).startswith("tests/demo/"))
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """With ``--dist loadfile``: a file's tests stay on one worker, and so do all that share the one Airflow."""
     return _OneAirflow(config, log) if config.getoption("dist") == "loadfile" else None
@@ -91,5 +100,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 class _OneAirflow(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        file = str(super()._split_scope(nodeid))
+        file = _file(nodeid)
         return "the running product" if file in ON_THE_RUNNING_PRODUCT else file
