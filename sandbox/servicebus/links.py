@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from sandbox.servicebus.auth import Permits, SharedKey
 from sandbox.servicebus.errors import AmqpError
 from sandbox.servicebus.management import EntityManagement, put_token
 from sandbox.servicebus.message import BATCH_FORMAT, parse, unbatch
-from sandbox.servicebus.model import Lock, Message
+from sandbox.servicebus.model import Environment, Lock, Message, Settles
 from sandbox.servicebus.queues import Queue
 from sandbox.servicebus.topics import Topic
-
-if TYPE_CHECKING:
-    from sandbox.servicebus.session import Session
 
 MAX_MESSAGE_SIZE = 1024 * 1024
 """Bytes, all sections together: the premium tier's default, and above the standard tier's 256 KB."""
@@ -21,6 +20,41 @@ MAX_MESSAGE_SIZE = 1024 * 1024
 # Credit is renewed long before it is used up: an SDK sender without credit sends a flow of its own, with a window
 # that it counts down and never renews.
 _CREDIT = 2000
+
+
+class Connection(Protocol):
+    """What a link sees of its connection."""
+
+    key: SharedKey
+    permits: Permits
+
+    @property
+    def sessions(self) -> Mapping[int, Session]: ...
+
+    def drop(self) -> None: ...
+
+
+class Session(Protocol):
+    """What a link sees of its session."""
+
+    environment: Environment
+    window: int
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def links(self) -> Mapping[int, Link]: ...
+
+    def flow(
+        self, handle: int | None = None, *, delivery_count: int = 0, credit: int = 0, drain: bool = False
+    ) -> None: ...
+
+    def transfer(self, handle: int, tag: bytes, payload: bytes, *, settled: bool) -> int: ...
+
+    def remember(self, delivery_id: int, handle: int, queue: Settles, token: bytes) -> None: ...
+
+    def accept(self, delivery_id: int, problem: AmqpError | None = None) -> None: ...
 
 
 class Link:
@@ -123,7 +157,7 @@ class Outlet(Link):
     def credit(self) -> int:
         return self._credit if self.session.window > 0 else 0
 
-    def deliver(self, queue: Queue, message: Message, lock: Lock | None) -> None:
+    def deliver(self, queue: Settles, message: Message, lock: Lock | None) -> None:
         self._credit -= 1
         self._delivered += 1
         payload = message.encode(lock)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sandbox.servicebus.faults import Faults
 from sandbox.servicebus.message import Content
 from sandbox.servicebus.store import Store
-
-if TYPE_CHECKING:
-    from sandbox.servicebus.queues import Queue
 
 DEAD_LETTER_SUFFIX = "/$DeadLetterQueue"
 
@@ -74,6 +71,16 @@ class Lock:
     until: int
 
 
+class Settles(Protocol):
+    """A queue, as a receiver of its messages sees it."""
+
+    def settle(
+        self, token: bytes, outcome: Outcome, reason: str | None = None, description: str | None = None,
+        *, delivery_failed: bool = True,
+    ) -> None:  # fmt: skip
+        """Apply a receiver's decision on a message it holds."""
+
+
 class Consumer(Protocol):
     """A receiving link, as a queue sees it."""
 
@@ -84,7 +91,7 @@ class Consumer(Protocol):
     def credit(self) -> int:
         """How many messages it takes now."""
 
-    def deliver(self, queue: Queue, message: Message, lock: Lock | None) -> None:
+    def deliver(self, queue: Settles, message: Message, lock: Lock | None) -> None:
         """Take one message."""
 
 

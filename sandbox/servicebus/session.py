@@ -3,18 +3,16 @@ sections 2.5 and 2.6; servicebus.md, points 5, 7 and 9)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from sandbox.servicebus import frames
+from sandbox.servicebus.auth import Permits, SharedKey
 from sandbox.servicebus.codec import NULL, Described
 from sandbox.servicebus.errors import AmqpError, LockLost, Malformed
 from sandbox.servicebus.links import MAX_MESSAGE_SIZE, Inlet, Link, Outlet, ReplyOutlet, RequestInlet
-from sandbox.servicebus.model import Outcome
-from sandbox.servicebus.namespace import CBS, MANAGEMENT_SUFFIX, plain_address
-from sandbox.servicebus.queues import Queue
-
-if TYPE_CHECKING:
-    from sandbox.servicebus.connection import AmqpConnection
+from sandbox.servicebus.model import Outcome, Settles
+from sandbox.servicebus.namespace import CBS, MANAGEMENT_SUFFIX, Namespace, plain_address
 
 _SESSION_FILTER = "com.microsoft:session-filter"
 
@@ -23,8 +21,24 @@ class _Delivery(NamedTuple):
     """A delivery the client has not settled."""
 
     handle: int
-    queue: Queue
+    queue: Settles
     token: bytes
+
+
+class Connection(Protocol):
+    """What a session sees of its connection."""
+
+    key: SharedKey
+    namespace: Namespace
+    permits: Permits
+    max_frame_size: int
+
+    @property
+    def sessions(self) -> Mapping[int, Session]: ...
+
+    def send(self, channel: int, performative: bytes, payload: bytes = b"") -> None: ...
+
+    def drop(self) -> None: ...
 
 
 class Session:
@@ -37,7 +51,7 @@ class Session:
         window: how many transfers the client takes.
     """
 
-    def __init__(self, connection: AmqpConnection, channel: int, *, next_incoming_id: int, window: int) -> None:
+    def __init__(self, connection: Connection, channel: int, *, next_incoming_id: int, window: int) -> None:
         self.connection = connection
         self.environment = connection.namespace.environment
         self.next_outgoing_id = 0
@@ -105,7 +119,7 @@ class Session:
             self.window -= 1
         return delivery_id
 
-    def remember(self, delivery_id: int, handle: int, queue: Queue, token: bytes) -> None:
+    def remember(self, delivery_id: int, handle: int, queue: Settles, token: bytes) -> None:
         self._unsettled[delivery_id] = _Delivery(handle, queue, token)
 
     def accept(self, delivery_id: int, problem: AmqpError | None = None) -> None:
