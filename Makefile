@@ -75,13 +75,13 @@ lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
-	$(BIN)/python -m include.instore_airflow.configuration_docs
+	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
 
 .PHONY: docs
 docs: $(INSTALLED)  ## Make docs/configuration.md from the settings and the connection forms
-	$(BIN)/python -m include.instore_airflow.configuration_docs --write
+	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py --write
 
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt

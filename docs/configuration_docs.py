@@ -1,7 +1,7 @@
 """docs/configuration.md, made from the code that reads the configuration.
 
-``python -m include.instore_airflow.configuration_docs`` fails where the page is not what the code says; ``--write``
-makes it so.
+``PYTHONPATH=. python docs/configuration_docs.py`` fails where the page is not what the code says; ``--write`` makes it
+so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from include.instore.model import settings as settings_module
 from include.instore.model.settings import PREFIX, Settings
 from include.instore_airflow import connections
 
-PAGE = Path(__file__).parents[2] / "docs/configuration.md"
+PAGE = Path(__file__).with_name("configuration.md")
 
 _HEAD = """\
 # Configuration
@@ -128,7 +128,6 @@ def _cell(text: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write the page, or compare it; the exit code."""
     if arguments == ["--write"]:
-        PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page())
         return 0
     kept = PAGE.read_text() if PAGE.exists() else ""
