@@ -30,7 +30,6 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attem
 from tenacity.wait import wait_base, wait_random, wait_random_exponential
 
 from instore_provider import __version__
-from instore_provider.auth import NoAuth
 from instore_provider.errors import ConfigurationError, ServiceUnavailable
 from instore_provider.redaction import quiet_libraries, safe_detail
 
@@ -122,6 +121,7 @@ class LeftAlone(NoAnswer):
 Result = Answer | NoAnswer
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Service:
     """
     One service: its base URL, its credentials and its pool of kept-alive connections. Threads may share it.
@@ -140,41 +140,29 @@ class Service:
     :param breaker: says when the service is to be left alone; None: never.
     """
 
-    def __init__(
-        self,
-        *,
-        conn_id: str,
-        name: str,
-        base_url: str,
-        url_field: str = "host",
-        key_field: str = "password",
-        auth: AuthBase | None = None,
-        connect_timeout: float = 5.0,
-        read_timeout: float = 30.0,
-        ca_bundle: str | None = None,
-        key: str = "",
-        before_attempt: Callable[[], object] = lambda: None,
-        breaker: Breaker | None = None,
-    ) -> None:
-        self.name = name
-        self._conn_id = conn_id
-        self._base_url = base_url
-        self._url_field = url_field
-        self._key_field = key_field
-        self._timeout = (connect_timeout, read_timeout)
-        self._verify: str | bool = ca_bundle or True
-        self._key = key
-        self._before_attempt = before_attempt
-        self._breaker = breaker
+    conn_id: str
+    name: str
+    base_url: str
+    url_field: str = "host"
+    key_field: str = "password"
+    auth: AuthBase
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    ca_bundle: str | None = None
+    key: str = ""
+    before_attempt: Callable[[], object] = lambda: None
+    breaker: Breaker | None = None
+
+    def __post_init__(self) -> None:
         self.session = requests.Session()
-        self.session.auth = auth or NoAuth()
+        self.session.auth = self.auth
         self.session.headers.update({"Accept": _JSON, "User-Agent": f"instore-provider/{__version__}"})
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared by threads: keeps no state
         for scheme in ("https://", "http://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL_SIZE, max_retries=0))
 
     def __repr__(self) -> str:
-        return f"<Service {self.name!r} of connection {self._conn_id!r}>"
+        return f"<Service {self.name!r} of connection {self.conn_id!r}>"
 
     def close(self) -> None:
         """Close the kept-alive connections."""
@@ -198,7 +186,7 @@ class Service:
         """
         if resting := self._resting():
             return resting  # without waiting for a turn
-        self._before_attempt()
+        self.before_attempt()
         if resting := self._resting():
             return resting
         before_leaving()
@@ -208,11 +196,11 @@ class Service:
             try:
                 response = self.session.request(
                     method,
-                    self._base_url + path,
+                    self.base_url + path,
                     data=body,
                     headers=headers,
-                    timeout=self._timeout,
-                    verify=self._verify,
+                    timeout=(self.connect_timeout, self.read_timeout),
+                    verify=self.ca_bundle or True,
                     allow_redirects=False,
                     stream=True,
                 )
@@ -223,7 +211,7 @@ class Service:
         if failure is not None:
             return failure
         raise self.error(
-            self._url_field,
+            self.url_field,
             f"leads to {self.name}, whose TLS certificate could not be verified or whose URL is not valid, "
             "so correct it or set 'ca_bundle'",
         )
@@ -243,12 +231,12 @@ class Service:
             return not (again(result) or _unwell(result))
 
         def attempt() -> Result:
-            if self._breaker is None:
+            if self.breaker is None:
                 return call()
-            return self._breaker.watch(call, well) or self._left_alone(self._breaker)
+            return self.breaker.watch(call, well) or self._left_alone(self.breaker)
 
         retrying = Retrying(
-            sleep=time.sleep if self._breaker is None else self._breaker.sleep,
+            sleep=time.sleep if self.breaker is None else self.breaker.sleep,
             stop=stop_after_attempt(bounds.attempts) | stop_before_delay(bounds.seconds),
             wait=_WaitAsAsked(bounds),
             retry=retry_if_result(lambda result: again(result) and not isinstance(result, LeftAlone)),
@@ -290,8 +278,8 @@ class Service:
         if not isinstance(result, LeftAlone):
             what += f" in {attempts} attempt(s)"
         return ServiceUnavailable(
-            f"Connection {self._conn_id!r}: {self.name} {what}, so try again later or check its field "
-            f"{self._url_field!r}.",
+            f"Connection {self.conn_id!r}: {self.name} {what}, so try again later or check its field "
+            f"{self.url_field!r}.",
             retry_after=result.retry_after,
         )
 
@@ -302,32 +290,32 @@ class Service:
         :raises ConfigurationError: the key was refused, or the base URL redirects.
         """
         if status in KEY_REFUSED:
-            raise self.error(self._key_field, f"was refused by {self.name} ({status}), so put a valid key into it")
+            raise self.error(self.key_field, f"was refused by {self.name} ({status}), so put a valid key into it")
         if 300 <= status <= 399:
             raise self.error(
-                self._url_field,
+                self.url_field,
                 f"leads to a redirect ({status}), which is never followed, so put the final base URL of "
                 f"{self.name} into it",
             )
 
     def detail(self, answer: Answer, private: Iterable[str]) -> str:
         """Return the service's own words, without the key and the private texts; see `safe_detail`."""
-        return safe_detail(answer.body, {self._key, *private})
+        return safe_detail(answer.body, {self.key, *private})
 
     def error(self, field: str, remedy: str) -> ConfigurationError:
         """Return the error for a field of this service's connection."""
-        return ConfigurationError(f"Connection {self._conn_id!r}: its field {field!r} {remedy}.")
+        return ConfigurationError(f"Connection {self.conn_id!r}: its field {field!r} {remedy}.")
 
     def _resting(self) -> LeftAlone | None:
-        if self._breaker is None or self._breaker.rests_for() is None:
+        if self.breaker is None or self.breaker.rests_for() is None:
             return None
-        return self._left_alone(self._breaker)
+        return self._left_alone(self.breaker)
 
     def _left_alone(self, breaker: Breaker) -> LeftAlone:
         return LeftAlone(False, f"{breaker.failures} calls in a row failed", breaker.rests_for())
 
     def _answer(self, response: requests.Response) -> Answer:
-        body, whole = _read_body(response, self._timeout[1])
+        body, whole = _read_body(response, self.read_timeout)
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         return Answer(response.status_code, body, retry_after, whole)
 

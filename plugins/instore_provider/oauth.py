@@ -59,10 +59,6 @@ class ClientCredentials(AuthBase):
             if self._token == token:
                 self._token = ""
 
-    def close(self) -> None:
-        """Close the kept-alive connections to the token endpoint."""
-        self._service.close()
-
     def _fetch(self) -> None:
         form = self._client.prepare_request_body(include_client_id=False)
         answer = self._service.read("POST", "", form.encode(), self._bounds, content_type=_FORM)

@@ -9,34 +9,28 @@ look-up: providers that have one agree on neither request nor answer.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import simplejson
-from airflow.sdk import BaseHook
 from requests.auth import HTTPBasicAuth
 
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
 from instore_provider.errors import ProviderError, said_of_this_connection
 from instore_provider.fields import Fields
+from instore_provider.hooks.base import HEADER_NAME, ServiceHook
 from instore_provider.http import Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
-from instore_provider.rate_limit import LimiterMaker, TakeTurn, rate_limit_of
+from instore_provider.rate_limit import TakeTurn, rate_limit_of
 
 if TYPE_CHECKING:
     import requests
     from requests.auth import AuthBase
 
-    from instore_provider.breaker import Breaker
-
 LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguous", "suppressed"]
 
 _AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _IMPOSSIBLE_CARD = "no-such-card-connection-test"
 
 
@@ -73,7 +67,7 @@ class _Rules:
     not_found_body_value: str
 
 
-class LoyaltyHook(BaseHook):
+class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
     """
     Look up the customer behind a loyalty card. One hook may be used by several threads at once.
 
@@ -81,16 +75,7 @@ class LoyaltyHook(BaseHook):
     extras are described in the connection form (`instore_provider.provider_info`).
 
     :param loyalty_conn_id: id of the connection.
-    :param connect_timeout: seconds; overrides the connection's.
-    :param read_timeout: seconds; overrides the connection's.
-    :param max_attempts: calls per request at most, the first included.
-    :param max_seconds: no attempt of a request starts later than this after its first one.
-    :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
-    :param longest_wait: seconds; the widest such window.
-    :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
-    :param limiter: makes what waits for a turn before each call, retries and token calls included, from the
-        connection's `rate_limit`; None: the hooks of this process share the turns. May be set until the first call.
-    :param breaker: makes the breaker of a service from its name; None: there is none. May be set until the first call.
+    :param calling: how the provider is called, as `ServiceHook` takes it.
     """
 
     conn_name_attr = "loyalty_conn_id"
@@ -98,46 +83,13 @@ class LoyaltyHook(BaseHook):
     conn_type = "loyalty"
     hook_name = "Loyalty"
 
-    def __init__(
-        self,
-        loyalty_conn_id: str = default_conn_name,
-        *,
-        connect_timeout: float | None = None,
-        read_timeout: float | None = None,
-        max_attempts: int = 5,
-        max_seconds: float = 120.0,
-        first_wait: float = 0.5,
-        longest_wait: float = 30.0,
-        longest_retry_after: float = 60.0,
-        limiter: LimiterMaker | None = None,
-        breaker: Callable[[str], Breaker] | None = None,
-    ) -> None:
-        super().__init__()
-        self.limiter = limiter
-        self.breaker = breaker
+    def __init__(self, loyalty_conn_id: str = default_conn_name, **calling: Any) -> None:
+        super().__init__(loyalty_conn_id, **calling)
         self.loyalty_conn_id = loyalty_conn_id
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._bounds = RetryBounds(max_attempts, max_seconds, first_wait, longest_wait, longest_retry_after)
-        self._lock = Lock()
-        self._loaded: tuple[Service, _Rules] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} loyalty_conn_id={self.loyalty_conn_id!r}>"
 
     def get_conn(self) -> requests.Session:
         """Return the session of the provider, with its credentials."""
         return self._load()[0].session
-
-    def close(self) -> None:
-        """Close the kept-alive connections; the hook may be used again afterwards."""
-        with self._lock:
-            if self._loaded is not None:
-                service, _ = self._loaded
-                service.close()
-                if isinstance(service.session.auth, ClientCredentials):
-                    service.session.auth.close()
-            self._loaded = None
 
     def look_up(self, card: str) -> LoyaltyAnswer:
         """
@@ -234,27 +186,12 @@ class LoyaltyHook(BaseHook):
         email = (email or "").strip()
         return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
 
-    def _load(self) -> tuple[Service, _Rules]:
-        with self._lock:
-            if self._loaded is None:
-                fields = Fields.of(self.loyalty_conn_id)
-                self._loaded = self._service_of(fields), _rules_of(fields)
-            return self._loaded
-
-    def _service_of(self, fields: Fields) -> Service:
+    def _loaded_from(self, fields: Fields) -> tuple[Service, _Rules]:
         name = "the loyalty API"
         take_turn = rate_limit_of(fields, self.limiter)
-        return Service(
-            conn_id=fields.conn_id,
-            name=name,
-            base_url=fields.base_url("host"),
-            auth=self._auth_of(fields, take_turn),
-            connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
-            read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
-            ca_bundle=fields.ca_bundle(),
-            before_attempt=take_turn,
-            breaker=None if self.breaker is None else self.breaker(name),
-        )
+        base_url, auth = fields.base_url("host"), self._auth_of(fields, take_turn)
+        service = self._service(fields, name, base_url, auth, take_turn, breaker=self._breaker_of(name))
+        return service, _rules_of(fields)
 
     def _auth_of(self, fields: Fields, take_turn: TakeTurn) -> AuthBase:
         kind = fields.choice("auth", _AUTHS, "api_key")
@@ -272,7 +209,7 @@ class LoyaltyHook(BaseHook):
         headers = {fields.text("key_header", "X-Api-Key"): f"{fields.text('key_prefix')} {key}".strip()}
         if login_header := fields.text("login_header"):
             headers[login_header] = fields.text("login")
-        if not all(_HEADER_NAME.fullmatch(each) for each in headers):
+        if not all(HEADER_NAME.fullmatch(each) for each in headers):
             raise fields.error("key_header", "must be the name of an HTTP header, and 'login_header' as well")
         if not all(each.isascii() and each.isprintable() for each in headers.values()):
             raise fields.error("key_prefix", "or 'login' holds characters that no HTTP header carries")
@@ -282,17 +219,14 @@ class LoyaltyHook(BaseHook):
         client_id = fields.text("login")
         if not client_id:
             raise fields.error("login", "is empty, so put the OAuth2 client id into it")
-        endpoint = Service(
-            conn_id=fields.conn_id,
-            name="the token endpoint",
-            base_url=fields.url("token_url"),
+        endpoint = self._service(
+            fields,
+            "the token endpoint",
+            fields.url("token_url"),
+            HTTPBasicAuth(client_id, secret),
+            take_turn,
             url_field="token_url",
-            auth=HTTPBasicAuth(client_id, secret),
-            connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
-            read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
-            ca_bundle=fields.ca_bundle(),
             key=secret,
-            before_attempt=take_turn,
         )
         return ClientCredentials(endpoint, client_id=client_id, scope=fields.text("oauth_scope"), bounds=self._bounds)
 

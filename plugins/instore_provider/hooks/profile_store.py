@@ -12,24 +12,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import chain
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from airflow.sdk import BaseHook
 
 from instore_provider.auth import HeaderAuth
 from instore_provider.errors import ConfigurationError, ProviderError, said_of_this_connection
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
 from instore_provider.fields import Fields
+from instore_provider.hooks.base import HEADER_NAME, ServiceHook
 from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
-from instore_provider.rate_limit import LimiterMaker, rate_limit_of
+from instore_provider.rate_limit import rate_limit_of
 from instore_provider.redaction import leaf_texts
 
 if TYPE_CHECKING:
     import requests
 
-    from instore_provider.breaker import Breaker
     from instore_provider.http import Answer
 
 AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
@@ -51,11 +48,10 @@ _WRONG_PLACE = frozenset({402, 404, 405, 407, 410, 415, 421, 426, 431})
 
 _AMBIGUOUS_IN_A_ROW = 3
 _READ_THREADS = 4
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ASKABLE_TRACK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 
 
-class ProfileStoreHook(BaseHook):
+class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
     """
     Send tracking events to the Profile Store and read them back.
 
@@ -64,16 +60,7 @@ class ProfileStoreHook(BaseHook):
     `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`, `rate_limit`.
 
     :param profile_store_conn_id: id of the connection.
-    :param connect_timeout: seconds; overrides the connection's.
-    :param read_timeout: seconds; overrides the connection's.
-    :param max_attempts: calls per request at most, the first included.
-    :param max_seconds: no attempt of a request starts later than this after its first one.
-    :param first_wait: seconds; window of the random first wait between attempts, doubled each time.
-    :param longest_wait: seconds; the widest such window.
-    :param longest_retry_after: seconds; a Retry-After above it is waited for only this long.
-    :param limiter: makes what waits for a turn before each call to either API, retries included, from the
-        connection's `rate_limit`; None: the hooks of this process share the turns. May be set until the first call.
-    :param breaker: makes the breaker of each API from its name; None: there is none. May be set until the first call.
+    :param calling: how both APIs are called, as `ServiceHook` takes it.
     """
 
     conn_name_attr = "profile_store_conn_id"
@@ -81,44 +68,13 @@ class ProfileStoreHook(BaseHook):
     conn_type = "profile_store"
     hook_name = "Profile Store"
 
-    def __init__(
-        self,
-        profile_store_conn_id: str = default_conn_name,
-        *,
-        connect_timeout: float | None = None,
-        read_timeout: float | None = None,
-        max_attempts: int = 5,
-        max_seconds: float = 120.0,
-        first_wait: float = 0.5,
-        longest_wait: float = 30.0,
-        longest_retry_after: float = 60.0,
-        limiter: LimiterMaker | None = None,
-        breaker: Callable[[str], Breaker] | None = None,
-    ) -> None:
-        super().__init__()
-        self.limiter = limiter
-        self.breaker = breaker
+    def __init__(self, profile_store_conn_id: str = default_conn_name, **calling: Any) -> None:
+        super().__init__(profile_store_conn_id, **calling)
         self.profile_store_conn_id = profile_store_conn_id
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._bounds = RetryBounds(max_attempts, max_seconds, first_wait, longest_wait, longest_retry_after)
-        self._lock = Lock()
-        self._services: tuple[Service, Service | None] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} profile_store_conn_id={self.profile_store_conn_id!r}>"
 
     def get_conn(self) -> requests.Session:
         """Return the session of the Tracking API, with its credentials."""
-        return self._tracking().session
-
-    def close(self) -> None:
-        """Close the kept-alive connections; the hook may be used again afterwards."""
-        with self._lock:
-            for service in self._services or ():
-                if service is not None:
-                    service.close()
-            self._services = None
+        return self._load()[0].session
 
     def send_events(
         self,
@@ -170,7 +126,7 @@ class ProfileStoreHook(BaseHook):
         """Send events like `send_events`, and yield the outcomes together that became known together."""
         if not 1 <= bulk_size <= LARGEST_BULK:
             raise ConfigurationError(f"bulk_size must be from 1 to {LARGEST_BULK}, so correct it.")
-        service = self._tracking()
+        service = self._load()[0]
         encoded: list[EncodedEvent] = []
         for index, event in enumerate(events):
             item = encode(index, event)
@@ -322,9 +278,6 @@ class ProfileStoreHook(BaseHook):
             raise service.error("read_host", "leads to something else than the Profile Store API, so correct it")
         return items
 
-    def _tracking(self) -> Service:
-        return self._load()[0]
-
     def _reading(self) -> Service:
         reading = self._load()[1]
         if reading is None:
@@ -334,18 +287,12 @@ class ProfileStoreHook(BaseHook):
             )
         return reading
 
-    def _load(self) -> tuple[Service, Service | None]:
-        with self._lock:
-            if self._services is None:
-                self._services = self._services_of(Fields.of(self.profile_store_conn_id))
-            return self._services
-
-    def _services_of(self, fields: Fields) -> tuple[Service, Service | None]:
+    def _loaded_from(self, fields: Fields) -> tuple[Service, Service | None]:
         header, prefix = AUTH_PRESETS[fields.choice("auth_preset", AUTH_PRESETS.keys(), "subscription_key")]
         if own_header := fields.text("auth_header"):
             header, prefix = own_header, ""
         prefix = fields.text("auth_prefix", prefix)
-        if not _HEADER_NAME.fullmatch(header):
+        if not HEADER_NAME.fullmatch(header):
             raise fields.error("auth_header", "must be the name of an HTTP header")
         if not (prefix.isascii() and prefix.isprintable()):
             raise fields.error("auth_prefix", "holds characters that no HTTP header carries")
@@ -354,19 +301,16 @@ class ProfileStoreHook(BaseHook):
 
         def service(name: str, url_field: str, *key_fields: str) -> Service:
             key = fields.secret(*key_fields)
-            return Service(
-                conn_id=fields.conn_id,
-                name=name,
-                base_url=fields.base_url(url_field),
+            return self._service(
+                fields,
+                name,
+                fields.base_url(url_field),
+                HeaderAuth({header: f"{prefix} {key}".strip()}),
+                take_turn,
                 url_field=url_field,
                 key_field=key_fields[0],
-                auth=HeaderAuth({header: f"{prefix} {key}".strip()}),
-                connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
-                read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
-                ca_bundle=fields.ca_bundle(),
                 key=key,
-                before_attempt=take_turn,
-                breaker=None if self.breaker is None else self.breaker(name),
+                breaker=self._breaker_of(name),
             )
 
         tracking = service("the Tracking API", "host", "password")
