@@ -5,21 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
+from operator import add
 from typing import Any, Protocol
 
 from include.instore import fault_points
-from include.instore.ledger import Ledger
+from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import (
-    give_back,
-    in_doubt,
-    mark_sending,
-    ready_numbers,
-    record_outcomes,
-    renew_sending,
-)
+from include.instore.ledger.deliveries import give_back, in_doubt, ready_numbers, record_outcomes
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.events import build_event
 from include.instore.model.settings import Settings
@@ -82,12 +76,7 @@ class Delivered:
     truncated: int = 0
 
     def __add__(self, other: Delivered) -> Delivered:
-        return Delivered(
-            self.sent + other.sent,
-            self.rejected + other.rejected,
-            self.verified + other.verified,
-            self.truncated + other.truncated,
-        )
+        return Delivered(*map(add, astuple(self), astuple(other)))
 
 
 def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
@@ -127,7 +116,7 @@ def _send(
 ) -> Delivered:
     events: list[dict[str, Any]] = []
     truncated: set[str] = set()
-    marked = mark_sending(ledger, run_id, batch, numbers)
+    marked = deliveries.mark_sending(ledger, run_id, batch, numbers)
     lease = _Lease(ledger, run_id, batch, {order.event_id: order.attempts for order in marked}, settings)
     rejected: dict[str, str] = {}
     for order in marked:
@@ -209,7 +198,7 @@ class _Lease:
         """:raises RetriableError: another try of the task has these events; they must not leave."""
         if time.monotonic() < self._until:
             return
-        if not renew_sending(*self._place, self.attempts):
+        if not deliveries.renew_sending(*self._place, self.attempts):
             raise RetriableError(
                 f"Another try of this task has taken over batch {self._place[2]}; this one sends nothing more."
             )

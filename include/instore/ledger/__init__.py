@@ -2,8 +2,7 @@
 
 ``tables`` says what is kept, ``database`` opens and migrates it, and one module per step of an order's way moves it:
 ``intake`` (arrives), ``claims`` (planned), ``customers`` (pending to ready or unmatched), ``deliveries`` (ready to sent
-or rejected) and ``runs`` (what became of it, counted). ``unsent`` marks as sent what the destination shows. ``alerts``
-remembers what a person was told.
+or rejected) and ``runs`` (what became of it, counted). ``alerts`` remembers what a person was told.
 """
 
 from include.instore.ledger.database import Ledger

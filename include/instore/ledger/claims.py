@@ -147,12 +147,8 @@ def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: 
     now = datetime.now(timezone.utc)
     free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.read() as connection:
-        return (
-            connection.scalar(
-                sa.select(sa.func.count()).select_from(orders).where(_may_send(run, now, tracking), sa.not_(free))
-            )
-            or 0
-        )
+        mine = sa.select(sa.func.count()).select_from(orders).where(_may_send(run, now, tracking), sa.not_(free))
+        return connection.scalar(mine) or 0
 
 
 def release(ledger: Ledger, run_id: str) -> None:

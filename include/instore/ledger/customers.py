@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
@@ -56,13 +56,7 @@ def remember(
     """
     now = datetime.now(timezone.utc)
     rows = [
-        {
-            "loyalty_card": answer.loyalty_card,
-            "outcome": answer.outcome,
-            "email": answer.email,
-            "asked_at": now,
-            "expires_at": now + (cache if answer.outcome == "matched" else negative),
-        }
+        asdict(answer) | {"asked_at": now, "expires_at": now + (cache if answer.outcome == "matched" else negative)}
         for answer in sorted(answers, key=lambda answer: answer.loyalty_card)
     ]
     if not rows:
@@ -145,11 +139,7 @@ def settle_customers(
 
 
 def _pending(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        orders.c.claim_run == run_id,
-        orders.c.claim_batch == batch,
-        orders.c.status == Status.PENDING.value,
-    )
+    return orders.c.claim_run == run_id, orders.c.claim_batch == batch, orders.c.status == Status.PENDING.value
 
 
 def _ask_again(now: datetime, received_at: datetime, look_ups: int, expiry: timedelta) -> datetime | None:

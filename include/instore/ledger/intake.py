@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime, timezone
+from operator import add
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,13 +74,12 @@ class Landed:
     quarantined: int = 0
 
     def __add__(self, other: Landed) -> Landed:
-        return Landed(*(mine + theirs for mine, theirs in zip(self.counts(), other.counts(), strict=True)))
-
-    def counts(self) -> tuple[int, ...]:
-        return self.received, self.orders, self.duplicates, self.changed_duplicates, self.quarantined
+        return Landed(*map(add, astuple(self), astuple(other)))
 
 
-def arrival(order: InStoreOrder, *, source: str, reference: str, settings: Settings) -> Arrival:
+def arrival(
+    order: InStoreOrder, *, source: str, reference: str, settings: Settings, first_came: datetime | None = None
+) -> Arrival:
     """The ledger row of an order that arrives.
 
     :raises RecordRefused: the order's date or text cannot be kept, see :class:`InStoreOrder`.
@@ -104,7 +104,7 @@ def arrival(order: InStoreOrder, *, source: str, reference: str, settings: Setti
         "attempts": 0,
         "sends": 0,
     }
-    return Arrival(row, has_offset=order.has_offset())
+    return Arrival(row, order.has_offset(), first_came)
 
 
 def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"") -> Refusal:
@@ -197,13 +197,8 @@ def _take_later_content(
     if not repeats:
         return 0
     numbers = [row["order_number"] for row in repeats]
-    known = dict(
-        connection.execute(
-            sa.select(orders.c.order_number, orders.c.fingerprint).where(orders.c.order_number.in_(numbers))
-        )
-        .tuples()
-        .all()
-    )
+    query = sa.select(orders.c.order_number, orders.c.fingerprint).where(orders.c.order_number.in_(numbers))
+    known = dict(connection.execute(query).tuples().all())
     changed = [row for row in repeats if known[row["order_number"]] != row["fingerprint"]]
     content = ("fingerprint", "payload", "loyalty_card", "email", "order_time", "order_type", "event_id")
     for row in changed:
@@ -230,18 +225,8 @@ def _insert_refusals(
     ledger: Ledger, connection: sa.Connection, run_id: str, refusals: Sequence[Refusal], now: datetime
 ) -> int:
     rows = {
-        item.id: {
-            "id": item.id,
-            "source": item.source,
-            "reference": item.reference,
-            "reason": item.reason,
-            "detail": item.detail,
-            "raw": item.raw,
-            "heading": item.heading or None,
-            "run": run_id,
-            "received_at": now,
-            "state": "quarantined",
-        }
+        item.id: asdict(item)
+        | {"id": item.id, "heading": item.heading or None, "run": run_id, "received_at": now, "state": "quarantined"}
         for item in refusals
     }
     if not rows:
@@ -253,13 +238,6 @@ def _insert_refusals(
 def _remember_extract(
     ledger: Ledger, connection: sa.Connection, run_id: str, extract: LoadedExtract, now: datetime
 ) -> None:
-    values = {
-        "version": extract.version,
-        "orders": extract.orders,
-        "bad_rows": extract.bad_rows,
-        "broken": extract.broken,
-        "run": run_id,
-        "loaded_at": now,
-    }
-    statement = ledger.insert(extracts).values(path=extract.path, **values)
+    values = asdict(extract) | {"run": run_id, "loaded_at": now}
+    statement = ledger.insert(extracts).values(values)
     connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))

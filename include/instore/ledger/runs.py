@@ -47,6 +47,13 @@ class RunCounts:
     ledger: Mapping[str, int]
 
 
+_TALLIED = (
+    "received", "duplicates", "changed_duplicates", "dates_without_offset", "claimed", "batches", "looked_up",
+    "cache_hits", "truncated",
+)  # fmt: skip
+"""Counted where they happen, in the run's own row."""
+
+
 def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunCounts:
     """The run's counts, from one consistent look at the ledger.
 
@@ -64,29 +71,16 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         resolved = by(orders.c.status, orders.c.resolved_run == run_id)
         unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
         outcome = by(orders.c.status, orders.c.outcome_run == run_id)
-        resent = sum(
-            by(
-                orders.c.status,
-                orders.c.outcome_run == run_id,
-                orders.c.status == Status.SENT.value,
-                orders.c.sends > 1,
-            ).values()
-        )
+        again = (orders.c.outcome_run == run_id, orders.c.status == Status.SENT.value, orders.c.sends > 1)
+        resent = sum(by(orders.c.status, *again).values())
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
         carried = sa.and_(mine, orders.c.status.in_([status.value for status in UNDER_WAY]))
         return RunCounts(
-            received=tally["received"],
+            **{name: tally[name] for name in _TALLIED},
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
-            duplicates=tally["duplicates"],
-            changed_duplicates=tally["changed_duplicates"],
             quarantined=sum(quarantined.values()),
             quarantined_by_reason=quarantined,
-            dates_without_offset=tally["dates_without_offset"],
-            claimed=tally["claimed"],
-            batches=tally["batches"],
-            looked_up=tally["looked_up"],
-            cache_hits=tally["cache_hits"],
             matched=sum(
                 count for status, count in resolved.items() if status not in ("pending", "unmatched", "suppressed")
             ),
@@ -99,7 +93,6 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             rejected_by_reason=by(
                 orders.c.reason, orders.c.outcome_run == run_id, orders.c.status == Status.REJECTED.value
             ),
-            truncated=tally["truncated"],
             carried_over=sum(by(orders.c.status, carried).values()),
             touched=sum(by(orders.c.status, sa.or_(mine, orders.c.outcome_run == run_id)).values()),
             planned=by(orders.c.status, orders.c.planned_run == run_id),

@@ -47,18 +47,9 @@ SECTIONS = {
 """Heading in docs/runbook.md of each kind of cause."""
 
 _TOLD_COUNTS = (
-    "received",
-    "orders",
-    "duplicates",
-    "quarantined",
-    "matched",
-    "unmatched",
-    "suppressed",
-    "sent",
-    "resent",
-    "rejected",
-    "carried_over",
-)
+    "received", "orders", "duplicates", "quarantined", "matched", "unmatched", "suppressed", "sent", "resent",
+    "rejected", "carried_over",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,9 +57,13 @@ class Alert:
     """One cause, in a person's words; ``cause`` is its machine word, ``task_failed:drain_topic``."""
 
     cause: str
-    title: str
     what: str
     means: str
+
+    @property
+    def title(self) -> str:
+        kind, _, name = self.cause.partition(":")
+        return f"Task {name} failed" if kind == TASK_FAILED else self.section
 
     @property
     def section(self) -> str:
@@ -84,33 +79,19 @@ def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) ->
     alerts = [
         Alert(
             f"{TASK_FAILED}:{task}",
-            f"Task {task} failed",
             f"Task {task} failed, also when it was tried again. The last line of its log is one sentence that names "
             "what is wrong and what to change.",
             _FAILED_MEANS.get(task.rpartition(".")[2], "Nothing is lost; what was not done is done by the next run."),
         )
         for task in failed_tasks
     ]
-    if red.get(NUMBERS):
-        alerts.append(
-            Alert(
-                NUMBERS,
-                "The numbers do not add up",
-                f"{_sentence('; '.join(red[NUMBERS]))}",
-                "Orders may be counted wrongly or missing from the ledger. Do not clear anything before it is "
-                "understood.",
-            )
-        )
-    if red.get(BAD_SHARE):
-        alerts.append(
-            Alert(
-                BAD_SHARE,
-                "Too many records were set aside",
-                f"{_sentence('; '.join(red[BAD_SHARE]))}",
-                "The good orders of this run were sent. Those set aside wait in quarantine or as rejected, and reach "
-                "nobody's profile until they are corrected.",
-            )
-        )
+    means = {
+        NUMBERS: "Orders may be counted wrongly or missing from the ledger. Do not clear anything before it is "
+        "understood.",
+        BAD_SHARE: "The good orders of this run were sent. Those set aside wait in quarantine or as rejected, and "
+        "reach nobody's profile until they are corrected.",
+    }
+    alerts += [Alert(kind, _sentence("; ".join(red[kind])), means[kind]) for kind in means if red.get(kind)]
     return alerts
 
 
@@ -147,7 +128,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             QUARANTINED_SHARE,
-            "Many records are quarantined",
             f"{quarantined} of {received} records received are no orders by the contract, which is "
             f"{_share(quarantined, received)}; the limit is {settings.alert_quarantined_share:.1%}. "
             f"Reasons: {_by(counts.get('quarantined_by_reason', {}))}.",
@@ -161,7 +141,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             UNMATCHED_SHARE,
-            "Many orders find no customer",
             f"{ages.new_unmatched} of {ages.new_orders} orders that arrived with this run have no customer, which is "
             f"{_share(ages.new_unmatched, ages.new_orders)}; the limit is {settings.alert_unmatched_share:.1%}. "
             f"Outcomes: {_by(counts.get('unmatched_by_outcome', {}))}.",
@@ -174,7 +153,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             OLDEST_MESSAGE,
-            "Messages wait on the bus",
             f"After this run the oldest message on the subscription is {_age(ages.oldest_message or 0)} old; the limit "
             f"is {_age(settings.alert_oldest_message_minutes * 60)}.",
             "Orders reach the profiles late. They are not lost, unless they stay longer than the topic keeps them.",
@@ -185,7 +163,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             OLDEST_UNSENT,
-            "Orders wait to be sent",
             f"The oldest order that is not sent yet arrived {_age(ages.oldest_unsent)} ago; the limit is "
             f"{_age(settings.alert_oldest_unsent_minutes * 60)}. Waiting: {_by(_waiting(counts))}. Tracking is "
             f"{'on' if counts.get('tracking') else 'switched off'}.",
@@ -198,7 +175,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             DEAD_LETTERS,
-            "Dead letters on the bus",
             f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more.",
             "Each is an order, or was meant to be one, that nobody has looked at. They do not expire, but they fill "
             "the topic's quota, after which the ERP can publish nothing.",
@@ -216,7 +192,6 @@ def no_report_alert(reason: str) -> Alert:
     """
     return Alert(
         NO_REPORT,
-        "The run failed without a report",
         f"Airflow ended the run as failed ({reason or 'no reason given'}), and its last task, report_run, did not tell "
         "why: it failed itself, was killed, or never ran.",
         "The run's counts are not known. Nothing is lost: what was received is in the ledger, what was not is still "
@@ -228,7 +203,6 @@ def deadline_alert(minutes: float, state: str) -> Alert:
     """The run is not done :param minutes: after it was queued; :param state: what Airflow says of it now."""
     return Alert(
         DEADLINE,
-        "The run is not done in time",
         f"The run is {state} {minutes:g} minutes after it was queued; that is the limit.",
         "Orders reach the profiles late. While it goes on, no other hourly run begins; nothing is lost.",
     )
@@ -242,16 +216,8 @@ def alert_text(alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runb
     :param runbook: where the runbook is, a path or URL.
     :param link: to the run in the UI.
     """
-    told = ", ".join(f"{name} {counts[name]}" for name in _TOLD_COUNTS if name in counts) if counts else "not known"
-    lines = [
-        f"What happened: {alert.what}",
-        f"Run: {run}.",
-        f"Counts: {told}.",
-        f"For the orders: {alert.means}",
-        f"What to do: {alert.section}, in {runbook}#{anchor(alert.section)}",
-        f"The run in Airflow: {link}",
-    ]
-    return f"In-store orders: {alert.title}", "\n".join(lines)
+    todo = f"{alert.section}, in {runbook}#{anchor(alert.section)}"
+    return _message(alert.title, alert.what, run, counts, alert.means, todo, link)
 
 
 def recovery_text(
@@ -265,16 +231,23 @@ def recovery_text(
         f"{_in_words(cause)}, since {since}{f', in {runs} runs' if runs > 1 else ''}"
         for cause, (since, runs) in ended.items()
     ]
-    told = ", ".join(f"{name} {counts[name]}" for name in _TOLD_COUNTS if name in counts)
+    means = "what had waited is handled by this run, or by the ones to come."
+    return _message("Recovered", f"this is over: {'; '.join(causes)}.", run, counts, means, "nothing.", link)
+
+
+def _message(
+    title: str, what: str, run: str, counts: Mapping[str, Any] | None, means: str, todo: str, link: str
+) -> tuple[str, str]:
+    told = ", ".join(f"{name} {counts[name]}" for name in _TOLD_COUNTS if name in counts) if counts else "not known"
     lines = [
-        f"What happened: this is over: {'; '.join(causes)}.",
+        f"What happened: {what}",
         f"Run: {run}.",
         f"Counts: {told}.",
-        "For the orders: what had waited is handled by this run, or by the ones to come.",
-        "What to do: nothing.",
+        f"For the orders: {means}",
+        f"What to do: {todo}",
         f"The run in Airflow: {link}",
     ]
-    return "In-store orders: Recovered", "\n".join(lines)
+    return f"In-store orders: {title}", "\n".join(lines)
 
 
 def anchor(heading: str) -> str:

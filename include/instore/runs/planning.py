@@ -40,9 +40,5 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
         if held:
             log.warning("%d orders of the window are held by another run; it or the next run sends them", held)
     return claim(
-        ledger,
-        run,
-        batch_orders=settings.batch_orders,
-        claim_minutes=settings.claim_minutes,
-        tracking=tracking,
+        ledger, run, batch_orders=settings.batch_orders, claim_minutes=settings.claim_minutes, tracking=tracking
     )

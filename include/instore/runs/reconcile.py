@@ -15,7 +15,7 @@ from typing import Protocol
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.unsent import count_held, mark_sent, unsent_after
+from include.instore.ledger.deliveries import count_held, mark_sent, unsent_after
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run

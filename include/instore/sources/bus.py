@@ -5,8 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
-from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiver
+from azure.servicebus import (
+    ServiceBusClient,
+    ServiceBusMessageState,
+    ServiceBusReceivedMessage,
+    ServiceBusReceiver,
+    ServiceBusSubQueue,
+)
 from azure.servicebus.exceptions import (
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
@@ -21,6 +29,10 @@ from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 
 SOURCE = "topic"
+
+_LOOK_AT = 32
+"""Messages looked at for the oldest: those at the front may be deferred, and nobody waits for them."""
+_COUNTED_AT_ONCE = 100
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +108,34 @@ def body_of(message: ServiceBusReceivedMessage) -> bytes:
         return b"".join(body)
     except TypeError:
         return repr(body).encode(errors="surrogatepass")
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Seconds since the oldest waiting message was published, 0 without one; dead letters, counted up to the limit."""
+
+    oldest_message: float
+    dead_letters: int
+
+
+def look(client: ServiceBusClient, settings: Settings) -> Backlog:
+    """Look at what is on the subscription after a run: its first messages and its dead-letter queue.
+
+    It locks nothing and counts no delivery.
+
+    :raises ConfigurationError: wrong key, or no such topic or subscription.
+    :raises RetriableError: the bus failed.
+    """
+    names = (settings.topic, settings.subscription)
+    with bus_errors(settings), client:
+        with client.get_subscription_receiver(*names) as receiver:
+            waiting = [
+                message.enqueued_time_utc
+                for messages in peeked(receiver, _LOOK_AT, _LOOK_AT)
+                for message in messages
+                if message.state == ServiceBusMessageState.ACTIVE and message.enqueued_time_utc is not None
+            ]
+        with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
+            dead_letters = sum(map(len, peeked(receiver, _COUNTED_AT_ONCE, max(1, settings.alert_dead_letters))))
+    age = (datetime.now(timezone.utc) - min(waiting)).total_seconds() if waiting else 0.0
+    return Backlog(max(0.0, age), dead_letters)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -58,7 +58,7 @@ class DeadLetter:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Redriven:
     """What a redrive came to.
 
@@ -123,8 +123,11 @@ def redrive_dead_letters(
         done = Redriven()
         blocks = opened.enter_context(contextlib.closing(_received(receiver, settings, limit)))
         for messages in blocks:
-            letters = [_sorted(message, ledger, settings) for message in messages]
-            done = _redrive(receiver, letters, ledger, run, sender, done)
+            for letter in [_sorted(message, ledger, settings) for message in messages]:
+                if _redrive(letter, ledger, run, sender, done.outcomes):
+                    settled = settle(receiver, letter.message)
+                    done.completed += settled
+                    done.settle_failed += not settled
         return done
 
 
@@ -172,49 +175,36 @@ def _sorted(message: ServiceBusReceivedMessage, ledger: Ledger, settings: Settin
     came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
     order: Arrival | RecordRefused
     try:
-        read = arrival(
-            parse_order(body, settings.max_message_bytes), source=SOURCE, reference=reference, settings=settings
-        )
-        order = replace(read, first_came=min(came))
+        read = parse_order(body, settings.max_message_bytes)
+        order = arrival(read, source=SOURCE, reference=reference, settings=settings, first_came=min(came))
     except RecordRefused as error:
         order = error
     return _Letter(message, body, rows, order)
 
 
 def _redrive(
-    receiver: ServiceBusReceiver,
-    letters: Sequence[_Letter],
-    ledger: Ledger,
-    run: Redrive,
-    sender: ServiceBusSender | None,
-    done: Redriven,
-) -> Redriven:
-    outcomes = list(done.outcomes)
-    completed, settle_failed = done.completed, done.settle_failed
-    for letter in letters:
-        if letter.given_up:
-            outcomes.append(letter.became("discarded"))
-        elif isinstance(letter.order, RecordRefused):
-            for id in letter.waiting:
-                note_reason(ledger, id, letter.order.reason, letter.order.detail)
-            if not letter.rows:  # the bus gave it up, or it expired, before it was ever read
-                reference = reference_of(letter.message)
-                run.land([], refusals=[refusal(letter.order, source=SOURCE, reference=reference, raw=letter.body)])
-            outcomes.append(letter.became("refused"))
-            continue
-        elif sender is not None:
-            sender.send_messages(_again(letter))
-            if letter.waiting:
-                move(ledger, letter.waiting, REDRIVEN)
-            outcomes.append(letter.became("published"))
-        else:
-            landed = run.land([letter.order], letter.waiting)
-            outcomes.append(letter.became("landed" if landed.orders else "known"))
-        if settle(receiver, letter.message):
-            completed += 1
-        else:
-            settle_failed += 1
-    return Redriven(outcomes, completed, settle_failed)
+    letter: _Letter, ledger: Ledger, run: Redrive, sender: ServiceBusSender | None, outcomes: list[Outcome]
+) -> bool:
+    """Whether what the letter holds is safe now, so that it may be completed."""
+    if letter.given_up:
+        outcomes.append(letter.became("discarded"))
+    elif isinstance(letter.order, RecordRefused):
+        for id in letter.waiting:
+            note_reason(ledger, id, letter.order.reason, letter.order.detail)
+        if not letter.rows:  # the bus gave it up, or it expired, before it was ever read
+            reference = reference_of(letter.message)
+            run.land([], refusals=[refusal(letter.order, source=SOURCE, reference=reference, raw=letter.body)])
+        outcomes.append(letter.became("refused"))
+        return False
+    elif sender is not None:
+        sender.send_messages(_again(letter))
+        if letter.waiting:
+            move(ledger, letter.waiting, REDRIVEN)
+        outcomes.append(letter.became("published"))
+    else:
+        landed = run.land([letter.order], letter.waiting)
+        outcomes.append(letter.became("landed" if landed.orders else "known"))
+    return True
 
 
 def _again(letter: _Letter) -> ServiceBusMessage:

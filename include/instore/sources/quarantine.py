@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from include.instore.ledger import Ledger
@@ -127,27 +127,11 @@ def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Ou
 
 
 def _redrive(ledger: Ledger, run: Redrive, row: Quarantined, settings: Settings, dry_run: bool) -> Outcome:
-    if row.reason == BROKEN_FILE:
-        return Outcome(
-            row.id, row.reference, "impossible", row.reason,
-            "the file is broken from there on; have the ERP deliver it whole again, under this name or another",
-        )  # fmt: skip
-    if row.source == "extract" and row.reason == "too_large":
-        return Outcome(
-            row.id, row.reference, "impossible", row.reason,
-            "only its beginning was kept; raise INSTORE_MAX_MESSAGE_BYTES and have the ERP deliver the file again",
-        )  # fmt: skip
-    if row.source == "extract" and not row.heading and _needs_heading(row):
-        return Outcome(
-            row.id, row.reference, "impossible", row.reason,
-            "its file's column names were not kept; have the ERP deliver the file again",
-        )  # fmt: skip
+    if why := _why_impossible(row):
+        return Outcome(row.id, row.reference, "impossible", row.reason, why)
     try:
         arrivals = [
-            replace(
-                arrival(order, source=row.source, reference=row.reference, settings=settings),
-                first_came=row.received_at,
-            )
+            arrival(order, source=row.source, reference=row.reference, settings=settings, first_came=row.received_at)
             for order in _read_again(row, settings)
         ]
     except RecordRefused as error:
@@ -181,9 +165,16 @@ def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder]:
     return orders
 
 
-def _needs_heading(row: Quarantined) -> bool:
-    name = _file_of(row).lower().removesuffix(".gz")
-    return name.endswith((".csv", ".tsv"))
+def _why_impossible(row: Quarantined) -> str:
+    if row.reason == BROKEN_FILE:
+        return "the file is broken from there on; have the ERP deliver it whole again, under this name or another"
+    if row.source != "extract":
+        return ""
+    if row.reason == "too_large":
+        return "only its beginning was kept; raise INSTORE_MAX_MESSAGE_BYTES and have the ERP deliver the file again"
+    if not row.heading and _file_of(row).lower().removesuffix(".gz").endswith((".csv", ".tsv")):
+        return "its file's column names were not kept; have the ERP deliver the file again"
+    return ""
 
 
 def _file_of(row: Quarantined) -> str:

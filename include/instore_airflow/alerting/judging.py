@@ -90,7 +90,7 @@ def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Setti
     ages = measure(ledger, run.run_id)
     if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in failed_tasks:
         return ages
-    from include.instore.sources.backlog import look
+    from include.instore.sources.bus import look
 
     try:
         backlog = look(service_bus_client(), settings)

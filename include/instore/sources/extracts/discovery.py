@@ -56,7 +56,8 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
         known: list[tuple[str, Listed]] = []
         for file in page:
             name = kept_text(file.name)
-            if _is_marker(name, settings) or _hidden(name):
+            hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+            if hidden or (settings.extract_marker and name.endswith(settings.extract_marker)):
                 continue
             if name.lower().endswith(_BEING_WRITTEN):
                 left += 1
@@ -73,15 +74,6 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
             else:
                 due.append(ExtractFile(file.path, name, file.version))
     return Found(tuple(due), left, unknown)
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in name.split("/"))
-
-
-def _is_marker(name: str, settings: Settings) -> bool:
-    marker = settings.extract_marker
-    return bool(marker) and name.endswith(marker)
 
 
 def _still_written(storage: Storage, file: Listed, settings: Settings) -> bool:
