@@ -7,12 +7,17 @@ database. ``INSTORE_*`` settings hold as they do for the tasks.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
+from include.instore.model.settings import load_settings
+from include.instore.runs.reconcile import Reconciled, reconcile
+from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
-from include.instore_airflow.cli.ledger import reconcile_ledger
 from include.instore_airflow.cli.quarantine import quarantine_app
-from include.instore_airflow.cli.set_up import make_set_up
+from include.instore_airflow.services import profile_store
+from include.instore_airflow.set_up import set_up
 
 _DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, and the dead-letter queue.
 
@@ -31,7 +36,56 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # a traceback with locals would show records
 )
-app.command("set-up")(make_set_up)
-app.command("reconcile")(reconcile_ledger)
+
+
+@app.command("set-up")
+def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Make Airflow's pools in the sizes of the settings, and say which connections are missing.
+
+    To be run once after `airflow db migrate`, where that is run, and again when a size is changed. Without its pools
+    no drain, look-up or sending task is ever started.
+    """
+    with errors_told():
+        found = set_up(load_settings(), dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "found": [asdict(each) for each in found]})
+        return
+    print_table(
+        ("what", "name", "state", "detail"), [(each.what, each.name, each.state, each.detail) for each in found]
+    )
+    if dry_run:
+        typer.echo("Nothing was changed.")
+
+
+@app.command("reconcile")
+def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Ask the Profile Store for every order that the ledger takes for not sent, and mark those it shows as sent.
+
+    After a restored backup, which does not know what was sent since: the next run would send it a second time. What
+    the Profile Store does not show stays as it is, and nothing is ever sent by this.
+
+    Before it: switch tracking off (INSTORE_ENABLE_TRACK_EVENTS), so that no run sends meanwhile, and let what was sent
+    last be INSTORE_VERIFY_AFTER seconds old, or it may not show yet. It asks for one order after the other, as many a
+    second as the connection grants; stopped half way, it can simply be started again.
+
+    Counts: asked; sent, those of them that the Profile Store shows; left, the others; held, not asked for, because a
+    run that gave a sign of life within INSTORE_CLAIM_MINUTES holds them.
+    """
+    with opened() as ledger:
+
+        def tell(so_far: Reconciled) -> None:
+            typer.echo(f"{so_far.asked} asked, {so_far.sent} shown", err=True)
+
+        settings = load_settings()
+        with profile_store(ledger, settings) as destination:
+            done = reconcile(destination, ledger, settings, dry_run=dry_run, after_block=tell)
+    counts = {"asked": done.asked, "sent": done.sent, "left": done.left, "held": done.held}
+    if as_json:
+        print_json({"dry_run": dry_run, "counts": counts})
+        return
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
+
+
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")

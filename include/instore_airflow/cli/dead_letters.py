@@ -7,9 +7,20 @@ from typing import Annotated
 
 import typer
 
-from include.instore_airflow.cli.context import errors_told, opened
-from include.instore_airflow.cli.options import DryRunOption, JsonOption, MaxOption
-from include.instore_airflow.cli.output import moment, print_json, print_outcomes, print_table
+from include.instore.model.settings import load_settings
+from include.instore.sources import dead_letters
+from include.instore_airflow.cli.common import (
+    DryRunOption,
+    JsonOption,
+    MaxOption,
+    errors_told,
+    moment,
+    opened,
+    print_json,
+    print_outcomes,
+    print_table,
+)
+from include.instore_airflow.connections import service_bus_client
 
 dead_letters_app = typer.Typer(
     help="Messages in the subscription's dead-letter queue, where nothing expires.",
@@ -22,11 +33,7 @@ dead_letters_app = typer.Typer(
 def list_dead_letters(most: MaxOption = 100, as_json: JsonOption = False) -> None:
     """List the oldest dead letters: id, number, reason; never the message itself. They stay as they are."""
     with errors_told():
-        from include.instore.model.settings import load_settings
-        from include.instore.sources.dead_letters import list_dead_letters
-        from include.instore_airflow.connections import service_bus_client
-
-        letters = list_dead_letters(service_bus_client(), load_settings(), most)
+        letters = dead_letters.list_dead_letters(service_bus_client(), load_settings(), most)
     if as_json:
         print_json([asdict(letter) for letter in letters])
     else:
@@ -62,11 +69,7 @@ def redrive_dead_letters(
     next redrive removes it. Stopped half way, it can simply be started again: nothing lands twice.
     """
     with opened() as ledger:
-        from include.instore.model.settings import load_settings
-        from include.instore.sources.dead_letters import redrive_dead_letters
-        from include.instore_airflow.connections import service_bus_client
-
-        redriven = redrive_dead_letters(
+        redriven = dead_letters.redrive_dead_letters(
             service_bus_client(), ledger, load_settings(), limit=most, publish=publish, dry_run=dry_run
         )
     print_outcomes(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from include.instore_airflow.cli.context import opened
-from include.instore_airflow.cli.options import (
+from include.instore.ledger.quarantined import Quarantined, Wanted, find
+from include.instore.model.errors import FatalError
+from include.instore.model.settings import load_settings
+from include.instore.sources.quarantine import discard, redrive
+from include.instore_airflow.cli.common import (
     AllOption,
     DryRunOption,
     IdsArgument,
@@ -19,11 +22,13 @@ from include.instore_airflow.cli.options import (
     Source,
     SourceOption,
     State,
+    moment,
+    opened,
+    print_json,
+    print_outcomes,
+    print_table,
+    printable,
 )
-from include.instore_airflow.cli.output import moment, print_json, print_outcomes, print_table, printable
-
-if TYPE_CHECKING:
-    from include.instore.ledger.quarantined import Quarantined, Wanted
 
 quarantine_app = typer.Typer(
     help="Records that are not orders, kept in the ledger: messages, and rows of extracts.",
@@ -43,8 +48,6 @@ def list_quarantine(
 ) -> None:
     """List quarantined records, oldest first: where each came from and why it is no order; never the record itself."""
     with opened() as ledger:
-        from include.instore.ledger.quarantined import find
-
         rows = find(ledger, _wanted((), reason, source, run, most, state))
     if as_json:
         print_json([_shown(row) for row in rows])
@@ -73,8 +76,6 @@ def show_quarantined(
 ) -> None:
     """Show one quarantined record: all that is known of it, and only with `--raw` the record itself."""
     with opened() as ledger:
-        from include.instore.ledger.quarantined import Wanted, find
-
         (row,) = find(ledger, Wanted(ids=(id,)), with_raw=raw)
     shown = _shown(row)
     if raw:
@@ -105,9 +106,6 @@ def redrive_quarantine(
     The dead letter of a redriven message stays on the bus: `dead-letters redrive` knows its order and removes it.
     """
     with opened() as ledger:
-        from include.instore.model.settings import load_settings
-        from include.instore.sources.quarantine import redrive
-
         wanted = _chosen(ids, reason, source, run, everything, most)
         outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
     print_outcomes(outcomes, dry_run, as_json)
@@ -126,8 +124,6 @@ def discard_quarantine(
 ) -> None:
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
     with opened() as ledger:
-        from include.instore.sources.quarantine import discard
-
         outcomes = discard(ledger, _chosen(ids, reason, source, run, everything, most), dry_run=dry_run)
     print_outcomes(outcomes, dry_run, as_json)
 
@@ -136,8 +132,6 @@ def _chosen(
     ids: list[str] | None, reason: str | None, source: Source | None, run: str | None, everything: bool, most: int
 ) -> Wanted:
     """What to change has to be said: nothing is redriven or discarded by leaving something out."""
-    from include.instore.model.errors import FatalError
-
     filtered = reason is not None or source is not None or run is not None
     if ids and (filtered or everything):
         raise FatalError("Give ids, or a filter, not both.")
@@ -149,8 +143,6 @@ def _chosen(
 def _wanted(
     ids: tuple[str, ...], reason: str | None, source: Source | None, run: str | None, most: int, state: State
 ) -> Wanted:
-    from include.instore.ledger.quarantined import Wanted
-
     return Wanted(
         ids=ids,
         reason=reason,

@@ -1,0 +1,117 @@
+"""What the commands share: their options, the ledger, errors as one sentence with an exit code, tables and JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from include.instore.ledger import Ledger
+from include.instore.model.errors import FatalError, RetriableError
+from include.instore.sources.quarantine import Outcome
+from include.instore_airflow.connections import open_ledger
+from include.instore_airflow.log_levels import at_level
+
+EXIT_TRY_AGAIN = 1
+EXIT_CHANGE_SOMETHING = 2
+
+
+class State(str, Enum):
+    """Of a quarantined record."""
+
+    QUARANTINED = "quarantined"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+    ANY = "any"
+
+
+class Source(str, Enum):
+    """Where a record came from."""
+
+    TOPIC = "topic"
+    EXTRACT = "extract"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for another program.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen; change nothing.")]
+MaxOption = Annotated[int, typer.Option("--max", min=1, max=100_000, help="Records at most, the oldest first.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those of this reason, such as too_large.")]
+SourceOption = Annotated[Source | None, typer.Option("--source", help="Only those from here.")]
+RunOption = Annotated[str | None, typer.Option("--run", help="Only those of this run, by its run id.")]
+IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help="Ids as `list` shows them; their first characters do.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All of them, up to --max, where no id or filter is given.")]
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Ledger]:
+    """The ledger; and every error of ours as one sentence."""
+    with errors_told(), contextlib.closing(open_ledger()) as ledger:
+        yield ledger
+
+
+@contextlib.contextmanager
+def errors_told() -> Iterator[None]:
+    # Connections made in Airflow's UI are in its database, which it reads for what it takes for one of its servers.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    try:
+        # Airflow's hooks log to standard output, where only what was asked for belongs.
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            at_level(logging.WARNING, "azure", "alembic", "include", "airflow.task.hooks"),
+        ):
+            yield
+    except FatalError as error:
+        typer.echo(printable(str(error)), err=True)
+        raise typer.Exit(EXIT_CHANGE_SOMETHING) from None
+    except RetriableError as error:
+        typer.echo(printable(str(error)), err=True)
+        raise typer.Exit(EXIT_TRY_AGAIN) from None
+
+
+def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **counts: int) -> None:
+    tally = dict(sorted(Counter(outcome.outcome for outcome in outcomes).items()))
+    if as_json:
+        print_json({"dry_run": dry_run, "counts": tally, **counts, "records": [asdict(each) for each in outcomes]})
+        return
+    print_table(
+        ("id", "reference", "would be" if dry_run else "outcome", "reason", "detail"),
+        [(each.id[:36], each.reference, each.outcome, each.reason, each.detail) for each in outcomes],
+    )
+    parts = [f"{count} {name}" for name, count in {**tally, **counts}.items()]
+    typer.echo(f"{'Dry run: ' if dry_run else ''}{', '.join(parts) or 'nothing to do'}")
+
+
+def print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, default=moment, indent=2)
+    sys.stdout.write("\n")
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = [heads, *[[printable(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+    for row in table:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Foreign text without the control characters that a terminal would obey."""
+    return "".join(
+        each if each.isprintable() or (lines and each == "\n") else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def moment(value: Any) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value or "")
