@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from azure.servicebus import ServiceBusClient
@@ -47,8 +49,6 @@ def get_connection(conn_id: str) -> Connection:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from include.instore.model.errors import ConfigurationError
-
     try:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
@@ -63,7 +63,6 @@ def open_ledger() -> Ledger:
     import sqlalchemy as sa
 
     from include.instore.ledger import Ledger
-    from include.instore.model.errors import ConfigurationError
 
     connection = get_connection(LEDGER)
     if connection.conn_type == "sqlite":
@@ -93,8 +92,6 @@ def service_bus_client() -> ServiceBusClient:
     """A client of its own for the namespace behind connection ``instore_service_bus``; the caller closes it."""
     from airflow.providers.microsoft.azure.hooks.asb import MessageHook
 
-    from include.instore.model.errors import ConfigurationError
-
     connection = get_connection(SERVICE_BUS)
     # The hook takes a namespace by managed identity only where the connection string is an empty string, not None.
     if connection.schema is None and not connection.extra_dejson.get("fully_qualified_namespace"):
@@ -118,7 +115,6 @@ def extracts(settings: Settings) -> Storage:
     """
     from airflow.sdk.io import get_fs
 
-    from include.instore.model.errors import ConfigurationError
     from include.instore.sources.extracts import Storage
     from include.instore.sources.extracts.storage import storage_errors
 

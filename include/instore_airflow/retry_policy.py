@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from include.instore.model.errors import FatalError
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -47,7 +49,6 @@ class RetryByKind(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Decide by the error; ``try_number`` is the one that failed, from 1."""
-        from include.instore.model.errors import FatalError
         from include.instore.model.settings import load_settings
 
         if isinstance(exception, FatalError | AirflowFailException):

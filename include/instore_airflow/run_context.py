@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.errors import FatalError, RetriableError
+from include.instore.model.windows import Run, resolve_run
 from include.instore_airflow.connections import open_ledger
 from include.instore_airflow.retry_policy import TryAgain
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
-    from include.instore.model.windows import Run
 
 
 @contextlib.contextmanager
@@ -27,16 +28,12 @@ def pipeline(
     """
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.instore.model.errors import FatalError, RetriableError
-
     # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
-    logging.getLogger("azure").setLevel(logging.WARNING)
-    for chatty in ("alembic", "asyncssh"):
+    for chatty in ("azure", "alembic", "asyncssh"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         from include.instore.ledger.claims import open_run
         from include.instore.model.settings import load_settings
-        from include.instore.model.windows import resolve_run
 
         settings = load_settings()
         if params.get("track_events") is not None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore_airflow.connections import LOYALTY, PROFILE_STORE, get_connection
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     from instore_provider.hooks.loyalty import LoyaltyHook
 
     from include.instore.customers.mapping_file import MappingFile
-    from include.instore.model.errors import ConfigurationError
 
     found: list[Resolver] = []
     if settings.use_loyalty_api:
@@ -123,8 +123,6 @@ def _share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, s
 def _translated() -> Iterator[None]:
     """The provider's errors as the pipeline's."""
     from instore_provider import errors as provider
-
-    from include.instore.model.errors import ConfigurationError, RetriableError
 
     try:
         yield

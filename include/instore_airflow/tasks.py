@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]
             again = datetime.now(timezone.utc) + timedelta(seconds=held.retry_after or 0)
             raise AirflowRescheduleException(again) from None  # type: ignore[no-untyped-call]
         log.info("%d orders claimed in %d batches", sum(batch.orders for batch in batches), len(batches))
-        return [{"batch": batch.batch, "orders": batch.orders} for batch in batches]
+        return [asdict(batch) for batch in batches]
 
 
 def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int]) -> dict[str, int]:
@@ -86,8 +87,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
         # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         asked = resolvers(settings, shared, opened)
-        looked_up = look_up_batch(asked, ledger, run.run_id, batch["batch"], settings)
-        return dict(batch) | {"looked_up": looked_up.looked_up, "cache_hits": looked_up.cache_hits}
+        return dict(batch) | asdict(look_up_batch(asked, ledger, run.run_id, batch["batch"], settings))
 
 
 def send_events(
@@ -99,13 +99,7 @@ def send_events(
 
         sends_to = destination(hook, ledger, settings)
         delivered = send_batch(sends_to, ledger, run.run_id, batch["batch"], settings)
-        return {
-            "batch": batch["batch"],
-            "sent": delivered.sent,
-            "rejected": delivered.rejected,
-            "verified": delivered.verified,
-            "truncated": delivered.truncated,
-        }
+        return {"batch": batch["batch"]} | asdict(delivered)
 
 
 def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
@@ -152,9 +146,4 @@ class SendEventsOperator(ProfileStoreTrackOperator):
 
 
 def _landed(landed: Any) -> dict[str, int]:
-    return {
-        "received": landed.received,
-        "orders": landed.orders,
-        "duplicates": landed.duplicates,
-        "quarantined": landed.quarantined,
-    }
+    return {name: getattr(landed, name) for name in ("received", "orders", "duplicates", "quarantined")}

@@ -13,6 +13,9 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.alert_causes import DEADLINE
+from include.instore.model.errors import ConfigurationError
+from include.instore.model.windows import Run, resolve_run
 from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting
 from include.instore_airflow.alerting.texts import harmless, text_of
 from include.instore_airflow.connections import open_ledger
@@ -20,7 +23,6 @@ from include.instore_airflow.connections import open_ledger
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
-    from include.instore.model.windows import Run
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +63,12 @@ def deadline() -> Any:
     if not minutes:
         return None
     return DeadlineAlert(
-        reference=RunQueuedDeadline(),
-        interval=timedelta(minutes=minutes),
-        callback=AsyncCallback(deadline_missed),
+        reference=RunQueuedDeadline(), interval=timedelta(minutes=minutes), callback=AsyncCallback(deadline_missed)
     )
 
 
 def _tell_deadline(context: Mapping[str, Any]) -> None:
     from include.instore.ledger.alerts import remember
-    from include.instore.model.alert_causes import DEADLINE
     from include.instore.runs.alerts import deadline_alert
 
     told = context["dag_run"]
@@ -90,16 +89,13 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
     with _ledger_if_possible() as ledger:
         if ledger is None:
             deliver_unremembered(run.tries[-1], text)
-            return
-        remember(ledger, run, red={DEADLINE: text})
-        deliver_waiting(ledger, run.tries[-1])
+        else:
+            remember(ledger, run, red={DEADLINE: text})
+            deliver_waiting(ledger, run.tries[-1])
 
 
 def _run_of(dag_run: Any) -> Run:
     """The run behind a callback's dag run, also where its params are wrong, which may be why it failed."""
-    from include.instore.model.errors import ConfigurationError
-    from include.instore.model.windows import resolve_run
-
     try:
         return resolve_run(dag_run, dag_run.conf or {})
     except ConfigurationError:
@@ -121,7 +117,6 @@ def _bare_dag_run(run_id: str) -> Any:
 
 def _settings() -> Settings:
     """The settings, or their defaults where one is wrong: that is told by every task, and must not hide an alert."""
-    from include.instore.model.errors import ConfigurationError
     from include.instore.model.settings import Settings, load_settings
 
     try:

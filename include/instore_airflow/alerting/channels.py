@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.alert_causes import RECOVERED, SOFT
 from include.instore_airflow.connections import ALERTS, CHANNELS
 from include.instore_airflow.log_levels import at_level
 
@@ -67,8 +68,6 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
         return []
     from apprise import Apprise, NotifyFormat, NotifyType
 
-    from include.instore.model.alert_causes import RECOVERED, SOFT
-
     # Both would write URLs, which are secrets, where they warn or at DEBUG.
     with at_level(logging.CRITICAL + 1, "apprise", "urllib3"):
         channels = []
@@ -80,11 +79,8 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
             channels.append((number, channel))
         told = []
         for message in messages:
-            kind = NotifyType.FAILURE
-            if message.cause == RECOVERED:
-                kind = NotifyType.SUCCESS
-            elif message.cause in SOFT:
-                kind = NotifyType.WARNING
+            success, soft = message.cause == RECOVERED, message.cause in SOFT
+            kind = NotifyType.SUCCESS if success else NotifyType.WARNING if soft else NotifyType.FAILURE
             taken = False
             for number, channel in channels:
                 if channel.notify(

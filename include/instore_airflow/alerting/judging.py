@@ -7,18 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from include.instore.model.alert_causes import Ages
+from include.instore.model.errors import InStoreError
+from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import deliver_waiting
-from include.instore_airflow.alerting.metrics import send_metrics
 from include.instore_airflow.alerting.texts import airflows_id, harmless, run_link, text_of
 from include.instore_airflow.connections import service_bus_client
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
-    from include.instore.model.alert_causes import Ages
     from include.instore.model.settings import Settings
-    from include.instore.model.windows import Run
     from include.instore.runs.alerts import Alert
     from include.instore.runs.report import Report
+
+METRICS = "instore"
+
+_DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome")
+"""Words of ours; why an event was rejected is the destination's own text."""
+
+_GAUGES = ("oldest_unsent_seconds", "oldest_message_seconds", "dead_letters_on_bus")
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ def tell_report(
         _write_down(run, ledger, reported, failed_tasks, ages, settings, dag_id)
         told |= deliver_waiting(ledger, run.tries[-1])
     except Exception as error:
-        _log_failure(error)
+        log.error("The alerts of this run could not be given: %s", harmless(error))
         told["alerts_failed"] = max(1, len(red_alerts(failed_tasks, reported.red_by_cause)))
     if not run.dry_run:
         send_metrics(reported.document | told, red=bool(reported.red))
@@ -53,13 +60,7 @@ def tell_report(
 
 
 def _write_down(
-    run: Run,
-    ledger: Ledger,
-    reported: Report,
-    failed_tasks: Sequence[str],
-    ages: Ages,
-    settings: Settings,
-    dag_id: str,
+    run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], ages: Ages, settings: Settings, dag_id: str
 ) -> None:
     from include.instore.ledger.alerts import remember
     from include.instore.runs.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
@@ -85,7 +86,6 @@ def _write_down(
 def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Settings) -> Ages:
     """What is measured in the ledger, and on the bus where this run drained it."""
     from include.instore.ledger.alerts import measure
-    from include.instore.model.errors import InStoreError
 
     ages = measure(ledger, run.run_id)
     if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in failed_tasks:
@@ -100,5 +100,23 @@ def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Setti
     return replace(ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters)
 
 
-def _log_failure(error: Exception) -> None:
-    log.error("The alerts of this run could not be given: %s", harmless(error))
+def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:
+    """The counts as counters, the ledger's statuses and the ages as gauges, all below ``instore.``."""
+    from airflow.sdk.observability import stats
+
+    from include.instore.ledger.tables import Status
+
+    stats.incr(f"{METRICS}.runs.{document['run_kind']}", 1)
+    stats.incr(f"{METRICS}.red", int(red))
+    stats.incr(f"{METRICS}.alerts", len(document["alerts"]))
+    for name, value in document.items():
+        if isinstance(value, int) and not isinstance(value, bool) and name not in _GAUGES:
+            stats.incr(f"{METRICS}.{name}", value)
+        elif name in _DIVIDED:
+            for key, count in value.items():
+                stats.incr(f"{METRICS}.{name}.{key}", count)
+    for name in _GAUGES:
+        if document.get(name) is not None:
+            stats.gauge(f"{METRICS}.{name}", document[name])
+    for status in Status:
+        stats.gauge(f"{METRICS}.ledger.{status.value}", document["ledger"].get(status.value, 0))

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from include.instore.model.errors import InStoreError
+from include.instore.model.windows import Run
+
 if TYPE_CHECKING:
     from include.instore.model.settings import Settings
-    from include.instore.model.windows import Run
     from include.instore.runs.alerts import Alert
 
 
@@ -41,6 +43,4 @@ def airflows_id(run: Run) -> str:
 
 def harmless(error: Exception) -> str:
     """Our own sentences hold no secret; of anybody else's error only the kind."""
-    from include.instore.model.errors import InStoreError
-
     return str(error) if isinstance(error, InStoreError) else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from uuid import UUID, uuid5
 
@@ -174,11 +175,11 @@ class ProfileStoreTrackOperator(BaseOperator):
         :raises EventRefused: all others were sent; no retries.
         """
         events = [with_track_id(event) for event in self.load_events(context)]
+        tally = _Tally(events)
         if not self.enable:
             self.log.info("Tracking is switched off (enable=False): none of %d events was sent", len(events))
-            return _Tally(events).counts()
+            return tally.counts()
 
-        tally = _Tally(events)
         hook = self.make_hook()
         try:
             tally.resume(self.recall(context))
@@ -212,7 +213,7 @@ class ProfileStoreTrackOperator(BaseOperator):
         )
         try:
             for outcomes in bulks:
-                self._record(tally, [_moved(outcome, indexes[outcome.index]) for outcome in outcomes])
+                self._record(tally, [replace(outcome, index=indexes[outcome.index]) for outcome in outcomes])
         except ConfigurationError:
             tally.in_flight.clear()  # the hook promises that these were not taken
             raise
@@ -349,9 +350,3 @@ def with_track_id(event: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, OverflowError, RecursionError):
         return dict(event)  # the hook refuses it and says why
     return {**event, "trackId": str(uuid5(TRACK_ID_NAMESPACE, canonical))}
-
-
-def _moved(outcome: EventOutcome, index: int) -> EventOutcome:
-    from dataclasses import replace
-
-    return replace(outcome, index=index)

@@ -9,12 +9,7 @@ from include.instore.sources.extracts.csv_lines import read_csv
 from include.instore.sources.extracts.json_lines import read_json_lines
 from include.instore.sources.extracts.records import Format
 
-FORMATS: dict[str, Format] = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-}
+FORMATS: dict[str, Format] = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
 COMPRESSED = ".gz"
 
 
