@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from include.instore_airflow.connections import CONNECTIONS
+from include.instore.model.errors import ConfigurationError
+from include.instore_airflow.connections import CONNECTIONS, get_connection
 
 if TYPE_CHECKING:
     from include.instore.model.settings import Settings
@@ -65,14 +66,11 @@ def _make_pools(settings: Settings, dry_run: bool) -> list[Found]:
 
 
 def _connections() -> list[Found]:
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     found = []
     for conn_id, kind in CONNECTIONS.items():
         try:
-            Connection.get(conn_id)
-        except AirflowNotFoundException:
+            get_connection(conn_id)
+        except ConfigurationError:
             found.append(Found("connection", conn_id, "missing", kind))
         else:
             found.append(Found("connection", conn_id, "there", ""))

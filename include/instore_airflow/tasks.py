@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
+_LANDED = ("received", "orders", "duplicates", "quarantined")
+
 log = logging.getLogger(__name__)
 
 
@@ -40,11 +42,7 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
             drained = drain(clients, ledger, run.run_id, settings)
         else:
             log.info("a %s run leaves the live topic alone", run.kind)
-        return _landed(drained.landed) | {
-            "dead_lettered": drained.dead_lettered,
-            "settle_failed": drained.settle_failed,
-            "stopped_by": drained.stopped_by,
-        }
+        return _picked(drained.landed, *_LANDED) | _picked(drained, "dead_lettered", "settle_failed", "stopped_by")
 
 
 def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,11 +52,7 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         from include.instore.sources.extracts import load_extracts as load
 
         loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
-        return _landed(loaded.landed) | {
-            "files": loaded.files,
-            "broken_files": loaded.broken_files,
-            "left_files": loaded.left_files,
-        }
+        return _picked(loaded.landed, *_LANDED) | _picked(loaded, "files", "broken_files", "left_files")
 
 
 def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
@@ -145,5 +139,5 @@ class SendEventsOperator(ProfileStoreTrackOperator):
             return send_events(context["dag_run"], context["params"], self.batch, hook)
 
 
-def _landed(landed: Any) -> dict[str, int]:
-    return {name: getattr(landed, name) for name in ("received", "orders", "duplicates", "quarantined")}
+def _picked(counts: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(counts, name) for name in names}

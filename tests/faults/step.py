@@ -23,7 +23,7 @@ WARM = [
     "include.instore.destinations.delivery",
     "include.instore.sources.extracts",
     "include.instore_airflow.alerting",
-    "include.instore.sources.backlog",
+    "include.instore.sources.bus",
     "include.instore.ledger.alerts",
     "include.instore.ledger.claims",
     "include.instore.ledger.services",

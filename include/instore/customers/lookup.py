@@ -57,31 +57,19 @@ def look_up_batch(
     hold(ledger, run_id, batch)
     begun = datetime.now(timezone.utc)
     asking = cards_to_ask(ledger, run_id, batch)
+    cache, negative = timedelta(hours=settings.cache_hours), timedelta(hours=settings.negative_cache_hours)
     error: BaseException | None = None
     answered = 0
     with ThreadPoolExecutor(settings.lookup_threads, thread_name_prefix="look-up") as threads:
         for block in (asking.cards[start : start + _BLOCK] for start in range(0, len(asking.cards), _BLOCK)):
             answers, error = _ask(threads, resolvers, block)
-            remember(
-                ledger,
-                run_id,
-                batch,
-                answers,
-                cache=timedelta(hours=settings.cache_hours),
-                negative=timedelta(hours=settings.negative_cache_hours),
-            )
+            remember(ledger, run_id, batch, answers, cache=cache, negative=negative)
             fault_points.reach("lookup.remembered")
             answered += len(answers)
             if error is not None:
                 break
-    settle_customers(
-        ledger,
-        run_id,
-        batch,
-        asked_after=begun,
-        cache_hits=asking.cache_hits,
-        expiry=timedelta(days=settings.unmatched_expiry_days),
-    )
+    expiry = timedelta(days=settings.unmatched_expiry_days)
+    settle_customers(ledger, run_id, batch, asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry)
     log.info("batch %d: looked_up=%d cache_hits=%d", batch, answered, asking.cache_hits)
     if error is not None:
         raise error

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import sqlalchemy as sa
-from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreakerStorage
+from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitMemoryStorage
 from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, StateStore, TokenBucket
 
 from include.instore.ledger.database import Ledger
@@ -80,7 +80,7 @@ class _SharedTurns(StateStore):
             connection.execute(sa.update(services).where(services.c.service == self._service).values(next_turn=0))
 
 
-class SharedCircuit(CircuitBreakerStorage):
+class SharedCircuit(CircuitMemoryStorage):
     """A breaker's state in the ledger: the first task that finds a service down tells all others.
 
     Failing calls are counted in this process; that the breaker is open, and since when, is known to all, at the
@@ -88,11 +88,11 @@ class SharedCircuit(CircuitBreakerStorage):
     """
 
     def __init__(self, ledger: Ledger, service: str) -> None:
-        super().__init__(service)
+        super().__init__(STATE_CLOSED)
         self._ledger = ledger
+        self._service = service
         self._lock = threading.Lock()
         self._half_open = False
-        self._failures = self._successes = 0
         self._open_for_ms: int | None = None
         self._looked_at = float("-inf")
         _make_known(ledger, service)
@@ -121,33 +121,13 @@ class SharedCircuit(CircuitBreakerStorage):
     def opened_at(self, _moment: datetime) -> None:
         """Written together with the state, by the database's clock."""
 
-    @property
-    def counter(self) -> int:
-        return self._failures
-
-    @property
-    def success_counter(self) -> int:
-        return self._successes
-
-    def increment_counter(self) -> None:
-        self._failures += 1
-
-    def reset_counter(self) -> None:
-        self._failures = 0
-
-    def increment_success_counter(self) -> None:
-        self._successes += 1
-
-    def reset_success_counter(self) -> None:
-        self._successes = 0
-
     def _look(self) -> int | None:
         """Milliseconds for which the breaker has been open, None when it is closed; asked at most once a second."""
         with self._lock:
             since = time.monotonic() - self._looked_at
             if since >= _LOOK_AGAIN_SECONDS:
                 with self._ledger.read() as connection:
-                    opened = sa.select(services.c.opened_at).where(services.c.service == self.name)
+                    opened = sa.select(services.c.opened_at).where(services.c.service == self._service)
                     opened_at = connection.scalars(opened).one()
                     self._open_for_ms = None if opened_at is None else self._age(connection, opened_at)
                 self._looked_at, since = time.monotonic(), 0.0
@@ -162,7 +142,7 @@ class SharedCircuit(CircuitBreakerStorage):
             with self._ledger.write() as connection:
                 connection.execute(
                     sa.update(services)
-                    .where(services.c.service == self.name)
+                    .where(services.c.service == self._service)
                     .values(opened_at=_now_ms(connection) if opened else None)
                 )
             self._open_for_ms, self._looked_at = (0 if opened else None), time.monotonic()

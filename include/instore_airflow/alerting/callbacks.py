@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from include.instore.model.alert_causes import DEADLINE
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.windows import Run, resolve_run
-from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting
-from include.instore_airflow.alerting.texts import harmless, text_of
+from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting, harmless, text_of
 from include.instore_airflow.connections import open_ledger
 
 if TYPE_CHECKING:

@@ -1,16 +1,20 @@
-"""Delivering messages through Apprise, to the URLs of connection ``instore_alerts``.
+"""Delivering messages through Apprise, to the URLs of connection ``instore_alerts``, and what stands in them.
 
-The URLs hold tokens and are never logged.
+The URLs hold tokens and are never logged. The texts are those of :mod:`include.instore.runs.alerts`, for a run as
+Airflow knows it, with the link to its page.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from include.instore.model.alert_causes import RECOVERED, SOFT
-from include.instore_airflow.connections import ALERTS, CHANNELS
+from include.instore.model.errors import ConfigurationError, InStoreError
+from include.instore.model.windows import Run
+from include.instore_airflow.connections import ALERTS, CHANNELS, get_connection
 from include.instore_airflow.log_levels import at_level
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
     from include.instore.ledger import Ledger
     from include.instore.ledger.alerts import Waiting
+    from include.instore.model.settings import Settings
+    from include.instore.runs.alerts import Alert
 
 _DELIVERY_SECONDS = 60
 
@@ -47,15 +53,11 @@ def deliver_unremembered(run_id: str, text: tuple[str, str]) -> None:
 
 
 def _connection() -> Connection | None:
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     try:
-        connection: Connection = Connection.get(ALERTS)
-    except AirflowNotFoundException:
+        return get_connection(ALERTS)
+    except ConfigurationError:
         log.info("Connection %s is missing, so nobody is told of alerts; create it as %s.", ALERTS, CHANNELS)
         return None
-    return connection
 
 
 def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Waiting]:
@@ -104,3 +106,35 @@ def _urls(connection: Connection) -> list[str]:
     more = connection.extra_dejson.get("urls") or []
     texts = [connection.password or "", *([more] if isinstance(more, str) else more)]
     return [url for text in texts for url in str(text).split()]
+
+
+def text_of(
+    alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: Settings, dag_id: str
+) -> tuple[str, str]:
+    from include.instore.runs.alerts import alert_text, run_in_words
+
+    window = str(run.window) if run.window else None
+    return alert_text(
+        alert,
+        run=run_in_words(run.kind, airflows_id(run), window, dry_run=run.dry_run),
+        counts=counts,
+        runbook=settings.runbook_url,
+        link=run_link(dag_id, airflows_id(run)),
+    )
+
+
+def run_link(dag_id: str, run_id: str) -> str:
+    """The run's page in the UI."""
+    from airflow.sdk.configuration import conf
+
+    base = conf.get("api", "base_url", fallback="http://localhost:8080/")
+    return f"{str(base).rstrip('/')}/dags/{dag_id}/runs/{quote(run_id)}"
+
+
+def airflows_id(run: Run) -> str:
+    return run.tries[0]
+
+
+def harmless(error: Exception) -> str:
+    """Our own sentences hold no secret; of anybody else's error only the kind."""
+    return str(error) if isinstance(error, InStoreError) else type(error).__name__

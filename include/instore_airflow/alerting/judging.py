@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from include.instore.model.alert_causes import Ages
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
-from include.instore_airflow.alerting.channels import deliver_waiting
-from include.instore_airflow.alerting.texts import airflows_id, harmless, run_link, text_of
+from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
 from include.instore_airflow.connections import service_bus_client
 
 if TYPE_CHECKING:

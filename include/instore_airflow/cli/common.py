@@ -72,12 +72,10 @@ def errors_told() -> Iterator[None]:
             at_level(logging.WARNING, "azure", "alembic", "include", "airflow.task.hooks"),
         ):
             yield
-    except FatalError as error:
+    except (FatalError, RetriableError) as error:
         typer.echo(printable(str(error)), err=True)
-        raise typer.Exit(EXIT_CHANGE_SOMETHING) from None
-    except RetriableError as error:
-        typer.echo(printable(str(error)), err=True)
-        raise typer.Exit(EXIT_TRY_AGAIN) from None
+        code = EXIT_TRY_AGAIN if isinstance(error, RetriableError) else EXIT_CHANGE_SOMETHING
+        raise typer.Exit(code) from None
 
 
 def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **counts: int) -> None:

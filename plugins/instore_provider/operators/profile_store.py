@@ -205,12 +205,8 @@ class ProfileStoreTrackOperator(BaseOperator):
             self.about_to_send(tally.events, leaving_now)
             tally.in_flight.update(leaving_now)
 
-        bulks = hook.send_event_bulks(
-            [tally.events[index] for index in indexes],
-            bulk=self.bulk,
-            bulk_size=self.bulk_size,
-            before_request=leaving,
-        )
+        leave = [tally.events[index] for index in indexes]
+        bulks = hook.send_event_bulks(leave, bulk=self.bulk, bulk_size=self.bulk_size, before_request=leaving)
         try:
             for outcomes in bulks:
                 self._record(tally, [replace(outcome, index=indexes[outcome.index]) for outcome in outcomes])

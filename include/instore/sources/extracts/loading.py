@@ -106,11 +106,10 @@ class _Block:
         self._bad_rows = 0
 
     def add(self, record: ExtractRecord) -> None:
-        if isinstance(record.order, RecordRefused):
-            self.refuse(record.order, record.line, record.raw, record.heading)
-            return
         reference = f"{self._name}:{record.line}"
         try:
+            if isinstance(record.order, RecordRefused):
+                raise record.order
             self._arrivals.append(arrival(record.order, source=SOURCE, reference=reference, settings=self._settings))
         except RecordRefused as error:
             self.refuse(error, record.line, record.raw, record.heading)
