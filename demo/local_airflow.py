@@ -55,6 +55,7 @@ class LocalAirflow:
         self._own = self._environment() | dict(settings or {})
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the environment has no business on loopback
+        self._session.headers["Connection"] = "close"  # nobody has to close the session then
         self._airflow = str(Path(sys.executable).with_name("airflow"))
 
     @classmethod

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from sshfs import SSHFileSystem
 
 from include.instore_airflow import tasks
 from sandbox import week
@@ -26,6 +27,12 @@ class Place(NamedTuple):
 
     connection: dict[str, Any]
     lay: Callable[[str, bytes], None]
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened_before() -> None:
+    """In this one process fsspec would hand out what another test has opened, with that one's known hosts."""
+    SSHFileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")
