@@ -56,7 +56,7 @@ screenshots: chromium  ## Forms and buttons tried in a real browser, and the pic
 
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: servers
 servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, which are skipped without it; needs npm

@@ -69,7 +69,7 @@ def follow(airflow: LocalAirflow, run_id: str, console: Console, title: str) -> 
             airflow.check()
             if time.monotonic() > until:
                 raise AirflowFailed(f"Run {run_id} did not end within {_RUN_SECONDS} s.")
-            time.sleep(0.5)
+            time.sleep(1)
     counts = report_of(airflow, run_id)
     seconds = (_moment(run["end_date"]) - _moment(run["queued_at"])).total_seconds()
     return FinishedRun(run_id, run["state"], round(seconds, 1), counts, _rows(airflow, path, instances))
