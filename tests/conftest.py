@@ -57,12 +57,15 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests ran, failed and were skipped."""
+    """Say how many tests ran, failed and were skipped, and what tests have to say of themselves."""
     count = {name: len(terminalreporter.getreports(name)) for name in ("passed", "failed", "error", "skipped")}
     terminalreporter.write_line(
         f"{count['passed'] + count['failed']} tests ran, {count['failed'] + count['error']} failed, "
         f"{count['skipped']} skipped"
     )
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            terminalreporter.write_line(f"{name}: {text}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
