@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,17 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / ".servers/node_modules/.bin"
 _MISSING = "for want of "
+_IN_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 << 30
+
+
+def short_lived_folder(prefix: str) -> Path:
+    """A folder for a PostgreSQL server: in memory, where writing through to the disk takes no time, if there is room.
+
+    Its path is short, since that of a unix socket has 107 bytes at most.
+    """
+    roomy = _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ENOUGH_BYTES
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=_IN_MEMORY if roomy and os.access(_IN_MEMORY, os.W_OK) else None))
 
 
 def azurite() -> str:

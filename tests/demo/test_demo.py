@@ -82,7 +82,9 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             other.send_signal(signal.SIGINT)
             interrupted = other.wait(timeout=90)
         left_over = [process for process in others if alive(process)]
-        rest, _ = demo.communicate(timeout=400)
+        assert demo.stdout is not None
+        rest = demo.stdout.read()  # not `communicate`, which does not know what has been read ahead
+        demo.wait(timeout=60)
     assert demo.returncode == 0, rest[-3000:]
     result = json.loads((folder / "result.json").read_text())
     yield Demo(folder, result, printed + rest, addresses, refused, interrupted, left_over, family)

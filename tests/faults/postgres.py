@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 
 import psutil
 import sqlalchemy as sa
+
+from tests.servers import short_lived_folder
 
 
 class PostgresServer:
@@ -34,9 +35,6 @@ class PostgresServer:
         self._server.start()
         self._databases = 0
         self._killed = False
-        if follows is None:
-            self.execute("ALTER SYSTEM SET fsync = off")  # a crash here is one of processes, not of the machine
-            self.execute("SELECT pg_reload_conf()")
 
     def ledger(self, **options: str) -> dict[str, Any]:
         """A fresh database, as the fields of connection instore_ledger.
@@ -191,8 +189,7 @@ def postgres_pair() -> Iterator[PostgresPair]:
 
 @contextmanager
 def _short_folder() -> Iterator[Path]:
-    # A short path: that of a unix socket has 107 bytes at most.
-    folder = Path(tempfile.mkdtemp(prefix="faults-pg-"))
+    folder = short_lived_folder("faults-pg-")
     try:
         yield folder
     finally:

