@@ -159,7 +159,7 @@ def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str,
         "second_run": asdict(second),
         "profile_store": held,
         "seeded": sandbox["seeded"],
-        "faults": faults_in(first, second, held),
+        "faults": faults_in(first, second, held, hostile=hostile),
     }
 
 

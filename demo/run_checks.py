@@ -15,14 +15,22 @@ from demo.runs import DAG, FinishedRun, report_of
 from demo.stage import held_by_profile_store
 
 
-def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int]) -> list[str]:
-    """Where the runs and the Profile Store's own records do not agree that every order is accounted for."""
-    faults = [f"{run.run_id} is {run.state}" for run in (first, second) if run.state != "success"]
+def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int], *, hostile: bool = False) -> list[str]:
+    """Where the runs and the Profile Store's own records do not agree that every order is accounted for.
+
+    :param hostile: a bad day, whose extract is cut off: its first run is red, for that reason and no other.
+    """
+    states = {first.run_id: (first, "failed" if hostile else "success"), second.run_id: (second, "success")}
+    faults = [f"{run_id} is {run.state}" for run_id, (run, wanted) in states.items() if run.state != wanted]
     if not (first.counts and second.counts):
         return [*faults, "a run reported no counts"]
     counts = first.counts
-    if counts["received"] != counts["orders"] + counts["duplicates"] + counts["quarantined"]:
-        faults.append("what was received is not orders, duplicates and quarantined together")
+    unread = [reason for reason in counts["red"] if "not read to their end" in reason]
+    if len(unread) != int(hostile) or unread != counts["red"]:
+        faults.append(f"the first run is red for {counts['red']}")
+    known_again = counts["duplicates"] + counts["corrections"]
+    if counts["received"] != counts["orders"] + known_again + counts["quarantined"]:
+        faults.append("what was received is not orders, duplicates, corrections and quarantined together")
     settled = sum(counts[name] for name in ("sent", "unmatched", "rejected", "suppressed", "carried_over"))
     if counts["orders"] != settled:
         faults.append(f"of {counts['orders']} orders {settled} are accounted for")

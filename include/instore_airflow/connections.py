@@ -58,11 +58,17 @@ def get_connection(conn_id: str) -> Connection:
     return connection
 
 
-def open_ledger() -> Ledger:
-    """The ledger behind connection ``instore_ledger``, at the newest revision; the caller closes it."""
+def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -> Ledger:
+    """The ledger behind connection ``instore_ledger``, at the newest revision; the caller closes it.
+
+    :param settings: those of the environment unless given.
+    :param by_any_key: also one that knows its orders by another key than the settings say.
+    """
     import sqlalchemy as sa
 
     from include.instore.ledger import Ledger
+    from include.instore.ledger.keys import check_key
+    from include.instore.model.settings import load_settings
 
     connection = get_connection(LEDGER)
     if connection.conn_type == "sqlite":
@@ -83,8 +89,15 @@ def open_ledger() -> Ledger:
         raise ConfigurationError(
             f"Connection {LEDGER} has type {connection.conn_type!r}; make it {CONNECTIONS[LEDGER]}."
         )
+    settings = settings or load_settings()
     ledger = Ledger(url)
-    ledger.migrate()
+    try:
+        ledger.migrate(settings.store_timezone)
+        if not by_any_key:
+            check_key(ledger, settings)
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 

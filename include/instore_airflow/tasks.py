@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
-_LANDED = ("received", "orders", "duplicates", "quarantined")
+_LANDED = ("received", "orders", "duplicates", "corrections", "quarantined")
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from include.instore_airflow import tasks
 # As the task runner begins each task.
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
 no_window = {"data_interval_start": None, "data_interval_end": None}
-run = SimpleNamespace(run_id="run-1", run_type="manual", clear_number=0, **no_window)
+run = SimpleNamespace(dag_id="instore_orders", run_id="run-1", run_type="manual", clear_number=0, **no_window)
 ti = SimpleNamespace(dag_id="d", run_id="run-1", get_task_states=lambda **_: {})
 tasks.report_run(run, {"drain_topic": False}, ti)
 """

@@ -42,6 +42,7 @@ def bus() -> Iterator[ServiceBusStandIn]:
 def dag_run(run_id: str = "manual__1", **fields: Any) -> SimpleNamespace:
     """A run without a logical date, as Airflow hands it over."""
     whole = {"run_type": "manual", "logical_date": None, "data_interval_start": None, "data_interval_end": None}
+    whole |= {"dag_id": "instore_orders"}
     return SimpleNamespace(**{"run_id": run_id, "clear_number": 0, "conf": None, **whole, **fields})
 
 

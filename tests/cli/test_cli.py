@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = [
     ("reconcile",),
     ("quarantine", "list"), ("quarantine", "show"), ("quarantine", "redrive"), ("quarantine", "discard"),
-    ("dead-letters", "list"), ("dead-letters", "redrive"),
+    ("dead-letters", "list"), ("dead-letters", "redrive"), ("ledger", "rekey"),
 ]  # fmt: skip
-CHANGING = [command for command in COMMANDS if command[-1] in ("reconcile", "redrive", "discard")]
+CHANGING = [command for command in COMMANDS if command[-1] in ("reconcile", "redrive", "discard", "rekey")]
 
 
 @pytest.fixture

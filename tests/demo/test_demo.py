@@ -104,7 +104,9 @@ def test_the_week_arrives_once_and_the_second_run_sends_nothing(week: Demo) -> N
         "rejected": 0,
         "quarantined": 0,
         "carried_over": 0,
-        "changed_duplicates": 0,
+        "corrections": 0,
+        "corrected_after_sent": 0,
+        "collisions": 0,
     }
     assert {name: counts[name] for name in expected} == expected
     assert counts["run_kind"] == "scheduled"

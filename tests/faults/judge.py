@@ -192,15 +192,15 @@ class Judge:
                 return ["there is no ledger"]
             rows = ledger.execute(sa.text("select order_number, status, claim_run from orders")).all()
             status = {number: state for number, state, _ in rows}
-            tallies = ledger.execute(sa.text("select run_id, received, duplicates from runs")).all()
+            tallies = ledger.execute(sa.text("select run_id, received, duplicates, corrections from runs")).all()
             quarantined = ledger.execute(sa.text("select run, raw from quarantine")).all()
             by_run = Counter(run for (run,) in ledger.execute(sa.text("select received_run from orders")))
         set_aside = Counter(run for run, _ in quarantined)
-        for run_id, received, duplicates in tallies:
-            if received != by_run[run_id] + duplicates + set_aside[run_id]:
+        for run_id, received, duplicates, corrections in tallies:
+            if received != by_run[run_id] + duplicates + corrections + set_aside[run_id]:
                 faults.append(
                     f"run {run_id}: received {received} is not {by_run[run_id]} orders + {duplicates} duplicates + "
-                    f"{set_aside[run_id]} quarantined"
+                    f"{corrections} corrections + {set_aside[run_id]} quarantined"
                 )
         if settled and set(status) != set(world.published):
             wrong = set(status) ^ set(world.published)

@@ -130,6 +130,7 @@ def _call(spec: Mapping[str, Any], ti: _TaskInstance) -> Any:
 
     run = spec["run"]
     dag_run = SimpleNamespace(
+        dag_id=run.get("dag_id", "instore_orders"),
         run_id=run["run_id"],
         run_type=run["run_type"],
         data_interval_start=_moment(run.get("start")),

@@ -262,7 +262,7 @@ def test_order_changed_later(make_world: MakeWorld) -> None:
         world.published[order.number] = [order]
     done = world.run()
     assert done.report is not None
-    assert done.report["changed_duplicates"] == 40
+    assert done.report["corrections"] == 40
     world.settings["enable_track_events"] = True
     world.recover()
     judge.check(at_least=40, deliveries=0, recovered=True)
@@ -272,5 +272,5 @@ def test_order_changed_later(make_world: MakeWorld) -> None:
         world.published[order.number] = [order]  # the first stays
     done = world.recover()
     assert done.report is not None
-    assert done.report["changed_duplicates"] == 40
+    assert done.report["corrections"] == 40
     judge.check(at_least=40, deliveries=0)

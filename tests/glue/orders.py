@@ -21,4 +21,4 @@ def pending_order(number: str, **fields: Any) -> dict[str, Any]:
         "emailAddress": "canary-77@example.com",
     } | fields
     order = parse_order(json.dumps(document).encode(), 10_000)
-    return arrival(order, source="topic", reference=f"{number}#1", settings=Settings()).row
+    return arrival(order, source="topic", reference=f"{number}#1", raw=b"", settings=Settings()).row

@@ -21,6 +21,7 @@ from sandbox.servicebus import ServiceBusStandIn
 from tests.glue.orders import pending_order
 
 RUN = SimpleNamespace(
+    dag_id="instore_orders",
     run_id="manual__1",
     run_type="manual",
     logical_date=None,
@@ -51,7 +52,7 @@ def batch(connect: Callable[..., None], tmp_path: Path) -> dict[str, int]:
     tasks.drain_topic(RUN, {"drain_topic": False})
     with closing(Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")) as ledger:
         card = {"loyaltyCardNumber": CARD, "emailAddress": None}
-        land(ledger, RUN.run_id, [Arrival(pending_order("S1", **card))], [])
+        land(ledger, RUN.run_id, [Arrival(pending_order("S1", **card), b"")], [])
     (planned,) = tasks.plan_batches(RUN, {})
     return planned
 

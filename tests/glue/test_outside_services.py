@@ -29,6 +29,7 @@ from tests.glue.orders import pending_order
 
 ROOT = Path(__file__).parents[2]
 RUN = SimpleNamespace(
+    dag_id="instore_orders",
     run_id="manual__1",
     run_type="manual",
     logical_date=None,
@@ -44,8 +45,8 @@ _LOOK_UP = """
 import sys
 from types import SimpleNamespace
 from include.instore_airflow import tasks
-run = SimpleNamespace(run_id="manual__1", run_type="manual", logical_date=None, data_interval_start=None,
-                      data_interval_end=None, clear_number=0, conf=None)
+run = SimpleNamespace(dag_id="instore_orders", run_id="manual__1", run_type="manual", logical_date=None,
+                      data_interval_start=None, data_interval_end=None, clear_number=0, conf=None)
 print(tasks.look_up_customers(run, {}, {"batch": int(sys.argv[1]), "orders": 6})["looked_up"])
 """
 
@@ -90,7 +91,7 @@ def plan(ledger: Ledger, orders: int, monkeypatch: pytest.MonkeyPatch, *, batch_
         pending_order(f"S{number:03}", **{"loyaltyCardNumber": MEMBERS[number].card, "emailAddress": None, **fields})
         for number in range(orders)
     ]
-    land(ledger, RUN.run_id, [Arrival(row) for row in rows], [])
+    land(ledger, RUN.run_id, [Arrival(row, b"") for row in rows], [])
     return tasks.plan_batches(RUN, {})
 
 

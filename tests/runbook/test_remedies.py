@@ -503,6 +503,107 @@ def test_many_orders_find_no_customer_until_the_heading_of_the_card_is_named(beg
     judge.check(at_least=20, recovered=True)
 
 
+# A file was not read to its end
+
+
+@pytest.mark.remedy("A file was not read to its end", "1", "2")
+def test_a_file_was_not_read_to_its_end_as_its_last_order_is_cut(begin: Begin) -> None:
+    world, judge = begin(1165)
+    orders = world.source.take(40, only="sent")
+    last = next(each for each in reversed(orders) if len(each.lines) > 1)
+    orders = [each for each in orders if each is not last] + [last]
+    path = world.extract("2017/06/05/orders.csv", orders)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rstrip(b"\n").rindex(b"\n") + 1])
+    judge.fault_happened()
+    done = world.run()
+    assert not done.green
+    assert done.report is not None
+    assert done.report["quarantined_by_reason"] == {"cut_order": 1}
+    (row,) = printed(world, "quarantine", "list", "--run", done.run_id)
+    assert printed(world, "quarantine", "redrive", "--all", "--dry-run")["counts"] == {"impossible": 1}
+    assert printed(world, "quarantine", "redrive", row["id"], "--dry-run")["counts"] == {"landed": 1}
+
+    path.write_bytes(whole)
+    assert world.run().green
+    assert printed(world, "quarantine", "discard", row["id"])["counts"] == {"discarded": 1}
+    judge.check(at_least=40, recovered=True)
+
+
+# Orders with the key of another order
+
+
+def _of_another_store(world: World, name: str, orders: list[Order]) -> Path:
+    """The same numbers again, as the tills of another store print them."""
+    path = write_extract(world.extracts, name, orders)
+    path.write_bytes(path.read_bytes().replace(b",0404,", b",0500,"))
+    return path
+
+
+@pytest.mark.remedy("Orders with the key of another order", "1")
+def test_orders_with_the_key_of_another_order_until_the_key_names_the_store(begin: Begin) -> None:
+    world, judge = begin(1160)
+    orders = world.source.take(20, only="sent")
+    world.extract("2017/06/05/one.csv", orders)
+    _of_another_store(world, "2017/06/06/other.csv", orders)
+    done = world.run()
+    assert not done.green
+    assert done.report is not None
+    assert (done.report["orders"], done.report["collisions"], done.report["sent"]) == (20, 20, 20)
+    assert any(reason.startswith("20 orders seem to have another order's key") for reason in done.report["red"])
+    rows = printed(world, "quarantine", "list", "--reason", "collision")
+    assert {"INSTORE_ORDER_KEY with storeId would tell them apart" in row["detail"] for row in rows} == {True}
+
+    world.settings["order_key"] = "store_id,order_number"
+    refused = world.run()
+    assert "ledger rekey" in "".join(failures(refused).values())
+    assert printed(world, "ledger", "rekey", "--dry-run")["orders"] == 20
+    assert printed(world, "ledger", "rekey")["collisions"] == 20
+    assert printed(world, "quarantine", "redrive", "--reason", "collision")["counts"] == {"landed": 20}
+    done = world.run()
+    assert done.green
+    assert len(judge.taken) == 0
+    judge.look()
+    assert len(judge.taken) == 40
+    assert len({event["trackId"] for event in judge.taken}) == 40
+
+
+@pytest.mark.remedy("Orders with the key of another order", "2", "3", "4")
+def test_orders_with_the_key_of_another_order_as_rows_do_not_stand_together(begin: Begin) -> None:
+    world, judge = begin(1161)
+    orders = [each for each in world.source.take(30, only="sent") if len(each.lines) > 1][:5]
+    path = write_extract(world.extracts, "2017/06/05/orders.csv", orders)
+    head, *rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(head + b"".join(rows[::2] + rows[1::2]))
+    done = world.run()
+    assert not done.green
+    rows_there = printed(world, "quarantine", "list", "--reason", "collision")
+    assert rows_there
+    assert {"it is a piece" in row["detail"] for row in rows_there} == {True}
+    ids = [row["id"][:12] for row in rows_there]
+    assert printed(world, "quarantine", "discard", *ids)["counts"] == {"discarded": len(ids)}
+    judge.look()
+
+
+@pytest.mark.remedy("Orders were corrected after they were sent", "")
+def test_orders_were_corrected_after_they_were_sent(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1162)
+    world.connections[ALERTS] = channel(webhook.url)
+    orders = world.source.take(10, only="sent")
+    world.extract("2017/06/05/orders.csv", orders)
+    assert world.run().green
+    path = write_extract(
+        world.extracts, "2017/06/06/again.csv", [each.with_description("corrected") for each in orders]
+    )
+    _touch(path)
+    done = world.run()
+    assert done.green
+    assert done.report is not None
+    assert (done.report["corrections"], done.report["corrected_after_sent"], done.report["sent"]) == (10, 10, 0)
+    assert webhook.titles == ["Orders were corrected after they were sent"]
+    judge.check(at_least=10)
+
+
 # A run is red and nobody was told
 
 

@@ -64,7 +64,8 @@ def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Connect:
 def run() -> dict[str, Any]:
     """The counts of task load_extracts in a run of its own."""
     dates = dict.fromkeys(("logical_date", "data_interval_start", "data_interval_end", "conf"))
-    dag_run = SimpleNamespace(run_id=f"manual__{next(_numbers)}", run_type="manual", clear_number=0, **dates)
+    dates |= {"dag_id": "instore_orders", "run_id": f"manual__{next(_numbers)}"}
+    dag_run = SimpleNamespace(run_type="manual", clear_number=0, **dates)
     return tasks.load_extracts(dag_run, {})
 
 

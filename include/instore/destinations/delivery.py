@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from include.instore import fault_points
 from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import give_back, in_doubt, ready_numbers, record_outcomes
+from include.instore.ledger.deliveries import give_back, in_doubt, ready_orders, record_outcomes
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.events import build_event
 from include.instore.model.settings import Settings
@@ -94,29 +94,27 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
     hold(ledger, run_id, batch)
     delivered = _settle_doubts(destination, ledger, run_id, batch, settings)
     for _ in range(_ROUNDS):
-        numbers = ready_numbers(ledger, run_id, batch)
-        if not numbers:
+        keys = ready_orders(ledger, run_id, batch)
+        if not keys:
             break
-        for start in range(0, len(numbers), settings.bulk_events):
-            delivered += _send(
-                destination, ledger, run_id, batch, settings, numbers[start : start + settings.bulk_events]
-            )
+        for start in range(0, len(keys), settings.bulk_events):
+            delivered += _send(destination, ledger, run_id, batch, settings, keys[start : start + settings.bulk_events])
         delivered += _settle_doubts(destination, ledger, run_id, batch, settings)
     log.info(
         "batch %d: sent=%d rejected=%d verified=%d truncated=%d",
         batch, delivered.sent, delivered.rejected, delivered.verified, delivered.truncated,
     )  # fmt: skip
-    if left := len(ready_numbers(ledger, run_id, batch)):
+    if left := len(ready_orders(ledger, run_id, batch)):
         raise RetriableError(f"{left} events of batch {batch} were never answered; they stay ready for the next try.")
     return delivered
 
 
 def _send(
-    destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, numbers: Sequence[str]
+    destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, keys: Sequence[str]
 ) -> Delivered:
     events: list[dict[str, Any]] = []
     truncated: set[str] = set()
-    marked = deliveries.mark_sending(ledger, run_id, batch, numbers)
+    marked = deliveries.mark_sending(ledger, run_id, batch, keys)
     lease = _Lease(ledger, run_id, batch, {order.event_id: order.attempts for order in marked}, settings)
     rejected: dict[str, str] = {}
     for order in marked:

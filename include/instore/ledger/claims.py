@@ -78,17 +78,17 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
         mine = (orders.c.claim_run == run.run_id, orders.c.status.in_([status.value for status in UNDER_WAY]))
         _count_as_mine(connection, run.run_id, mine)
         held = connection.execute(
-            sa.select(orders.c.order_number, orders.c.loyalty_card)
+            sa.select(orders.c.key, orders.c.loyalty_card)
             .where(*mine)
-            .order_by(sa.func.coalesce(orders.c.loyalty_card, orders.c.order_number), orders.c.order_number)
+            .order_by(sa.func.coalesce(orders.c.loyalty_card, orders.c.key), orders.c.key)
         ).all()
-        batches = _cut([card or number for number, card in held], batch_orders)
+        batches = _cut([card or key for key, card in held], batch_orders)
         if held:
             connection.execute(
                 sa.update(orders)
-                .where(orders.c.order_number == sa.bindparam("number"))
+                .where(orders.c.key == sa.bindparam("order"))
                 .values(claim_batch=sa.bindparam("in_batch"), planned_run=run.run_id),
-                [{"number": row.order_number, "in_batch": batch} for row, batch in zip(held, batches, strict=True)],
+                [{"order": row.key, "in_batch": batch} for row, batch in zip(held, batches, strict=True)],
             )
         sizes = {batch: batches.count(batch) for batch in sorted(set(batches))}
         # Airflow never brings back a mapped task that an earlier time of this run had and a later one had not: the

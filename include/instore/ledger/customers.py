@@ -88,7 +88,7 @@ def settle_customers(
     with ledger.write() as connection:
         rows = connection.execute(
             sa.select(
-                orders.c.order_number, orders.c.received_at, orders.c.look_ups, orders.c.email,
+                orders.c.key, orders.c.received_at, orders.c.look_ups, orders.c.email,
                 customers.c.outcome, customers.c.email.label("customer_email"),
             )
             .outerjoin(
@@ -110,7 +110,7 @@ def settle_customers(
             again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
             updates.append(
                 {
-                    "number": row.order_number,
+                    "order": row.key,
                     "to_status": status.value,
                     "why": None if matched else outcome,
                     "customer": email if matched else None,
@@ -121,7 +121,7 @@ def settle_customers(
         if updates:
             connection.execute(
                 sa.update(orders)
-                .where(orders.c.order_number == sa.bindparam("number"), *_pending(run_id, batch))
+                .where(orders.c.key == sa.bindparam("order"), *_pending(run_id, batch))
                 .values(
                     status=sa.bindparam("to_status"),
                     reason=sa.bindparam("why"),

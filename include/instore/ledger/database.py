@@ -85,8 +85,11 @@ class Ledger:
         with self._translated(), self._reader.begin() as connection:
             yield connection
 
-    def migrate(self) -> None:
-        """Bring the database to the newest revision; processes that start together do so one after the other."""
+    def migrate(self, store_timezone: str = "UTC") -> None:
+        """Bring the database to the newest revision; processes that start together do so one after the other.
+
+        :param store_timezone: for the days of orders that are in it already.
+        """
         from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
         from alembic.script import ScriptDirectory
@@ -104,7 +107,7 @@ class Ledger:
             if MigrationContext.configure(connection).get_current_revision() != head:
                 from alembic import command
 
-                config.attributes["connection"] = connection
+                config.attributes |= {"connection": connection, "store_timezone": store_timezone}
                 command.upgrade(config, "head")
 
     def dry_run_copy(self, run_id: str) -> Ledger:

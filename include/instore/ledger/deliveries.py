@@ -23,7 +23,7 @@ _UNSENT = (*UNDER_WAY, Status.UNMATCHED, Status.REJECTED)
 class OutgoingOrder:
     """What an event is built from."""
 
-    order_number: str
+    key: str
     event_id: str
     order_type: str
     order_time: datetime
@@ -32,38 +32,38 @@ class OutgoingOrder:
     attempts: int
 
 
-def ready_numbers(ledger: Ledger, run_id: str, batch: int) -> list[str]:
-    """The batch's ready orders, oldest first."""
+def ready_orders(ledger: Ledger, run_id: str, batch: int) -> list[str]:
+    """Keys of the batch's ready orders, oldest first."""
     with ledger.read() as connection:
         return list(
             connection.scalars(
-                sa.select(orders.c.order_number)
+                sa.select(orders.c.key)
                 .where(*_held(run_id, batch), orders.c.status == Status.READY.value)
-                .order_by(orders.c.order_time, orders.c.order_number)
+                .order_by(orders.c.order_time, orders.c.key)
             )
         )
 
 
-def mark_sending(ledger: Ledger, run_id: str, batch: int, numbers: Sequence[str]) -> list[OutgoingOrder]:
+def mark_sending(ledger: Ledger, run_id: str, batch: int, keys: Sequence[str]) -> list[OutgoingOrder]:
     """Commit that these orders are about to leave. Only those returned may: the others are no longer this run's."""
     with ledger.write() as connection:
         marked = set(
             connection.scalars(
                 sa.update(orders)
-                .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.order_number.in_(numbers))
+                .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.key.in_(keys))
                 .values(
                     status=Status.SENDING.value, attempts=orders.c.attempts + 1, sending_at=datetime.now(timezone.utc)
                 )
-                .returning(orders.c.order_number)
+                .returning(orders.c.key)
             )
         )
         rows = connection.execute(
             sa.select(
-                orders.c.order_number, orders.c.event_id, orders.c.order_type, orders.c.order_time, orders.c.payload,
+                orders.c.key, orders.c.event_id, orders.c.order_type, orders.c.order_time, orders.c.payload,
                 orders.c.email, orders.c.attempts,
             )
-            .where(orders.c.order_number.in_(marked))
-            .order_by(orders.c.order_time, orders.c.order_number)
+            .where(orders.c.key.in_(marked))
+            .order_by(orders.c.order_time, orders.c.key)
         )  # fmt: skip
         return [OutgoingOrder(*row) for row in rows]
 
@@ -171,17 +171,17 @@ def _held(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:
     return orders.c.claim_run == run_id, orders.c.claim_batch == batch
 
 
-def unsent_after(ledger: Ledger, number: str, *, limit: int, claim_minutes: float) -> dict[str, str]:
-    """Order number to event id of the next unsent orders that no live run holds, by number.
+def unsent_after(ledger: Ledger, key: str, *, limit: int, claim_minutes: float) -> dict[str, str]:
+    """Key to event id of the next unsent orders that no live run holds, by key.
 
-    :param number: behind this one; empty: from the beginning.
+    :param key: behind this one; empty: from the beginning.
     :param claim_minutes: a run that gave no sign of life for so long is not live.
     """
     with ledger.read() as connection:
         rows = connection.execute(
-            sa.select(orders.c.order_number, orders.c.event_id)
-            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.order_number > number)
-            .order_by(orders.c.order_number)
+            sa.select(orders.c.key, orders.c.event_id)
+            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.key > key)
+            .order_by(orders.c.key)
             .limit(limit)
         )
         return dict(rows.tuples().all())
@@ -215,7 +215,7 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
                 claim_run=None,
                 claim_time=None,
             )
-            .returning(orders.c.order_number)
+            .returning(orders.c.key)
         )
         return len(marked.all())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime, timezone
 from operator import add
@@ -12,9 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN, known_again, suspected_twins
 from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, kept_text, orders, quarantine, runs
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
+from include.instore.model.identifiers import number_root
+from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 
@@ -23,13 +27,21 @@ from include.instore.model.settings import Settings
 class Arrival:
     """One order with where it came from; ``row`` holds its columns, ready to be written.
 
-    :param first_came: when it came for the first time, of one that was set aside meanwhile: it is not the later
-        content of an order whose content came after that.
+    :param raw: the record's bytes, and :param heading: what stands before them, for the quarantine.
+    :param published_at: when its source published it: of two contents of an order the later one holds.
+    :param by_rows: it came in a row a line, so that it may be a piece of an order.
     """
 
     row: dict[str, Any] = field(repr=False)
+    raw: bytes = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
     has_offset: bool = True
-    first_came: datetime | None = None
+    published_at: datetime | None = None
+    by_rows: bool = False
+
+    @property
+    def key(self) -> str:
+        return str(self.row["key"])
 
 
 @dataclass(frozen=True)
@@ -65,36 +77,58 @@ class LoadedExtract:
 
 @dataclass(frozen=True)
 class Landed:
-    """What became of a block: ``received = orders + duplicates + quarantined``."""
+    """What became of a block: ``received = orders + duplicates + corrections + quarantined``.
+
+    :param collisions: those quarantined because another order has their key.
+    """
 
     received: int = 0
     orders: int = 0
     duplicates: int = 0
-    changed_duplicates: int = 0
+    corrections: int = 0
     quarantined: int = 0
+    collisions: int = 0
 
     def __add__(self, other: Landed) -> Landed:
         return Landed(*map(add, astuple(self), astuple(other)))
 
 
 def arrival(
-    order: InStoreOrder, *, source: str, reference: str, settings: Settings, first_came: datetime | None = None
+    order: InStoreOrder,
+    *,
+    source: str,
+    reference: str,
+    raw: bytes,
+    settings: Settings,
+    heading: bytes = b"",
+    published_at: datetime | None = None,
+    by_rows: bool = False,
 ) -> Arrival:
     """The ledger row of an order that arrives.
 
-    :raises RecordRefused: the order's date or text cannot be kept, see :class:`InStoreOrder`.
+    :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
     """
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
+    fields = key_fields(settings.order_key)
+    key = order_key(order, fields, settings.store_timezone)
+    named = [order.order_number] if fields == NUMBER_ALONE else [",".join(fields), *json.loads(key)[:-1]]
     event_type, _ = event_kind(order.order_type, settings)
+    if order.order_type == "return" and event_type == settings.event_type:
+        named.append(order.order_type)
     row = {
+        "key": key,
         "order_number": order.order_number,
-        "event_id": event_id(settings.scope, event_type, order.order_number),
+        "number_root": number_root(order.order_number),
+        "store_id": order.store_id,
+        "day": day_of(order.date, settings.store_timezone),
+        "event_id": event_id(settings.scope, event_type, *named),
         "order_type": order.order_type,
         "source": source,
         "reference": kept_text(reference),
         "order_time": order.time(settings.store_timezone),
         "fingerprint": order.fingerprint(),
+        "content_at": published_at,
         "payload": payload,
         "loyalty_card": order.loyalty_card_number,
         "email": order.email_address,
@@ -104,7 +138,7 @@ def arrival(
         "attempts": 0,
         "sends": 0,
     }
-    return Arrival(row, order.has_offset(), first_came)
+    return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows)
 
 
 def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"") -> Refusal:
@@ -119,32 +153,46 @@ def land(
     refusals: Sequence[Refusal],
     extract: LoadedExtract | None = None,
     redriven: Sequence[str] = (),
+    *,
+    refuse_collisions: bool = False,
 ) -> Landed:
     """Commit one block: orders, quarantine, the file's own row and the run's tallies together.
 
-    An order whose number is known is a duplicate; where its content differs it is a changed duplicate, and the later
-    content wins as long as nothing of it has left the house (pending, ready, unmatched and not held by a run).
+    An order whose key is known is a duplicate, a correction, or another order: ledger/known_again.py says which.
 
     :param redriven: ids of the quarantine rows that these arrivals come out of.
+    :param refuse_collisions: another order with a known key is an error, not one more row of the quarantine.
+    :raises RecordRefused: such an order, where these are to be refused; nothing was written.
     :raises RetriableError: nothing was written.
     """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
-        first: dict[str, dict[str, Any]] = {}
+        first: dict[str, Arrival] = {}
         for item in arrivals:
-            first.setdefault(item.row["order_number"], item.row)
-        new = _insert_orders(ledger, connection, run_id, list(first.values()), now)
-        repeats = [item.row for item in arrivals if item.row is not first[item.row["order_number"]]]
-        repeats += [row for number, row in first.items() if number not in new]
-        came = {item.row["order_number"]: item.first_came for item in arrivals if item.first_came is not None}
-        changed = _take_later_content(connection, repeats, came, now)
+            first.setdefault(item.key, item)
+        twins = suspected_twins(connection, first.values())
+        rows = [item.row for key, item in first.items() if key not in twins]
+        new = _insert_orders(ledger, connection, run_id, rows, now)
+        landing = [item for item in arrivals if item.key not in twins]
+        repeats = [item for item in landing if item is not first[item.key] or item.key not in new]
+        known = known_again(connection, run_id, repeats, now)
+        others = [(item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins]
+        others += [(item, COLLISION, why) for item, why in known.collisions]
+        if others and refuse_collisions:
+            raise RecordRefused(*others[0][1:])
+        collided = [
+            Refusal(item.row["source"], item.row["reference"], reason, kept_text(why), item.raw, item.heading)
+            for item, reason, why in others
+        ]
         kept = _insert_refusals(ledger, connection, run_id, refusals, now)
+        new_collisions = _insert_refusals(ledger, connection, run_id, collided, now)
         landed = Landed(
             received=len(arrivals) + len(refusals),
             orders=len(new),
-            duplicates=len(repeats) + len(refusals) - kept,
-            changed_duplicates=changed,
-            quarantined=kept,
+            duplicates=known.duplicates + len(refusals) - kept + len(collided) - new_collisions,
+            corrections=known.corrections,
+            quarantined=kept + new_collisions,
+            collisions=new_collisions,
         )
         if extract is not None:
             _remember_extract(ledger, connection, run_id, extract, now)
@@ -156,7 +204,8 @@ def land(
             .values(
                 received=runs.c.received + landed.received,
                 duplicates=runs.c.duplicates + landed.duplicates,
-                changed_duplicates=runs.c.changed_duplicates + landed.changed_duplicates,
+                corrections=runs.c.corrections + landed.corrections,
+                corrected_after_sent=runs.c.corrected_after_sent + known.after_sending,
                 dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
             )
         )
@@ -176,8 +225,8 @@ def _insert_orders(
     if not rows:
         return set()
     # One order of inserting for all processes: two that land the same orders must not wait for each other.
-    rows = sorted(rows, key=lambda row: str(row["order_number"]))
-    statement = ledger.insert(orders).on_conflict_do_nothing(index_elements=["order_number"])
+    rows = sorted(rows, key=lambda row: str(row["key"]))
+    statement = ledger.insert(orders).on_conflict_do_nothing(index_elements=["key"])
     stamped = [
         {
             **row,
@@ -188,37 +237,7 @@ def _insert_orders(
         }
         for row in rows
     ]
-    return set(connection.scalars(statement.returning(orders.c.order_number), stamped))
-
-
-def _take_later_content(
-    connection: sa.Connection, repeats: list[dict[str, Any]], came: Mapping[str, datetime], now: datetime
-) -> int:
-    if not repeats:
-        return 0
-    numbers = [row["order_number"] for row in repeats]
-    query = sa.select(orders.c.order_number, orders.c.fingerprint).where(orders.c.order_number.in_(numbers))
-    known = dict(connection.execute(query).tuples().all())
-    changed = [row for row in repeats if known[row["order_number"]] != row["fingerprint"]]
-    content = ("fingerprint", "payload", "loyalty_card", "email", "order_time", "order_type", "event_id")
-    for row in changed:
-        # Back to the beginning: another card may be another customer.
-        connection.execute(
-            sa.update(orders)
-            .where(
-                orders.c.order_number == row["order_number"],
-                orders.c.status.in_([Status.PENDING.value, Status.READY.value, Status.UNMATCHED.value]),
-                orders.c.claim_run.is_(None),
-                orders.c.attempts == 0,
-                sa.func.coalesce(orders.c.content_at, orders.c.received_at) <= came.get(row["order_number"], now),
-            )
-            .values(
-                {name: row[name] for name in content}
-                | {"status": row["status"], "reason": row["reason"], "look_ups": 0, "next_attempt": None}
-                | {"content_at": came.get(row["order_number"], now)}
-            )
-        )
-    return len(changed)
+    return set(connection.scalars(statement.returning(orders.c.key), stamped))
 
 
 def _insert_refusals(

@@ -99,10 +99,10 @@ def of_message(ledger: Ledger, message_id: str | None, reference: str, raw: byte
         return [_of(row) for row in rows.mappings()]
 
 
-def known_numbers(ledger: Ledger, numbers: Collection[str]) -> set[str]:
-    """Those of the order numbers that the ledger has."""
+def known_keys(ledger: Ledger, keys: Collection[str]) -> set[str]:
+    """Those of the keys whose orders the ledger has."""
     with ledger.read() as connection:
-        return set(connection.scalars(sa.select(orders.c.order_number).where(orders.c.order_number.in_(numbers))))
+        return set(connection.scalars(sa.select(orders.c.key).where(orders.c.key.in_(keys))))
 
 
 def move(ledger: Ledger, ids: Sequence[str], state: str) -> list[str]:

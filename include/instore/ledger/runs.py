@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, quarantine, runs
 from include.instore.model.windows import Window
 
@@ -23,7 +24,9 @@ class RunCounts:
     received: int
     orders: int
     duplicates: int
-    changed_duplicates: int
+    corrections: int
+    corrected_after_sent: int
+    collisions: int
     quarantined: int
     quarantined_by_reason: Mapping[str, int]
     dates_without_offset: int
@@ -48,8 +51,8 @@ class RunCounts:
 
 
 _TALLIED = (
-    "received", "duplicates", "changed_duplicates", "dates_without_offset", "claimed", "batches", "looked_up",
-    "cache_hits", "truncated",
+    "received", "duplicates", "corrections", "corrected_after_sent", "dates_without_offset", "claimed", "batches",
+    "looked_up", "cache_hits", "truncated",
 )  # fmt: skip
 """Counted where they happen, in the run's own row."""
 
@@ -81,6 +84,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
             quarantined=sum(quarantined.values()),
             quarantined_by_reason=quarantined,
+            collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
             matched=sum(
                 count for status, count in resolved.items() if status not in ("pending", "unmatched", "suppressed")
             ),
@@ -104,10 +108,11 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
 def faults_in(counts: RunCounts) -> list[str]:
     """Where the numbers do not add up, a sentence each; empty when every record is in exactly one place."""
     faults = []
-    if counts.received != counts.orders + counts.duplicates + counts.quarantined:
+    handled = counts.orders + counts.duplicates + counts.corrections + counts.quarantined
+    if counts.received != handled:
         faults.append(
-            f"{counts.received} records were received, but {counts.orders} new orders, {counts.duplicates} duplicates "
-            f"and {counts.quarantined} quarantined make {counts.orders + counts.duplicates + counts.quarantined}"
+            f"{counts.received} records were received, but {counts.orders} new orders, {counts.duplicates} duplicates, "
+            f"{counts.corrections} corrections and {counts.quarantined} quarantined make {handled}"
         )
     if sum(counts.planned.values()) < counts.claimed:
         faults.append(

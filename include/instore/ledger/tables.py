@@ -1,4 +1,4 @@
-"""The ledger's seven tables and the words in their columns."""
+"""The ledger's nine tables and the words in their columns."""
 
 from __future__ import annotations
 
@@ -28,8 +28,27 @@ class Status(str, Enum):
 UNDER_WAY = (Status.PENDING, Status.READY, Status.SENDING)
 """An order in one of these still has somewhere to go by itself."""
 
+
+class ContentState(str, Enum):
+    """What became of a content that is not the one its order has now."""
+
+    REPLACED = "replaced"  # a later one took its place before anything had been sent
+    OLDER = "older"  # it came after a later one
+    AFTER_SENDING = "after_sending"  # it came when the order had left: nobody has been sent it
+
+    def __str__(self) -> str:
+        return self.value
+
+
 NO_CUSTOMER_KEY = "no_customer_key"
 """Reason of an order with neither card nor email: normal business, kept, never asked for."""
+
+
+BROKEN_FILE = "broken_file"
+"""Reason in the quarantine of a file that cannot be read from a place on."""
+
+CUT_ORDER = "cut_order"
+"""Reason in the quarantine of a file's last order that seems to be the half of one."""
 
 
 def kept_text(text: str) -> str:
@@ -62,12 +81,16 @@ metadata = sa.MetaData(
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     }
 )
-RunId = sa.String(250)
+RunId = sa.String(512)  # with the id of its DAG, unless that is the pipeline's own
 
 orders = sa.Table(
     "orders",
     metadata,
-    sa.Column("order_number", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(512), primary_key=True),  # which orders are the same: model/order_keys.py
+    sa.Column("order_number", sa.String(64), nullable=False, index=True),
+    sa.Column("number_root", sa.String(64), nullable=False, index=True),  # the number without its leading zeros
+    sa.Column("store_id", sa.String(64), nullable=False),
+    sa.Column("day", sa.String(10), nullable=False, index=True),  # in the store's time zone: 2017-06-05
     sa.Column("event_id", sa.String(36), nullable=False, unique=True),
     sa.Column("order_type", sa.String(8), nullable=False),
     sa.Column("source", sa.String(16), nullable=False),  # topic, extract
@@ -76,7 +99,7 @@ orders = sa.Table(
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("received_run", RunId, nullable=False, index=True),
     sa.Column("fingerprint", sa.String(64), nullable=False),  # of its content: was the same order changed later?
-    sa.Column("content_at", UtcDateTime),  # when a later content took the first one's place; null: never
+    sa.Column("content_at", UtcDateTime),  # when the source published this content; null: nobody knows
     sa.Column("payload", sa.Text, nullable=False),  # JSON as it goes out
     sa.Column("loyalty_card", sa.String(64)),
     sa.Column("email", sa.String(254)),  # the order's own, or the customer's once the card is matched
@@ -96,6 +119,22 @@ orders = sa.Table(
     sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent or rejected
     sa.Index(None, "status", "next_attempt"),
     sa.Index(None, "claim_run", "claim_batch"),
+)
+
+contents = sa.Table(
+    "contents",  # what is known of an order beside the content it has now
+    metadata,
+    sa.Column("key", sa.String(512), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),  # see ContentState
+    sa.Column("published_at", UtcDateTime),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("reference", sa.String(1024), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("loyalty_card", sa.String(64)),
+    sa.Column("email", sa.String(254)),
+    sa.Column("run", RunId, nullable=False, index=True),
+    sa.Column("received_at", UtcDateTime, nullable=False),
 )
 
 customers = sa.Table(
@@ -137,6 +176,13 @@ extracts = sa.Table(
     sa.Column("loaded_at", UtcDateTime, nullable=False),
 )
 
+pipeline = sa.Table(
+    "pipeline",  # whose ledger this is; under other settings it is not opened
+    metadata,
+    sa.Column("setting", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(1024), nullable=False),
+)
+
 services = sa.Table(
     "services",
     metadata,
@@ -170,7 +216,8 @@ runs = sa.Table(
     # Counted where they happen, in the commit that makes them happen: no row remembers them.
     sa.Column("received", sa.Integer, nullable=False, default=0),
     sa.Column("duplicates", sa.Integer, nullable=False, default=0),
-    sa.Column("changed_duplicates", sa.Integer, nullable=False, default=0),
+    sa.Column("corrections", sa.Integer, nullable=False, default=0),
+    sa.Column("corrected_after_sent", sa.Integer, nullable=False, default=0),
     sa.Column("dates_without_offset", sa.Integer, nullable=False, default=0),
     sa.Column("claimed", sa.Integer, nullable=False, default=0),
     sa.Column("batches", sa.Integer, nullable=False, default=0),

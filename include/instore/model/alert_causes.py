@@ -7,16 +7,19 @@ from dataclasses import dataclass
 TASK_FAILED = "task_failed"
 NUMBERS = "numbers"
 BAD_SHARE = "bad_share"
+COLLISIONS = "collisions"
+UNREAD_FILES = "unread_files"
 QUARANTINED_SHARE = "quarantined_share"
 UNMATCHED_SHARE = "unmatched_share"
 OLDEST_MESSAGE = "oldest_message"
 OLDEST_UNSENT = "oldest_unsent"
 DEAD_LETTERS = "dead_letters"
+CORRECTED_AFTER_SENT = "corrected_after_sent"
 NO_REPORT = "no_report"
 DEADLINE = "deadline"
 RECOVERED = "recovered"
 
-SOFT = (QUARANTINED_SHARE, UNMATCHED_SHARE, OLDEST_MESSAGE, OLDEST_UNSENT, DEAD_LETTERS)
+SOFT = (QUARANTINED_SHARE, UNMATCHED_SHARE, OLDEST_MESSAGE, OLDEST_UNSENT, DEAD_LETTERS, CORRECTED_AFTER_SENT)
 """Causes that last from run to run until a run finds their end."""
 
 

@@ -50,9 +50,12 @@ def event_kind(order_type: str, settings: Settings) -> tuple[str, str]:
     return settings.event_type, settings.event_value
 
 
-def event_id(scope: str, event_type: str, order_number: str) -> str:
-    """One order has one event id, whatever the source, run or try: uuid5(scope, event type, order number)."""
-    return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, event_type, order_number])))
+def event_id(scope: str, event_type: str, *key: str) -> str:
+    """One order has one event id, whatever the source, run or try: uuid5(scope, event type, key).
+
+    :param key: the order's number, or the elements of its key where that is more than its number.
+    """
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, event_type, *key])))
 
 
 def customer_key(scope: str, email: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -16,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from include.instore.model.errors import RecordRefused
+from include.instore.model.identifiers import is_rounded
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -42,14 +44,26 @@ def _blank_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _not_rounded(value: Any) -> Any:
+    if isinstance(value, bool | float | Decimal):
+        raise ValueError("is a number with a fraction or a truth value, not an identifier")
+    if is_rounded(value):
+        raise ValueError("is a number that a spreadsheet has rounded; have the column written as text")
+    return value
+
+
+def _identifier(value: Any) -> Any:
+    if isinstance(value, str):
+        value = "".join(each for each in value if unicodedata.category(each) != "Cf")
+    return _not_rounded(_plain_text(value))
+
+
 def card_of(value: Any) -> Any:
     """A card as it is compared: without blanks, dashes and invisible characters; None where there is none.
 
     :raises ValueError: it is none that can be read; the message does not repeat it.
     """
-    if isinstance(value, bool | float | Decimal):
-        raise ValueError("is a number with a fraction or a truth value, not a card")
-    value = _blank_is_none(value)
+    value = _blank_is_none(_not_rounded(value))
     return _CARD_NOISE.sub("", value) or None if isinstance(value, str) else value
 
 
@@ -82,7 +96,7 @@ def _no_truth_value(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-Identifier = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1, max_length=64)]
+Identifier = Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=64)]
 Amount = Annotated[Decimal, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
 
 
@@ -166,6 +180,13 @@ class InStoreOrder(_Contract):
         except UnicodeEncodeError:
             raise RecordRefused("bad_value", "holds text that is not Unicode") from None
         return text
+
+    def adds_up(self) -> bool | None:
+        """Whether its lines make its total, of a return with either sign; None where they have no totals to tell by."""
+        totals = [line.total for line in self.lines]
+        if not totals or None in totals:
+            return None
+        return abs(sum(total for total in totals if total is not None)) == abs(self.total)
 
     def fingerprint(self) -> str:
         """Equal for two copies of the same order, also where a message and an extract spell it differently."""

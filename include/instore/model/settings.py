@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from include.instore.model.errors import ConfigurationError
+from include.instore.model.order_keys import key_fields
 
 PREFIX = "INSTORE_"
 
@@ -41,6 +42,11 @@ def _known_placeholders(template: str) -> str:
     except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise ValueError("the only placeholder is {customer_key}") from error
     return template
+
+
+def _known_key(names: str) -> str:
+    key_fields(names)
+    return names
 
 
 class Settings(BaseSettings):
@@ -100,6 +106,12 @@ class Settings(BaseSettings):
     extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
 
     # Orders
+    order_key: Annotated[str, AfterValidator(_known_key)] = Field(
+        "order_number",
+        description="Fields that together name one order, with commas between them, such as "
+        "store_id,day,order_number; any field of the order, and `day` in the store's time zone. The type is always "
+        "part of it. Written into the ledger when it is made: look at it before the first run.",
+    )
     store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."
     )

@@ -17,12 +17,16 @@ from include.instore.model.errors import ConfigurationError
 PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "dry_run")
 """What a run can be told in its conf."""
 
+OWN_DAG = "instore_orders"
+"""The DAG whose runs the ledger knows by their run id alone, which Airflow makes unique within one DAG only."""
+
 Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile"]
 
 
 class DagRun(Protocol):
-    """What is read of Airflow's dag run; every one of them may be None but run_id and run_type."""
+    """What is read of Airflow's dag run; every one of them may be None but dag_id, run_id and run_type."""
 
+    dag_id: str
     run_id: str
     run_type: Any
     data_interval_start: datetime | None
@@ -104,7 +108,8 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
             raise ConfigurationError(
                 "Param resend sends a window's orders again; give window_start and window_end as well, or backfill."
             )
-        return Run(dag_run.run_id, kind, window, drains, loads, claims, resend, dry_run, dag_run.clear_number or 0)
+        run_id = dag_run.run_id if dag_run.dag_id == OWN_DAG else f"{dag_run.dag_id}/{dag_run.run_id}"
+        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, dag_run.clear_number or 0)
 
     # A cleared backfill is a backfill still; its own orders are those of its interval.
     if run_type == "backfill":

@@ -16,6 +16,8 @@ from typing import Any
 
 from include.instore.model.alert_causes import (
     BAD_SHARE,
+    COLLISIONS,
+    CORRECTED_AFTER_SENT,
     DEAD_LETTERS,
     DEADLINE,
     NO_REPORT,
@@ -26,6 +28,7 @@ from include.instore.model.alert_causes import (
     RECOVERED,
     TASK_FAILED,
     UNMATCHED_SHARE,
+    UNREAD_FILES,
     Ages,
     kind_of,
 )
@@ -35,6 +38,8 @@ SECTIONS = {
     TASK_FAILED: "A task failed",
     NUMBERS: "The numbers do not add up",
     BAD_SHARE: "Too many records were set aside",
+    COLLISIONS: "Orders with the key of another order",
+    UNREAD_FILES: "A file was not read to its end",
     NO_REPORT: "The run failed without a report",
     DEADLINE: "The run is not done in time",
     OLDEST_MESSAGE: "Messages wait on the bus",
@@ -42,13 +47,14 @@ SECTIONS = {
     DEAD_LETTERS: "Dead letters on the bus",
     QUARANTINED_SHARE: "Many records are quarantined",
     UNMATCHED_SHARE: "Many orders find no customer",
+    CORRECTED_AFTER_SENT: "Orders were corrected after they were sent",
     RECOVERED: "Recovered",
 }
 """Heading in docs/runbook.md of each kind of cause."""
 
 _TOLD_COUNTS = (
-    "received", "orders", "duplicates", "quarantined", "matched", "unmatched", "suppressed", "sent", "resent",
-    "rejected", "carried_over",
+    "received", "orders", "duplicates", "corrections", "quarantined", "matched", "unmatched", "suppressed", "sent",
+    "resent", "rejected", "carried_over",
 )  # fmt: skip
 
 
@@ -74,7 +80,7 @@ class Alert:
 def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) -> list[Alert]:
     """An alert for every task that finally failed, a mapped one named once, and for each other reason to be red.
 
-    :param red: the report's sentences by kind of cause, :data:`NUMBERS` and :data:`BAD_SHARE`.
+    :param red: the report's sentences by kind of cause, such as :data:`NUMBERS`.
     """
     alerts = [
         Alert(
@@ -90,6 +96,9 @@ def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) ->
         "understood.",
         BAD_SHARE: "The good orders of this run were sent. Those set aside wait in quarantine or as rejected, and "
         "reach nobody's profile until they are corrected.",
+        COLLISIONS: "They reach nobody's profile until the key tells them apart and they are redriven. All other "
+        "orders were sent.",
+        UNREAD_FILES: "What stands behind that place is not in the ledger. The orders before it were sent.",
     }
     alerts += [Alert(kind, _sentence("; ".join(red[kind])), means[kind]) for kind in means if red.get(kind)]
     return alerts
@@ -181,6 +190,16 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         ),
         settings.alert_dead_letters,
         ages.dead_letters,
+    )
+    corrected = counts["corrected_after_sent"]
+    judge(
+        Alert(
+            CORRECTED_AFTER_SENT,
+            f"{corrected} orders came again with another content after they had been sent, or begun to be.",
+            "The profiles keep the event of the first content; the later one is in the ledger, table contents.",
+        ),
+        1,
+        corrected,
     )
     return judged
 

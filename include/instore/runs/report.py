@@ -10,8 +10,8 @@ from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
-from include.instore.ledger.tables import Status
-from include.instore.model.alert_causes import BAD_SHARE, NUMBERS
+from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER, Status
+from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, NUMBERS, UNREAD_FILES
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
@@ -37,7 +37,12 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
     counts = count_run(ledger, run.run_id, run.window)
     release(ledger, run.run_id)
     fault_points.reach("report.released")
-    by_cause = {NUMBERS: faults_in(counts), BAD_SHARE: _too_many_bad(counts, settings.max_bad_share)}
+    by_cause = {
+        NUMBERS: faults_in(counts),
+        BAD_SHARE: _too_many_bad(counts, settings.max_bad_share),
+        COLLISIONS: _collisions(counts),
+        UNREAD_FILES: _unread(counts),
+    }
     red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
     document = {
         "run_kind": run.kind,
@@ -55,6 +60,20 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
 
 def _failures(failed_tasks: Sequence[str]) -> list[str]:
     return [f"task {task} failed; its log says why" for task in failed_tasks]
+
+
+def _collisions(counts: RunCounts) -> list[str]:
+    if not counts.collisions:
+        return []
+    return [
+        f"{counts.collisions} orders seem to have another order's key, or number, and were quarantined; their details "
+        "there say which, and what would tell them apart"
+    ]
+
+
+def _unread(counts: RunCounts) -> list[str]:
+    files = sum(counts.quarantined_by_reason.get(reason, 0) for reason in (BROKEN_FILE, CUT_ORDER))
+    return [f"{files} extracts were not read to their end; the quarantine says which, and where"] if files else []
 
 
 def _too_many_bad(counts: RunCounts, max_bad_share: float) -> list[str]:

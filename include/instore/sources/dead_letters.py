@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,7 +30,7 @@ from include.instore.ledger.quarantined import (
     QUARANTINED,
     REDRIVEN,
     Quarantined,
-    known_numbers,
+    known_keys,
     move,
     note_reason,
     of_message,
@@ -165,8 +165,7 @@ class _Letter:
             return self.became("refused")
         if publish:
             return self.became("published")
-        number = self.order.row["order_number"]
-        return self.became("known" if known_numbers(ledger, [number]) else "landed")
+        return self.became("known" if known_keys(ledger, [self.order.key]) else "landed")
 
 
 def _sorted(message: ServiceBusReceivedMessage, ledger: Ledger, settings: Settings) -> _Letter:
@@ -176,7 +175,7 @@ def _sorted(message: ServiceBusReceivedMessage, ledger: Ledger, settings: Settin
     order: Arrival | RecordRefused
     try:
         read = parse_order(body, settings.max_message_bytes)
-        order = arrival(read, source=SOURCE, reference=reference, settings=settings, first_came=min(came))
+        order = arrival(read, source=SOURCE, reference=reference, raw=body, settings=settings, published_at=min(came))
     except RecordRefused as error:
         order = error
     return _Letter(message, body, rows, order)
@@ -202,7 +201,10 @@ def _redrive(
             move(ledger, letter.waiting, REDRIVEN)
         outcomes.append(letter.became("published"))
     else:
-        landed = run.land([letter.order], letter.waiting)
+        try:
+            landed = run.land([letter.order], letter.waiting)
+        except RecordRefused as error:
+            return _redrive(replace(letter, order=error), ledger, run, sender, outcomes)
         outcomes.append(letter.became("landed" if landed.orders else "known"))
     return True
 

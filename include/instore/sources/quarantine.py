@@ -23,10 +23,11 @@ from include.instore.ledger.quarantined import (
     Quarantined,
     Wanted,
     find,
-    known_numbers,
+    known_keys,
     move,
     note_reason,
 )
+from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
 from include.instore.model.settings import Settings
@@ -34,8 +35,6 @@ from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
 from include.instore.sources.extracts.formats import format_of
 from include.instore.sources.extracts.records import BrokenExtract
-
-BROKEN_FILE = "broken_file"
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +67,14 @@ class Redrive:
     def land(
         self, arrivals: Sequence[Arrival], redriven: Sequence[str] = (), refusals: Sequence[Refusal] = ()
     ) -> Landed:
-        """Commit these orders together with the state of the rows they come out of, and what is no order."""
+        """Commit these orders together with the state of the rows they come out of, and what is no order.
+
+        :raises RecordRefused: one is another order than the one that has its key; nothing was written.
+        """
         if not self._opened:
             open_run(self._ledger, self._run)
             self._opened = True
-        return land(self._ledger, self._run.run_id, arrivals, refusals, redriven=redriven)
+        return land(self._ledger, self._run.run_id, arrivals, refusals, redriven=redriven, refuse_collisions=True)
 
     def close(self, settings: Settings) -> None:
         """Count the run, as every run is counted."""
@@ -106,7 +108,7 @@ def redrive(ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool
                 outcomes.append(Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}"))
                 continue
             (whole,) = find(ledger, Wanted(ids=(row.id,)), with_raw=True)  # one at a time: a record may have megabytes
-            outcomes.append(_redrive(ledger, run, whole, settings, dry_run))
+            outcomes.append(_redrive(ledger, run, whole, settings, dry_run, named=bool(wanted.ids)))
     return outcomes
 
 
@@ -126,23 +128,33 @@ def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Ou
     ]
 
 
-def _redrive(ledger: Ledger, run: Redrive, row: Quarantined, settings: Settings, dry_run: bool) -> Outcome:
-    if why := _why_impossible(row):
+def _redrive(
+    ledger: Ledger, run: Redrive, row: Quarantined, settings: Settings, dry_run: bool, *, named: bool
+) -> Outcome:
+    if why := _why_impossible(row, named):
         return Outcome(row.id, row.reference, "impossible", row.reason, why)
     try:
         arrivals = [
-            arrival(order, source=row.source, reference=row.reference, settings=settings, first_came=row.received_at)
+            arrival(
+                order,
+                source=row.source,
+                reference=row.reference,
+                raw=row.raw,
+                heading=row.heading,
+                settings=settings,
+                published_at=row.received_at,  # not later than that
+                by_rows=bool(row.heading),
+            )
             for order in _read_again(row, settings)
         ]
+        known = known_keys(ledger, [item.key for item in arrivals])
+        landed = None if dry_run else run.land(arrivals, [row.id])
     except RecordRefused as error:
         if not dry_run:
             note_reason(ledger, row.id, error.reason, error.detail)
         return Outcome(row.id, row.reference, "refused", error.reason, error.detail)
-    if dry_run:
-        known = known_numbers(ledger, [item.row["order_number"] for item in arrivals])
-        return Outcome(row.id, row.reference, "known" if len(known) == len(arrivals) else "landed")
-    landed = run.land(arrivals, [row.id])
-    return Outcome(row.id, row.reference, "landed" if landed.orders else "known")
+    new = landed.orders if landed else len(arrivals) - len(known)
+    return Outcome(row.id, row.reference, "landed" if new else "known")
 
 
 def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder]:
@@ -165,7 +177,9 @@ def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder]:
     return orders
 
 
-def _why_impossible(row: Quarantined) -> str:
+def _why_impossible(row: Quarantined, named: bool) -> str:
+    if row.reason == CUT_ORDER and not named:
+        return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:
         return "the file is broken from there on; have the ERP deliver it whole again, under this name or another"
     if row.source != "extract":

@@ -175,7 +175,12 @@ def _sort(
         reference = reference_of(message)
         try:
             order = parse_order(body, settings.max_message_bytes)
-            arrivals.append(arrival(order, source=SOURCE, reference=reference, settings=settings))
+            published_at = message.enqueued_time_utc
+            arrivals.append(
+                arrival(
+                    order, source=SOURCE, reference=reference, raw=body, settings=settings, published_at=published_at
+                )
+            )
         except RecordRefused as error:
             refusals[index] = refusal(error, source=SOURCE, reference=reference, raw=body)
     return arrivals, refusals

@@ -31,7 +31,7 @@ def run_failed(context: Mapping[str, Any]) -> None:
     from include.instore.ledger.alerts import knows_why, remember, waiting
     from include.instore.runs.alerts import no_report_alert
 
-    dag_run = context.get("dag_run") or _bare_dag_run(context["run_id"])
+    dag_run = context.get("dag_run") or _bare_dag_run(context["dag"].dag_id, context["run_id"])
     run, settings = _run_of(dag_run), _settings()
     text = text_of(no_report_alert(str(context.get("reason") or "")), run, None, settings, context["dag"].dag_id)
     key = run.tries[-1]
@@ -79,9 +79,8 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
     if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=settings.deadline_minutes):
         return  # it was cleared meanwhile; who clears a run looks at it
     fields = {name: _moment(told.get(name)) for name in ("data_interval_start", "data_interval_end")}
-    dag_run = SimpleNamespace(
-        run_id=told["dag_run_id"], run_type=told["run_type"], conf=told.get("conf"), clear_number=0, **fields
-    )
+    fields |= {"dag_id": told["dag_id"], "run_id": told["dag_run_id"], "run_type": told["run_type"]}
+    dag_run = SimpleNamespace(conf=told.get("conf"), clear_number=0, **fields)
     run = _run_of(dag_run)
     alert = deadline_alert(settings.deadline_minutes, told["state"])
     text = text_of(alert, run, None, settings, told["dag_id"])
@@ -101,10 +100,11 @@ def _run_of(dag_run: Any) -> Run:
         return resolve_run(dag_run, {})
 
 
-def _bare_dag_run(run_id: str) -> Any:
+def _bare_dag_run(dag_id: str, run_id: str) -> Any:
     """Airflow hands a callback no dag run where no task of it ever was."""
     kind = run_id.partition("__")[0]
     return SimpleNamespace(
+        dag_id=dag_id,
         run_id=run_id,
         run_type=kind if kind in ("manual", "backfill") else "scheduled",
         data_interval_start=None,
@@ -128,7 +128,7 @@ def _settings() -> Settings:
 def _ledger_if_possible() -> Iterator[Ledger | None]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        ledger = open_ledger()
+        ledger = open_ledger(_settings(), by_any_key=True)
     except Exception as error:
         log.warning("the ledger is not at hand, so this may be told twice: %s", harmless(error))
         yield None

@@ -116,10 +116,10 @@ def text_of(
     window = str(run.window) if run.window else None
     return alert_text(
         alert,
-        run=run_in_words(run.kind, airflows_id(run), window, dry_run=run.dry_run),
+        run=run_in_words(run.kind, airflows_id(run, dag_id), window, dry_run=run.dry_run),
         counts=counts,
         runbook=settings.runbook_url,
-        link=run_link(dag_id, airflows_id(run)),
+        link=run_link(dag_id, airflows_id(run, dag_id)),
     )
 
 
@@ -131,8 +131,8 @@ def run_link(dag_id: str, run_id: str) -> str:
     return f"{str(base).rstrip('/')}/dags/{dag_id}/runs/{quote(run_id)}"
 
 
-def airflows_id(run: Run) -> str:
-    return run.tries[0]
+def airflows_id(run: Run, dag_id: str) -> str:
+    return run.tries[0].removeprefix(f"{dag_id}/")
 
 
 def harmless(error: Exception) -> str:

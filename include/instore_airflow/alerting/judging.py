@@ -70,8 +70,8 @@ def _write_down(
         return text_of(alert, run, counts, settings, dag_id)
 
     def recovery(ended: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
-        words = run_in_words(run.kind, airflows_id(run), counts.get("window"))
-        return recovery_text(ended, run=words, counts=counts, link=run_link(dag_id, airflows_id(run)))
+        words = run_in_words(run.kind, airflows_id(run, dag_id), counts.get("window"))
+        return recovery_text(ended, run=words, counts=counts, link=run_link(dag_id, airflows_id(run, dag_id)))
 
     red = {alert.cause: text(alert) for alert in red_alerts(failed_tasks, reported.red_by_cause)}
     if run.dry_run:  # its failures are told; it neither begins nor ends what lasts

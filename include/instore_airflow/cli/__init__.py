@@ -15,6 +15,7 @@ from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
+from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.quarantine import quarantine_app
 from include.instore_airflow.services import profile_store
 from include.instore_airflow.set_up import set_up
@@ -87,5 +88,6 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
     typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
 
 
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")

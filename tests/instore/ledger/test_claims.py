@@ -7,12 +7,14 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import claim, keep_alive, open_run, release
+from include.instore.model.windows import resolve_run
 from tests.instore import given
 
 ROOT = Path(__file__).parents[3]
@@ -259,3 +261,16 @@ def test_opening_a_run_again_keeps_its_counts(ledger: Ledger) -> None:
     tally = given.tally(ledger)
     assert (tally["received"], tally["kind"], tally["started_at"]) == (1, "cleared", started)
     assert (tally["window_start"], tally["window_end"]) == (given.moment("2017-06-05"), given.moment("2017-06-06"))
+
+
+def test_two_dags_that_run_at_the_same_hour_share_the_orders_out_without_overlap(ledger: Ledger) -> None:
+    given.landed(ledger, *(given.document(f"S{number}") for number in range(20)), run=given.run("before"))
+    planned = {}
+    for dag_id in ("instore_orders", "instore_maintenance"):
+        dates = dict.fromkeys(("data_interval_start", "data_interval_end"))
+        run_id = "scheduled__2026-11-27T06:00:00+00:00"
+        dag_run = SimpleNamespace(dag_id=dag_id, run_id=run_id, run_type="scheduled", clear_number=0, **dates)
+        run = open_run(ledger, resolve_run(dag_run, {}))
+        planned[dag_id] = sum(batch.orders for batch in given.planned(ledger, run))
+    assert planned == {"instore_orders": 20, "instore_maintenance": 0}
+    assert len(given.rows(ledger, "runs")) == 3

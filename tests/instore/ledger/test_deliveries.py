@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
-from include.instore.ledger.deliveries import in_doubt, mark_sending, ready_numbers, record_outcomes
+from include.instore.ledger.deliveries import OutgoingOrder, in_doubt, mark_sending, ready_orders, record_outcomes
 from tests.instore import given
 
 
@@ -16,22 +17,35 @@ def event_of(ledger: Ledger, number: str) -> str:
     return str(given.row(ledger, number)["event_id"])
 
 
+def keys(*numbers: str, order_type: str = "sale") -> list[str]:
+    return [json.dumps([number.lower(), order_type]) for number in numbers]
+
+
+def marked(ledger: Ledger, *numbers: str) -> list[OutgoingOrder]:
+    known = {row["order_number"]: row["key"] for row in given.rows(ledger, "orders")}
+    return mark_sending(ledger, "run-1", 0, [known[number] for number in numbers])
+
+
 def test_ready_orders_come_oldest_first(ledger: Ledger) -> None:
     given.ready(ledger, "new", date="2017-06-07T00:00:00Z")
     given.ready(ledger, "old", date="2017-06-05T00:00:00Z")
     given.ready(ledger, "mid", date="2017-06-06T00:00:00Z")
-    assert ready_numbers(ledger, "run-1", 0) == ["old", "mid", "new"]
-    assert ready_numbers(ledger, "run-1", 1) == ready_numbers(ledger, "run-2", 0) == []
+    assert ready_orders(ledger, "run-1", 0) == keys("old", "mid", "new")
+    assert ready_orders(ledger, "run-1", 1) == ready_orders(ledger, "run-2", 0) == []
 
 
 def test_marking_commits_sending_and_hands_over_what_the_event_is_built_from(ledger: Ledger) -> None:
     given.ready(ledger, "S1", total="-3.50")
     before = datetime.now(timezone.utc)
-    (order,) = mark_sending(ledger, "run-1", 0, ["S1"])
+    (order,) = marked(ledger, "S1")
     row = given.row(ledger, "S1")
     assert (row["status"], row["attempts"]) == ("sending", 1)
     assert before <= row["sending_at"] <= datetime.now(timezone.utc)
-    assert (order.order_number, order.event_id, order.order_type) == ("S1", row["event_id"], "return")
+    assert (order.key, order.event_id, order.order_type) == (
+        *keys("S1", order_type="return"),
+        row["event_id"],
+        "return",
+    )
     assert (order.order_time, order.email) == (given.moment("2017-06-05T10:04:12"), "S1@example.com")
     assert order.payload == row["payload"]
     assert "S1@example.com" not in repr(order)
@@ -40,8 +54,8 @@ def test_marking_commits_sending_and_hands_over_what_the_event_is_built_from(led
 
 def test_only_ready_orders_are_marked(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    assert len(mark_sending(ledger, "run-1", 0, ["S1"])) == 1
-    assert mark_sending(ledger, "run-1", 0, ["S1"]) == []
+    assert len(marked(ledger, "S1")) == 1
+    assert marked(ledger, "S1") == []
     assert given.row(ledger, "S1")["attempts"] == 1
 
 
@@ -49,14 +63,14 @@ def test_only_ready_orders_are_marked(ledger: Ledger) -> None:
 def test_a_run_that_lost_its_claim_cannot_mark_sending(ledger: Ledger, how: str) -> None:
     given.ready(ledger, "S1", "S2")
     given.set_orders(ledger, given.orders.c.order_number == "S2", **_lost(how))
-    assert [order.order_number for order in mark_sending(ledger, "run-1", 0, ["S1", "S2"])] == ["S1"]
+    assert [order.key for order in marked(ledger, "S1", "S2")] == keys("S1")
     assert given.statuses(ledger) == {"S1": "sending", "S2": "ready"}
 
 
 @pytest.mark.parametrize("how", ["taken over", "released", "another batch"])
 def test_a_run_that_lost_its_claim_cannot_record_outcomes(ledger: Ledger, how: str) -> None:
     given.ready(ledger, "S1", "S2", "S3")
-    mark_sending(ledger, "run-1", 0, ["S1", "S2", "S3"])
+    marked(ledger, "S1", "S2", "S3")
     given.set_orders(ledger, **_lost(how))
     before = given.rows(ledger, "orders")
     sent, rejected, unsent = (event_of(ledger, number) for number in ("S1", "S2", "S3"))
@@ -73,7 +87,7 @@ def _lost(how: str) -> dict[str, object]:
 
 def test_every_outcome_moves_its_order_and_the_unnamed_stay_in_doubt(ledger: Ledger) -> None:
     given.ready(ledger, "sent", "rejected", "unsent", "unnamed")
-    mark_sending(ledger, "run-1", 0, ["sent", "rejected", "unsent", "unnamed"])
+    marked(ledger, "sent", "rejected", "unsent", "unnamed")
     record_outcomes(
         ledger,
         "run-1",
@@ -99,7 +113,7 @@ def test_every_outcome_moves_its_order_and_the_unnamed_stay_in_doubt(ledger: Led
 
 def test_what_is_sent_stays_sent_whatever_is_told_later(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    mark_sending(ledger, "run-1", 0, ["S1"])
+    marked(ledger, "S1")
     event = event_of(ledger, "S1")
     record_outcomes(ledger, "run-1", 0, sent=[event])
     record_outcomes(ledger, "run-1", 0, rejected={event: "400"}, unsent=[event])
@@ -108,7 +122,7 @@ def test_what_is_sent_stays_sent_whatever_is_told_later(ledger: Ledger) -> None:
 
 def test_doubts_tell_when_their_request_left(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    mark_sending(ledger, "run-1", 0, ["S1"])
+    marked(ledger, "S1")
     ((event, left_at),) = in_doubt(ledger, "run-1", 0).items()
     assert event == event_of(ledger, "S1")
     assert timedelta(0) <= datetime.now(timezone.utc) - left_at < timedelta(minutes=1)
@@ -123,7 +137,7 @@ def test_recording_is_a_sign_of_life(ledger: Ledger) -> None:
 
 def test_a_reason_longer_than_its_column_is_cut(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    mark_sending(ledger, "run-1", 0, ["S1"])
+    marked(ledger, "S1")
     record_outcomes(ledger, "run-1", 0, rejected={event_of(ledger, "S1"): "x" * 5000})
     assert given.row(ledger, "S1")["reason"] == "x" * 1024
 
@@ -131,14 +145,14 @@ def test_a_reason_longer_than_its_column_is_cut(ledger: Ledger) -> None:
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "lone surrogate"])
 def test_a_reason_that_no_database_takes_does_not_lose_the_other_outcomes(ledger: Ledger, text: str) -> None:
     given.ready(ledger, "S1", "S2")
-    mark_sending(ledger, "run-1", 0, ["S1", "S2"])
+    marked(ledger, "S1", "S2")
     record_outcomes(ledger, "run-1", 0, sent=[event_of(ledger, "S2")], rejected={event_of(ledger, "S1"): text})
     assert given.statuses(ledger) == {"S1": "rejected", "S2": "sent"}
 
 
 def test_the_doubts_of_a_dead_run_go_to_the_run_that_takes_over(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    mark_sending(ledger, "run-1", 0, ["S1"])
+    marked(ledger, "S1")
     release(ledger, "run-1")
     given.planned(ledger, given.run("run-2"))
     assert set(in_doubt(ledger, "run-2", 0)) == {event_of(ledger, "S1")}

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from include.instore.ledger import Ledger
+from include.instore.ledger.intake import land
+from include.instore.ledger.keys import check_key
 from include.instore.ledger.tables import metadata
 from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.settings import Settings
 from tests.instore import given
 
 ROOT = Path(__file__).parents[3]
@@ -79,4 +86,58 @@ def test_a_database_without_its_folder_is_an_error_to_try_again(tmp_path: Path) 
 def test_the_repr_of_a_ledger_tells_neither_path_nor_password(tmp_path: Path) -> None:
     ledger = Ledger(sa.URL.create("sqlite", database=str(tmp_path / given.CANARY)))
     assert repr(ledger) == "<Ledger on sqlite>"
+    ledger.close()
+
+
+def _of_the_first_edition(url: sa.URL, documents: list[dict[str, Any]]) -> dict[str, str]:
+    """A ledger at revision 0003 with these orders in it, as it was written then; event id by order number."""
+    engine = sa.create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "include/instore/ledger/migrations"))
+    old = sa.MetaData()
+    events = {}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        old.reflect(connection)
+        for document in documents:
+            row = given.arrivals(document)[0].row
+            known = {name: value for name, value in row.items() if name in old.tables["orders"].c}
+            known |= {"received_at": given.hours_ago(5), "received_run": "run-0", "content_at": None}
+            connection.execute(sa.insert(old.tables["orders"]).values(known))
+            events[row["order_number"]] = row["event_id"]
+        run = dict.fromkeys(("duplicates", "dates_without_offset", "claimed", "batches", "looked_up"), 0)
+        run |= dict.fromkeys(("cache_hits", "truncated"), 0) | {"received": 4, "changed_duplicates": 2}
+        values = {"run_id": "run-0", "kind": "scheduled", "started_at": given.hours_ago(5), **run}
+        connection.execute(sa.insert(old.tables["runs"]).values(values))
+    engine.dispose()
+    return events
+
+
+def test_a_ledger_of_orders_by_their_number_keeps_its_orders_and_their_event_ids(empty_url: sa.URL) -> None:
+    events = _of_the_first_edition(
+        empty_url,
+        [
+            given.document("S1", date="2017-06-05T23:30:00Z"),
+            given.document("Z1"),
+            given.document("z1"),  # sent as another order than Z1 until now
+            given.document("R1", total="-1.00", date="2017-06-05"),
+        ],
+    )
+    ledger = Ledger(empty_url)
+    ledger.migrate("Europe/Stockholm")
+    rows = {row["order_number"]: row for row in given.rows(ledger, "orders")}
+    assert {number: row["event_id"] for number, row in rows.items()} == events
+    assert (rows["S1"]["key"], rows["S1"]["store_id"], rows["S1"]["day"]) == ('["s1", "sale"]', "0404", "2017-06-06")
+    assert (rows["R1"]["key"], rows["R1"]["day"]) == ('["r1", "return"]', "2017-06-05")
+    assert {rows["Z1"]["key"], rows["z1"]["key"]} <= {'["z1", "sale"]', '["Z1", "", "sale"]', '["z1", "", "sale"]'}
+    assert (given.tally(ledger, "run-0")["corrections"], given.tally(ledger, "run-0")["corrected_after_sent"]) == (2, 0)
+    check_key(ledger, Settings())
+    # The same again, corrected later, and corrected by something published before it landed.
+    again = given.landed(ledger, given.document("S1", date="2017-06-05T23:30:00Z"), given.document("Z1"))
+    assert (again.orders, again.duplicates) == (0, 2)
+    assert given.landed(ledger, given.document("Z1", storeName="Corrected")).corrections == 1
+    (early,) = given.arrivals(given.document("R1", total="-1.00", date="2017-06-05", storeName="Corrected"))
+    early = replace(early, published_at=given.hours_ago(6))
+    assert land(ledger, "run-1", [early], []).collisions == 1
     ledger.close()

@@ -33,6 +33,12 @@ class DagRun:
     data_interval_start: datetime | None = DAY.start
     data_interval_end: datetime | None = DAY.end
     run_id: str = "r"
+    dag_id: str = "instore_orders"
+
+
+def test_a_run_of_another_dag_is_another_run_whatever_its_id() -> None:
+    run = resolve_run(DagRun("scheduled", 2, dag_id="instore_maintenance"), {})
+    assert run.tries == ("instore_maintenance/r", "instore_maintenance/r#1", "instore_maintenance/r#2")
 
 
 def test_a_scheduled_run_drains_loads_everything_and_sends_what_is_due() -> None:

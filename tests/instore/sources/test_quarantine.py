@@ -131,7 +131,7 @@ def test_a_correction_that_was_set_aside_replaces_the_order_it_corrects(ledger: 
     refused_message(ledger, given.body("S1", total="2.00"))
     assert outcomes(redrive(ledger, Wanted(), settings())) == ["known"]
     assert '"total":2.00' in given.row(ledger, "S1")["payload"]
-    assert given.tally(ledger, given.rows(ledger, "runs")[0]["run_id"])["changed_duplicates"] == 1
+    assert given.tally(ledger, given.rows(ledger, "runs")[0]["run_id"])["corrections"] == 1
 
 
 def test_the_rows_of_an_extract_are_read_again_under_their_file_s_heading(

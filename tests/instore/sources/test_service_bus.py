@@ -245,7 +245,7 @@ def test_an_order_known_already_is_a_duplicate_and_leaves_the_bus(bus: Bus, ledg
     given.landed(ledger, given.document("S1"), source="extract")
     bus.send(given.body("S1"), given.body("S1", total="9.99"))
     drained = bus.drain(ledger)
-    assert (drained.landed.orders, drained.landed.duplicates, drained.landed.changed_duplicates) == (0, 2, 1)
+    assert (drained.landed.orders, drained.landed.duplicates, drained.landed.corrections) == (0, 1, 1)
     assert bus.counts["settled"]["completed"] == 2
 
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from pydantic.alias_generators import to_camel
 
 from include.instore.model.errors import RecordRefused
+from include.instore.model.identifiers import is_rounded
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Lines
@@ -32,6 +33,8 @@ _LINE_COLUMNS = {
     "discount": "discount",
     "line_total": "total",
 }
+_TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
+"""Beside its number: a return may bear that of its sale, and two stores may count alike."""
 _REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
 _DELIMITERS = ",;\t|"
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
@@ -78,7 +81,7 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
             broken = BrokenExtract(first, "breaks off in the middle of a line")
         # Of a row that breaks off the last field may be half of itself.
         number = row[order.key] if len(row) > order.key + (broken is not None) else None
-        if order.raw and number is not None and number != order.number:
+        if order.raw and number is not None and order.ends_before(row, number, whole=broken is None):
             yield order.record(settings)
             order = _OrderRows(header, heading, settings.max_message_bytes)
         if broken is not None:
@@ -118,7 +121,32 @@ class _OrderRows:
         self.raw = b""
         self._line = 0
         self._rows: list[dict[str, str]] = []
+        self._lines: list[int] = []
         self._fault: str | None = None
+
+    def ends_before(self, row: Sequence[str], number: str, *, whole: bool) -> bool:
+        """Whether this row is another order's; columns that say nothing, as in all rows but the first, tell nothing.
+
+        :param whole: of a row that breaks off, its number alone tells.
+        """
+        if number != self.number or is_rounded(number):  # rounded, the numbers of many orders look like one
+            return True
+        if not whole:
+            return False
+        mine, theirs = self._order_columns(), dict(zip(self._header, row, strict=False))
+        for column in _TELL_ORDERS_APART:
+            one, other = mine.get(column, ""), theirs.get(column, "").strip()
+            if one and other and one != other:
+                return True
+        totals = mine.get("order_total", ""), theirs.get("order_total", "").strip()
+        return all(totals) and len({total.startswith("-") for total in totals}) == 2
+
+    def _order_columns(self) -> dict[str, str]:
+        """What the rows say of their order; the first that says something speaks for it."""
+        said: dict[str, str] = {}
+        for row in self._rows:
+            said |= {name: row[name].strip() for name in _ORDER_COLUMNS if not said.get(name) and name in row}
+        return said
 
     def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str | None) -> None:
         self.number = self.number if number is None else number
@@ -132,6 +160,7 @@ class _OrderRows:
             self._fault = self._fault or f"line {line} has {len(row)} columns, the header has {len(self._header)}"
         else:
             self._rows.append(dict(zip(self._header, row, strict=True)))
+            self._lines.append(line)
 
     def record(self, settings: Settings) -> ExtractRecord:
         return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
@@ -143,12 +172,12 @@ class _OrderRows:
                 raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
             if self._fault is not None:
                 raise RecordRefused("bad_value", self._fault)
-            # The first row speaks for the order; the ERP repeats it on each line.
-            document: dict[str, Any] = {
-                name: self._rows[0][column]
-                for column, name in _ORDER_COLUMNS.items()
-                if self._rows[0].get(column, "") != ""
-            }
+            said = self._order_columns()
+            for line, row in zip(self._lines, self._rows, strict=True):
+                for column, value in said.items():
+                    if row[column].strip() not in ("", value):
+                        raise RecordRefused("bad_value", f"line {line}: {column} is not that of the order's other rows")
+            document: dict[str, Any] = {_ORDER_COLUMNS[column]: value for column, value in said.items() if value != ""}
             document["lines"] = [_line(row) for row in self._rows]
             return order_from_document(document)
         except RecordRefused as error:

@@ -27,11 +27,15 @@ LoadedVersions = Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class ExtractFile:
-    """A file that is due; ``name`` is what the ledger calls it, ``version`` changes when its content does."""
+    """A file that is due; ``name`` is what the ledger calls it, ``version`` changes when its content does.
+
+    :param modified: seconds since 1970; 0 where nobody knows.
+    """
 
     path: str
     name: str
     version: str
+    modified: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
             if _still_written(storage, file, settings):
                 left += 1
             else:
-                due.append(ExtractFile(file.path, name, file.version))
+                due.append(ExtractFile(file.path, name, file.version, file.modified))
     return Found(tuple(due), left, unknown)
 
 

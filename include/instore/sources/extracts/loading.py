@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import partial
 
 from include.instore import fault_points
@@ -18,7 +19,9 @@ from include.instore.ledger.intake import (
     loaded_versions,
     refusal,
 )
+from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts
@@ -27,7 +30,6 @@ from include.instore.sources.extracts.records import BrokenExtract, ExtractRecor
 from include.instore.sources.extracts.storage import Storage
 
 SOURCE = "extract"
-BROKEN_FILE = "broken_file"
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +72,16 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
 def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:
     read = format_of(file.name)
     assert read is not None  # noqa: S101  discovery only hands over known formats
-    landed, block = Landed(), _Block(file.name, settings)
+    landed, block = Landed(), _Block(file, settings)
     held: ExtractRecord | None = None  # the newest record waits: of a file still growing it may be half an order
+    all_add_up = None  # as long as those before it do
     broken: BrokenExtract | None = None
     with uncompressed(storage.open(file.path), file.name) as stream:
         try:
             for record in read(stream, settings):
                 if held is not None:
                     block.add(held)
+                    all_add_up = _adds_up(held) and all_add_up is not False
                 held = record
                 if block.full():
                     landed += block.land(ledger, run_id)
@@ -85,7 +89,12 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             broken = error
     if storage.look_again(file.path).version != file.version:
         return landed + block.land(ledger, run_id), "changed"
-    if held is not None:
+    if held is not None and all_add_up and _adds_up(held) is False:
+        detail = (
+            f"line {held.line}: its lines do not make its total, those of all orders before it do; is the file cut?"
+        )
+        block.refuse(RecordRefused(CUT_ORDER, detail), held.line, held.raw, held.heading)
+    elif held is not None:
         block.add(held)
     if broken is not None:
         log.warning("extract %s is broken at line %d: %s", file.name, broken.line, broken.detail)
@@ -94,11 +103,17 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
     return landed, "broken" if broken else "loaded"
 
 
+def _adds_up(record: ExtractRecord) -> bool | None:
+    """Of an order in a row a line, of which a cut file may hold some lines only."""
+    return record.order.adds_up() if record.heading and isinstance(record.order, InStoreOrder) else None
+
+
 class _Block:
     """The records of one file that the next commit takes, and the file's totals so far."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self._name = name
+    def __init__(self, file: ExtractFile, settings: Settings) -> None:
+        self._name = file.name
+        self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
         self._settings = settings
         self._arrivals: list[Arrival] = []
         self._refusals: list[Refusal] = []
@@ -110,7 +125,18 @@ class _Block:
         try:
             if isinstance(record.order, RecordRefused):
                 raise record.order
-            self._arrivals.append(arrival(record.order, source=SOURCE, reference=reference, settings=self._settings))
+            self._arrivals.append(
+                arrival(
+                    record.order,
+                    source=SOURCE,
+                    reference=reference,
+                    raw=record.raw,
+                    heading=record.heading,
+                    settings=self._settings,
+                    published_at=self._modified,
+                    by_rows=bool(record.heading),
+                )
+            )
         except RecordRefused as error:
             self.refuse(error, record.line, record.raw, record.heading)
 

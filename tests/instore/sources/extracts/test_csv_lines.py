@@ -312,3 +312,58 @@ def test_raw_text_is_the_files_own_bytes(settings: MakeSettings) -> None:
 def test_records_show_no_content_in_their_repr(settings: MakeSettings) -> None:
     (record,), _ = read(csv_text(row("S1")), settings())
     assert repr(record) == "ExtractRecord(line=2)"
+
+
+def test_a_return_under_its_sale_s_number_is_an_order_of_its_own(settings: MakeSettings) -> None:
+    sale = [row("S1", 1), row("S1", 2)]
+    by_type = [("order_type", {"order_type": "sale"}), ("order_type", {"order_type": "return"})]
+    assert told(read(csv_text(*sale, row("S1", order_total="-3.50")), settings())[0]) == ["S1", "S1"]
+    header = [*HEADER, "order_type"]
+    rows = [[*row("S1", line), types["order_type"]] for line, (_, types) in zip((1, 2), by_type, strict=True)]
+    records, _ = read(csv_text(*rows, header=header), settings())
+    assert [record.order.order_type for record in records if isinstance(record.order, InStoreOrder)] == [
+        "sale", "return",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "other"), [("store_id", "0500"), ("order_date", "2017-06-06T10:04:12Z")])
+def test_rows_of_two_stores_or_moments_under_one_number_are_two_orders(
+    settings: MakeSettings, column: str, other: str
+) -> None:
+    records, _ = read(csv_text(row("S1"), row("S1", **{column: other})), settings())
+    assert told(records) == ["S1", "S1"]
+
+
+def test_columns_that_only_an_order_s_first_row_fills_are_the_order_s(settings: MakeSettings) -> None:
+    blank = dict.fromkeys(("order_date", "store_id", "store_name", "loyalty_card", "currency", "order_total"), "")
+    found = orders(csv_text(row("S1"), row("S1", 2, **blank), row("S2"), row("S2", 2, **blank)), settings())
+    assert {number: len(order.lines) for number, order in found.items()} == {"S1": 2, "S2": 2}
+    assert found["S2"].loyalty_card_number == "6035770741165744"
+
+
+@pytest.mark.parametrize(
+    ("column", "other"), [("order_total", "4.50"), ("currency", "EUR"), ("loyalty_card", "77"), ("email", "a@x.org")]
+)
+def test_rows_that_do_not_agree_about_their_order_are_refused_with_the_line_and_the_column(
+    settings: MakeSettings, column: str, other: str
+) -> None:
+    first = {"email": "b@x.org"} if column == "email" else {}
+    records, _ = read(csv_text(row("S1", **first), row("S1", 2, **{**first, column: other}), row("S2")), settings())
+    assert told(records) == ["bad_value", "S2"]
+    (refused, _) = [record.order for record in records]
+    assert isinstance(refused, RecordRefused)
+    assert refused.detail == f"line 3: {column} is not that of the order's other rows"
+    assert records[0].raw.count(b"\n") == 2, "both rows are kept"
+
+
+def test_a_row_that_breaks_off_in_its_date_is_still_its_order_s(settings: MakeSettings) -> None:
+    whole = csv_text(row("S1"), row("S1", 2))
+    records, broken = read(whole[: whole.rindex("2017-06-05") + 6], settings())
+    assert records == []
+    assert broken is not None
+    assert broken.raw.count(b"S1") == 2
+
+
+def test_rows_whose_numbers_a_spreadsheet_rounded_are_refused_one_by_one(settings: MakeSettings) -> None:
+    records, _ = read(csv_text(*(row("1.23457E+11", line) for line in (1, 2, 3))), settings())
+    assert told(records) == ["bad_value"] * 3

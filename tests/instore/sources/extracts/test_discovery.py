@@ -248,7 +248,12 @@ def test_names_and_versions_of_files_of_this_machine_stay_what_the_ledger_holds(
     found = find(tmp_path, given.run(), {}, settings())
     paths = [tmp_path / name for name in ("2017/06/orders.csv", "a.csv", "link.csv", "real.csv")]
     assert found.due == tuple(
-        ExtractFile(str(path), str(path.relative_to(tmp_path)), f"{path.stat().st_size}:{path.stat().st_mtime}")
+        ExtractFile(
+            str(path),
+            str(path.relative_to(tmp_path)),
+            f"{path.stat().st_size}:{path.stat().st_mtime}",
+            path.stat().st_mtime,
+        )
         for path in paths
     )
 

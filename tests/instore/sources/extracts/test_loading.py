@@ -78,9 +78,11 @@ def test_a_changed_file_is_loaded_again_without_doubling_its_orders(
 ) -> None:
     (tmp_path / "orders.csv").write_text(orders_text("S1", "S2"))
     load(tmp_path, ledger, settings())
-    (tmp_path / "orders.csv").write_text(csv_text(row("S1"), row("S2", 1), row("S2", 2), row("S3")))
+    (tmp_path / "orders.csv").write_text(
+        csv_text(*(row("S1", line) for line in (1, 2, 3)), row("S2", 1), row("S2", 2), row("S3"))
+    )
     loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
-    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.changed_duplicates) == (1, 2, 1)
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.corrections) == (1, 1, 1)
     assert (extract(ledger, "orders.csv")["orders"], extract(ledger, "orders.csv")["run"]) == (3, "run-2")
     assert set(given.statuses(ledger)) == {"S1", "S2", "S3"}
     given.assert_every_record_is_in_one_place(ledger)
@@ -135,7 +137,7 @@ def test_a_truncated_gzip_keeps_its_good_orders_and_is_quarantined(
     (tmp_path / "orders.csv.gz").write_bytes(raw)
     loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
     assert (loaded.landed.orders, loaded.landed.duplicates) == (1000 - len(landed), len(landed))
-    assert loaded.landed.changed_duplicates == 0
+    assert loaded.landed.corrections == 0
     assert not extract(ledger, "orders.csv.gz")["broken"]
 
 
@@ -179,7 +181,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run_and_its_l
 
     growing.grows = False
     loaded = load(growing, ledger, settings(), given.run("run-2"))
-    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.changed_duplicates) == (1, 2, 0)
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.corrections) == (1, 2, 0)
     assert given.row(ledger, "S3")["payload"].count("productCode") == 2
     given.assert_every_record_is_in_one_place(ledger)
 
@@ -374,3 +376,27 @@ def test_memory_does_not_grow_with_an_order_that_never_ends(settings: MakeSettin
     (record,), large = endless(5_000_000)
     assert record.order.reason == "too_large"
     assert large < small + 500_000
+
+
+def test_the_last_order_of_a_file_that_seems_cut_is_set_aside_and_lands_once_it_comes_whole(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    halves = [row(number, line, line_total="1.75") for number in ("S1", "S2") for line in (1, 2)]
+    (tmp_path / "orders.csv").write_text(csv_text(*halves[:3]))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.quarantined) == (1, 1)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["reason"], kept["reference"]) == ("cut_order", "orders.csv:4")
+    (tmp_path / "orders.csv").write_text(csv_text(*halves))
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.quarantined) == (1, 1, 0)
+    assert given.row(ledger, "S2")["payload"].count("productCode") == 2
+
+
+def test_in_a_file_whose_orders_do_not_add_up_the_last_one_is_no_exception(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text("S1", "S2"))
+    assert load(tmp_path, ledger, settings()).landed.orders == 2
+    (tmp_path / "alone.csv").write_text(csv_text(row("S3", line_total="1.00")))
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 1

@@ -1,0 +1,108 @@
+"""By which key this ledger knows its orders: written into it once, and changed by a person's command only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.known_again import COLLISION
+from include.instore.ledger.tables import contents, orders, pipeline, quarantine
+from include.instore.model.errors import ConfigurationError, RecordRefused
+from include.instore.model.order_keys import key_fields, order_key
+from include.instore.model.orders import parse_order
+from include.instore.model.settings import Settings
+
+_SETTING = "order_key"
+_BEFORE_KEYS = "orderNumber"
+"""What a ledger was keyed by before this was written into it."""
+_ON_THE_WAY = "rekeyed:"
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Rekeyed:
+    """What a change of the key came to.
+
+    :param collisions: records in quarantine that had another order's key, to be redriven now.
+    """
+
+    before: str
+    after: str
+    orders: int
+    collisions: int
+
+
+def check_key(ledger: Ledger, settings: Settings) -> None:
+    """Write the key's fields into a new ledger. :raises ConfigurationError: it has orders by other fields."""
+    wanted = ",".join(key_fields(settings.order_key))
+    with ledger.read() as connection:
+        known = _known(connection)
+    if known is None:
+        with ledger.write() as connection:
+            is_new = connection.scalar(sa.select(orders.c.key).limit(1)) is None
+            values = {"setting": _SETTING, "value": wanted if is_new else _BEFORE_KEYS}
+            connection.execute(ledger.insert(pipeline).values(values).on_conflict_do_nothing())
+            known = _known(connection)
+    if known != wanted:
+        raise ConfigurationError(
+            f"The ledger knows its orders by {known}, and INSTORE_ORDER_KEY says {wanted}; set it back, or change the "
+            "ledger with: python -m include.instore ledger rekey."
+        )
+
+
+def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekeyed:
+    """Compute the key of every order anew, by today's ``INSTORE_ORDER_KEY``, in one commit; event ids stay.
+
+    :raises ConfigurationError: an order lacks a field of the key, or two orders would become one; nothing is changed.
+    """
+    fields = key_fields(settings.order_key)
+    keys: dict[str, str] = {}
+    references: dict[str, str] = {}
+    with ledger.write() as connection:
+        before = _known(connection) or _BEFORE_KEYS
+        rows = connection.execute(sa.select(orders.c.key, orders.c.reference, orders.c.payload).order_by(orders.c.key))
+        for row in rows:
+            try:
+                order = parse_order(row.payload.encode(), len(row.payload.encode()))
+                key = order_key(order, fields, settings.store_timezone)
+            except RecordRefused as error:
+                raise ConfigurationError(
+                    f"The order from {row.reference} has no such key ({error.detail}); name other fields in "
+                    "INSTORE_ORDER_KEY."
+                ) from None
+            if key in references:
+                raise ConfigurationError(
+                    f"The orders from {references[key]} and {row.reference} would become one; name more fields in "
+                    "INSTORE_ORDER_KEY."
+                )
+            keys[row.key], references[key] = key, row.reference
+        collided = sa.select(sa.func.count()).where(
+            quarantine.c.reason == COLLISION, quarantine.c.state == "quarantined"
+        )
+        done = Rekeyed(before, ",".join(fields), len(keys), connection.scalar(collided) or 0)
+        if not dry_run:
+            _change(connection, keys)
+            values = {"setting": _SETTING, "value": done.after}
+            statement = ledger.insert(pipeline).values(values)
+            connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
+    return done
+
+
+def _change(connection: sa.Connection, keys: dict[str, str]) -> None:
+    # In two steps: a new key may be one that another order gives up in the same change.
+    changes = [{"old": old, "new": _ON_THE_WAY + new} for old, new in keys.items()]
+    for table in (orders, contents):
+        statement = sa.update(table).where(table.c.key == sa.bindparam("old")).values(key=sa.bindparam("new"))
+        for start in range(0, len(changes), _CHUNK):
+            connection.execute(statement, changes[start : start + _CHUNK])
+        connection.execute(
+            sa.update(table)
+            .where(table.c.key.startswith(_ON_THE_WAY))
+            .values(key=sa.func.substr(table.c.key, len(_ON_THE_WAY) + 1))
+        )
+
+
+def _known(connection: sa.Connection) -> str | None:
+    return connection.scalar(sa.select(pipeline.c.value).where(pipeline.c.setting == _SETTING))

@@ -1,0 +1,234 @@
+"""What an order is whose key is known: the same again, corrected, or another purchase that must not take its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from include.instore.ledger.tables import ContentState, Status, contents, orders
+from include.instore.model.identifiers import identity
+
+COLLISION = "collision"
+"""Reason in the quarantine of an order whose key another order has."""
+
+SUSPECTED_TWIN = "suspected_twin"
+"""Reason in the quarantine of an order that seems to be another one whose number has more, or fewer, leading zeros."""
+
+_UNSENT = (Status.PENDING.value, Status.READY.value, Status.UNMATCHED.value, Status.SUPPRESSED.value)
+_MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?")
+_TELL_NOTHING_APART = {
+    "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",
+}  # fmt: skip
+"""Fields of an order in which two purchases may differ, and of which a key is not made."""
+
+
+class Repeat(Protocol):
+    """An arrival whose key is known, as :class:`include.instore.ledger.intake.Arrival` is."""
+
+    @property
+    def row(self) -> dict[str, Any]: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def published_at(self) -> datetime | None: ...
+    @property
+    def by_rows(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class KnownAgain:
+    """What became of the repeats of one block.
+
+    :param after_sending: those corrections that came when the order had left.
+    :param collisions: the others, each with why it is another order.
+    """
+
+    duplicates: int
+    corrections: int
+    after_sending: int
+    collisions: list[tuple[Any, str]]
+
+
+def suspected_twins(connection: sa.Connection, arrivals: Iterable[Repeat]) -> dict[str, str]:
+    """Key to why, of new orders of whose store and moment one is known by a number with other leading zeros.
+
+    :param arrivals: the first of each key.
+    """
+    items = list(arrivals)
+    names = ("key", "number_root", "store_id", "order_time", "order_type", "reference")
+    roots = {item.row["number_root"] for item in items}
+    query = sa.select(*(orders.c[name] for name in names)).where(orders.c.number_root.in_(roots))
+    there = [dict(row) for row in connection.execute(query).mappings()]
+    known = {row["key"] for row in there}
+    by_purchase = {_purchase(row): row for row in there}
+    twins = {}
+    for item in items:
+        if item.key in known:
+            continue
+        other = by_purchase.setdefault(_purchase(item.row), item.row)
+        if other["key"] != item.key and other["number_root"] == item.row["number_root"]:
+            twins[item.key] = (
+                f"{other['reference']} is of the same store and moment, and its number differs in leading zeros only; "
+                "have both sources write it alike"
+            )
+    return twins
+
+
+def _purchase(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["number_root"], identity(row["store_id"]), str(row["order_time"]), row["order_type"]
+
+
+def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat], now: datetime) -> KnownAgain:
+    """Tell duplicates, corrections and collisions apart, and take corrected contents.
+
+    A duplicate has a content that is known of the order. A correction has the store, the moment and the customer of
+    the one that is known, and is later by its source; it takes its place as long as nothing of the order has left.
+    Everything else is another order.
+    """
+    if not repeats:
+        return KnownAgain(0, 0, 0, [])
+    there = _known(connection, {item.key for item in repeats})
+    seen = set(connection.execute(_fingerprints(there)).tuples()) | {
+        (key, row["fingerprint"]) for key, row in there.items()
+    }
+    duplicates = corrections = after_sending = 0
+    collisions = []
+    for item in repeats:
+        if (item.key, item.row["fingerprint"]) in seen:
+            duplicates += 1
+            continue
+        before = there[item.key]
+        if why := _why_another(before, item):
+            collisions.append((item, why))
+            continue
+        seen.add((item.key, item.row["fingerprint"]))
+        corrections += 1
+        state = _take(connection, before, item)
+        after_sending += state is ContentState.AFTER_SENDING
+        other = before if state is ContentState.REPLACED else item.row
+        connection.execute(sa.insert(contents).values(_content(other, state, run_id, now)))
+        if state is ContentState.REPLACED:
+            there[item.key] = {**before, **item.row, "received_at": before["received_at"]}
+    return KnownAgain(duplicates, corrections, after_sending, collisions)
+
+
+def _known(connection: sa.Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
+    names = (
+        "key", "status", "attempts", "fingerprint", "content_at", "received_at", "source", "reference", "payload",
+        "store_id", "day", "order_time", "loyalty_card", "email",
+    )  # fmt: skip
+    # Locked, in one order of all processes: nothing of it may leave while its content changes.
+    query = sa.select(*(orders.c[name] for name in names)).where(orders.c.key.in_(keys)).order_by(orders.c.key)
+    return {row["key"]: dict(row) for row in connection.execute(query.with_for_update()).mappings()}
+
+
+def _fingerprints(keys: Mapping[str, Any]) -> sa.Select[tuple[str, str]]:
+    return sa.select(contents.c.key, contents.c.fingerprint).where(contents.c.key.in_(list(keys)))
+
+
+def _take(connection: sa.Connection, before: Mapping[str, Any], item: Repeat) -> ContentState:
+    """Give the order this content, if it is the later one and nothing of the order has left."""
+    if not _is_later(before, item):
+        return ContentState.OLDER
+    if before["status"] not in _UNSENT or before["attempts"]:
+        return ContentState.AFTER_SENDING
+    names = ["fingerprint", "payload", "content_at", "source", "reference"]
+    row = item.row
+    values = {name: row[name] for name in names}
+    # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
+    # correction brings may be that of the very person.
+    if _customer(before) != _customer(row) and before["status"] != Status.SUPPRESSED.value:
+        values |= {name: row[name] for name in ("loyalty_card", "email", "status", "reason")}
+        values |= {"look_ups": 0, "next_attempt": None}
+    connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
+    return ContentState.REPLACED
+
+
+def _why_another(before: Mapping[str, Any], item: Repeat) -> str:
+    """Why this is another order than the one that has its key; nothing where it is a correction of it."""
+    row = item.row
+    mine, theirs = json.loads(row["payload"], parse_float=Decimal), json.loads(before["payload"], parse_float=Decimal)
+    cards, emails = zip(_customer(before), _customer(row), strict=True)
+    same = any(pair[0] and pair[0] == pair[1] for pair in (cards, emails))
+    if identity(before["store_id"]) != identity(row["store_id"]):
+        why = "the store differs"
+    elif before["order_time"] != row["order_time"]:
+        why = "the day differs" if before["day"] != row["day"] else "the time differs"
+    elif any(pair[0] and pair[1] and pair[0] != pair[1] for pair in (cards, emails)):
+        why = "the customer differs"
+    elif not same and _MIDNIGHT.search(str(mine["date"])):
+        why = "the date has no time of day, and not both name the same customer"
+    elif item.by_rows and not _holds(mine, theirs) and not (_adds_up(mine) and _adds_up(theirs)):
+        why = "it is a piece: its lines, or the other's, do not add up to the total"
+    elif _is_later(before, item) is None:
+        why = "nobody can tell which of the two is later"
+    else:
+        return ""
+    apart = _told_apart_by(before, row, mine, theirs)
+    remedy = (
+        f"INSTORE_ORDER_KEY with {' or '.join(apart)} would tell them apart" if apart else "no field tells them apart"
+    )
+    return f"{before['reference']} has the same key, and {why}; {remedy}"
+
+
+def _told_apart_by(
+    before: Mapping[str, Any], row: Mapping[str, Any], mine: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> list[str]:
+    fields = [
+        name
+        for name in mine
+        if name not in _TELL_NOTHING_APART
+        and all(isinstance(one.get(name), str | int) for one in (mine, theirs))
+        and identity(str(mine[name])) != identity(str(theirs[name]))
+    ]
+    return [*(["day"] if before["day"] != row["day"] else []), *fields]
+
+
+def _is_later(before: Mapping[str, Any], item: Repeat) -> bool | None:
+    """Whether the source published this content after the known one; None where that cannot be told."""
+    at, known = item.published_at, before["content_at"]
+    if at is None:
+        return None
+    if known is None:  # landed before the moment of publishing was kept: it was published before it landed
+        return True if at > before["received_at"] else None
+    return None if at == known else bool(at > known)
+
+
+def _customer(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The card and the order's own email; the ledger's column may hold the customer's by now."""
+    own = json.loads(row["payload"]).get("emailAddress")
+    return row["loyalty_card"], own.casefold() if own else None
+
+
+def _holds(document: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether all lines of the other are in it: a file that was read while it was written, and is whole now."""
+    lines = list(document.get("lines") or ())
+    for line in other.get("lines") or ():
+        if line not in lines:
+            return False
+        lines.remove(line)
+    return True
+
+
+def _adds_up(document: Mapping[str, Any]) -> bool:
+    """Whether its lines make its total, of a return with either sign; also where they have no totals to tell by."""
+    totals = [line.get("total") for line in document.get("lines") or ()]
+    if not totals or any(total is None for total in totals):
+        return True
+    try:
+        return abs(sum(Decimal(str(total)) for total in totals)) == abs(Decimal(str(document["total"])))
+    except ArithmeticError:
+        return True
+
+
+def _content(row: Mapping[str, Any], state: ContentState, run_id: str, now: datetime) -> dict[str, Any]:
+    names = ("key", "fingerprint", "source", "reference", "payload", "loyalty_card", "email")
+    kept = {name: row[name] for name in names}
+    return kept | {"state": state.value, "published_at": row["content_at"], "run": run_id, "received_at": now}

@@ -1,0 +1,26 @@
+"""Spellings of what names a thing: which are the same, and which name nothing any more."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+# A spreadsheet rounds a long number and writes it so; what it was cannot be told any more. 12E5 is a number of its own.
+_ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d+)?E\+\d{2,}", re.IGNORECASE)
+
+
+def identity(text: str) -> str:
+    """One spelling of what names an order: a full-width ``Ｚ1``, ``z1`` and ``Z1`` behind an invisible mark are one."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(each for each in text if unicodedata.category(each) not in ("Cf", "Cc")).strip()
+
+
+def number_root(number: str) -> str:
+    """The number without leading zeros, which a spreadsheet takes away: of one order in two sources it is the same."""
+    return identity(number).lstrip("0")
+
+
+def is_rounded(value: Any) -> bool:
+    """Whether this is what a spreadsheet makes of a long number: ``1.23457E+11``."""
+    return isinstance(value, str) and _ROUNDED.fullmatch(value.strip()) is not None

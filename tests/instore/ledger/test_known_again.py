@@ -1,0 +1,196 @@
+"""An order whose key is known: the same again, corrected, or another purchase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.intake import Landed, land
+from include.instore.model.settings import Settings
+from tests.instore import given
+
+
+def landed(ledger: Ledger, *documents: dict[str, Any], key: str = "order_number", by_rows: bool = False) -> Landed:
+    given.landed(ledger)
+    arrivals = given.arrivals(*documents, settings=Settings(order_key=key))
+    return land(ledger, "run-1", [each.__class__(**{**vars(each), "by_rows": by_rows}) for each in arrivals], [])
+
+
+def quarantined(ledger: Ledger) -> list[str]:
+    return [row["detail"] for row in given.rows(ledger, "quarantine") if row["reason"] == "collision"]
+
+
+@pytest.mark.parametrize("status", ["pending", "ready", "unmatched", "suppressed"])
+@pytest.mark.parametrize("held", [None, "another"])
+def test_a_correction_takes_the_place_of_what_has_not_left(ledger: Ledger, status: str, held: str | None) -> None:
+    landed(ledger, given.document("S1"))
+    given.set_orders(ledger, status=status, claim_run=held)
+    assert landed(ledger, given.document("S1", total="9.90")).corrections == 1
+    row = given.row(ledger, "S1")
+    assert '"total":9.90' in row["payload"]
+    assert (row["status"], row["claim_run"]) == (status, held)
+    (before,) = given.rows(ledger, "contents")
+    assert (before["state"], before["reference"]) == ("replaced", "ref-0")
+    assert '"total":3.50' in before["payload"]
+    assert given.tally(ledger)["corrected_after_sent"] == 0
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_what_is_suppressed_stays_so_whatever_email_a_correction_brings(ledger: Ledger) -> None:
+    landed(ledger, given.document("S1"))
+    given.set_orders(ledger, status="suppressed")
+    assert landed(ledger, given.document("S1", emailAddress="ann@example.com")).corrections == 1
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["email"]) == ("suppressed", None)
+
+
+def test_a_correction_that_names_a_customer_at_last_is_asked_for_again(ledger: Ledger) -> None:
+    landed(ledger, given.document("S1", loyaltyCardNumber=None))
+    assert given.row(ledger, "S1")["status"] == "unmatched"
+    landed(ledger, given.document("S1"))
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["loyalty_card"]) == ("pending", None, given.CARD)
+
+
+@pytest.mark.parametrize(
+    "state", [{"status": "ready", "attempts": 1}, {"status": "sending", "attempts": 1}, {"status": "sent"}]
+)
+def test_a_correction_after_sending_changes_nothing_and_is_kept_and_counted(
+    ledger: Ledger, state: dict[str, Any]
+) -> None:
+    landed(ledger, given.document("S1"))
+    given.set_orders(ledger, **state)
+    before = given.row(ledger, "S1")
+    assert landed(ledger, given.document("S1", total="9.90")).corrections == 1
+    assert given.row(ledger, "S1") == before
+    (later,) = given.rows(ledger, "contents")
+    assert later["state"] == "after_sending"
+    assert '"total":9.90' in later["payload"]
+    assert given.tally(ledger)["corrected_after_sent"] == 1
+
+
+def test_each_content_counts_once(ledger: Ledger) -> None:
+    first, second = given.document("S1"), given.document("S1", total="9.90")
+    landed(ledger, first, second)
+    again = landed(ledger, first, second, first)
+    assert (again.duplicates, again.corrections, again.quarantined) == (3, 0, 0)
+    assert '"total":9.90' in given.row(ledger, "S1")["payload"]
+
+
+def test_what_was_published_before_does_not_come_in_the_place_of_what_came_later(ledger: Ledger) -> None:
+    given.landed(ledger)
+    older, newer = given.arrivals(given.document("S1", total="1.00"), given.document("S1", total="2.00"))
+    land(ledger, "run-1", [newer], [])
+    assert land(ledger, "run-1", [older], []).corrections == 1
+    assert '"total":2.00' in given.row(ledger, "S1")["payload"]
+    assert [row["state"] for row in given.rows(ledger, "contents")] == ["older"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"storeId": "0500"}, "the store differs; INSTORE_ORDER_KEY with storeId would"),
+        ({"storeId": "0500", "tillId": "4"}, "the store differs; INSTORE_ORDER_KEY with storeId or tillId would"),
+        ({"date": "2017-06-06T10:04:12Z"}, "the day differs; INSTORE_ORDER_KEY with day would"),
+        ({"date": "2017-06-05T11:00:00Z", "tillId": "4"}, "the time differs; INSTORE_ORDER_KEY with tillId would"),
+        ({"date": "2017-06-05T11:00:00Z"}, "the time differs; no field"),
+        ({"loyaltyCardNumber": "77", "total": "1.00"}, "the customer differs"),
+        ({"emailAddress": "bob@example.com"}, "the customer differs"),
+    ],
+)
+def test_another_purchase_never_takes_the_place_of_the_first(ledger: Ledger, changes: dict[str, Any], why: str) -> None:
+    landed(ledger, given.document("S1", emailAddress="ann@example.com", tillId="3"))
+    before = given.row(ledger, "S1")
+    whole = {"emailAddress": "ann@example.com", "tillId": "3", **changes}
+    done = landed(ledger, given.document("S1", **whole))
+    assert (done.quarantined, done.collisions, done.duplicates) == (1, 1, 0)
+    assert given.row(ledger, "S1") == before
+    (detail,) = quarantined(ledger)
+    assert why in detail
+    assert detail.startswith("ref-0 has the same key")
+    assert "example.com" not in detail
+    given.assert_every_record_is_in_one_place(ledger)
+    assert landed(ledger, given.document("S1", **whole)).duplicates == 1, "its file delivered again"
+
+
+def test_where_nobody_can_tell_which_is_later_it_is_no_correction(ledger: Ledger) -> None:
+    given.landed(ledger)
+    first, second = given.arrivals(given.document("S1"), given.document("S1", total="9.90"))
+    first.row["content_at"] = second.row["content_at"]
+    land(ledger, "run-1", [first], [])
+    assert land(ledger, "run-1", [second], []).collisions == 1
+    unknown = second.__class__(**{**vars(second), "published_at": None})
+    assert land(ledger, "run-1", [unknown], []).collisions == 0, "it is in quarantine already"
+    assert "nobody can tell" in quarantined(ledger)[0]
+
+
+@pytest.mark.parametrize(("card", "collisions"), [(given.CARD, 0), (None, 1)])
+def test_without_a_time_of_day_both_must_name_the_same_customer(
+    ledger: Ledger, card: str | None, collisions: int
+) -> None:
+    landed(ledger, given.document("S1", date="2017-06-05"))
+    done = landed(ledger, given.document("S1", date="2017-06-05", total="9.90", loyaltyCardNumber=card))
+    assert (done.collisions, done.corrections) == (collisions, 1 - collisions)
+
+
+def test_a_piece_of_an_order_takes_no_order_s_place(ledger: Ledger) -> None:
+    one, other = ({"productCode": code, "quantity": "1", "total": "5.00"} for code in "ab")
+    whole = {"total": "10.00"}
+    assert landed(ledger, given.document("S1", lines=[one], **whole), by_rows=True).orders == 1
+    done = landed(ledger, given.document("S1", lines=[other], **whole), by_rows=True)
+    assert (done.collisions, done.corrections) == (1, 0)
+    assert "it is a piece" in quarantined(ledger)[0]
+    assert landed(ledger, given.document("S1", lines=[one, other], **whole), by_rows=True).corrections == 1
+    assert given.row(ledger, "S1")["payload"].count("productCode") == 2
+
+
+def test_a_return_is_not_its_sale(ledger: Ledger) -> None:
+    done = landed(ledger, given.document("S1"), given.document("S1", total="-3.50"))
+    assert (done.orders, done.quarantined) == (2, 0)
+    assert len({row["event_id"] for row in given.rows(ledger, "orders")}) == 2
+
+
+def test_a_return_that_is_sent_as_the_same_type_has_an_event_id_of_its_own(ledger: Ledger) -> None:
+    given.landed(ledger)
+    settings = Settings(return_event_type="StorePurchase")
+    items = given.arrivals(given.document("S1"), given.document("S1", total="-3.50"), settings=settings)
+    assert land(ledger, "run-1", items, []).orders == 2
+
+
+def test_two_spellings_of_a_number_are_one_order(ledger: Ledger) -> None:
+    done = landed(ledger, given.document("Z1"), given.document("\ufeffZ1"), given.document("Ｚ1"), given.document("z1"))
+    assert (done.orders, done.quarantined) == (1, 0)
+    assert done.duplicates + done.corrections == 3
+
+
+def test_two_stores_with_the_same_numbers_are_told_apart_by_the_key(ledger: Ledger) -> None:
+    documents = [given.document(str(number), storeId=store) for store in ("1", "2") for number in range(20)]
+    done = landed(ledger, *documents, key="store_id,order_number")
+    assert (done.orders, done.quarantined) == (40, 0)
+    assert len({row["event_id"] for row in given.rows(ledger, "orders")}) == 40
+
+
+@pytest.mark.parametrize(("one", "other"), [("0001234", "1234"), ("1234", "0001234"), ("01", "001")])
+def test_an_order_whose_number_lost_its_zeros_in_one_source_is_set_aside(ledger: Ledger, one: str, other: str) -> None:
+    for documents in ([given.document(one)], [given.document(other)], [given.document(one), given.document(other)]):
+        landed(ledger, *documents)
+    assert [row["order_number"] for row in given.rows(ledger, "orders")] == [one]
+    (kept,) = {(row["reason"], row["detail"].partition(";")[0]) for row in given.rows(ledger, "quarantine")}
+    assert kept[0] == "suspected_twin"
+    assert "leading zeros" in kept[1]
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_two_that_come_in_one_block_are_twins_as_well(ledger: Ledger) -> None:
+    done = landed(ledger, given.document("0001234"), given.document("1234"))
+    assert (done.orders, done.collisions) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"storeId": "0500"}, {"date": "2017-06-05T11:00:00Z"}, {"orderType": "return"}, {"number": "12340"}]
+)
+def test_numbers_of_other_purchases_may_differ_in_their_zeros(ledger: Ledger, changes: dict[str, Any]) -> None:
+    done = landed(ledger, given.document("0001234"), given.document(**{"number": "1234", **changes}))
+    assert (done.orders, done.quarantined) == (2, 0)
