@@ -83,7 +83,9 @@ FROZEN = [
 @pytest.mark.weight(14)
 @pytest.mark.parametrize(("task", "point"), FROZEN)
 def test_a_task_thought_dead_goes_on_after_its_second_try(make_world: MakeWorld, task: str, point: str) -> None:
-    _twice(*make_world(930), task, point)
+    # A process that is stopped while its other receiver has the write lock of SQLite holds up everybody, rightly.
+    receivers = {"drain_receivers": 1} if task == "drain_topic" else {}
+    _twice(*make_world(930, **receivers), task, point)
 
 
 @pytest.mark.smoke
