@@ -11,7 +11,7 @@ from include.instore.ledger.known_again import COLLISION
 from include.instore.ledger.tables import contents, orders, pipeline, quarantine
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
-from include.instore.model.orders import parse_order
+from include.instore.model.orders import order_of_payload
 from include.instore.model.settings import Settings
 
 _SETTING = "order_key"
@@ -65,8 +65,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
         rows = connection.execute(sa.select(orders.c.key, orders.c.reference, orders.c.payload).order_by(orders.c.key))
         for row in rows:
             try:
-                order = parse_order(row.payload.encode(), len(row.payload.encode()))
-                key = order_key(order, fields, settings.store_timezone)
+                key = order_key(order_of_payload(row.payload), fields, settings.store_timezone)
             except RecordRefused as error:
                 raise ConfigurationError(
                     f"The order from {row.reference} has no such key ({error.detail}); name other fields in "

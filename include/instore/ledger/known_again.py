@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.tables import ContentState, Status, contents, orders
 from include.instore.model.identifiers import identity
+from include.instore.model.orders import order_of_payload
 
 COLLISION = "collision"
 """Reason in the quarantine of an order whose key another order has."""
@@ -22,7 +23,7 @@ SUSPECTED_TWIN = "suspected_twin"
 """Reason in the quarantine of an order that seems to be another one whose number has more, or fewer, leading zeros."""
 
 _UNSENT = (Status.PENDING.value, Status.READY.value, Status.UNMATCHED.value, Status.SUPPRESSED.value)
-_MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?")
+_MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
 _TELL_NOTHING_APART = {
     "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",
 }  # fmt: skip
@@ -62,22 +63,26 @@ def suspected_twins(connection: sa.Connection, arrivals: Iterable[Repeat]) -> di
     :param arrivals: the first of each key.
     """
     items = list(arrivals)
-    names = ("key", "number_root", "store_id", "order_time", "order_type", "reference")
+    names = ("key", "order_number", "number_root", "store_id", "order_time", "order_type", "reference")
     roots = {item.row["number_root"] for item in items}
     query = sa.select(*(orders.c[name] for name in names)).where(orders.c.number_root.in_(roots))
     there = [dict(row) for row in connection.execute(query).mappings()]
     known = {row["key"] for row in there}
-    by_purchase = {_purchase(row): row for row in there}
+    by_purchase: dict[tuple[str, ...], dict[str, str]] = {}  # each number of it, and where that came from
+    for row in there:
+        by_purchase.setdefault(_purchase(row), {})[identity(row["order_number"])] = row["reference"]
     twins = {}
     for item in items:
-        if item.key in known:
-            continue
-        other = by_purchase.setdefault(_purchase(item.row), item.row)
-        if other["key"] != item.key and other["number_root"] == item.row["number_root"]:
+        numbers = by_purchase.setdefault(_purchase(item.row), {})
+        mine = identity(item.row["order_number"])
+        others = [reference for number, reference in numbers.items() if number != mine]
+        if item.key not in known and others:
             twins[item.key] = (
-                f"{other['reference']} is of the same store and moment, and its number differs in leading zeros only; "
+                f"{others[0]} is of the same store and moment, and its number differs in leading zeros only; "
                 "have both sources write it alike"
             )
+        else:
+            numbers.setdefault(mine, item.row["reference"])
     return twins
 
 
@@ -110,12 +115,14 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
             continue
         seen.add((item.key, item.row["fingerprint"]))
         corrections += 1
-        state = _take(connection, before, item)
+        state = _state(before, item)
         after_sending += state is ContentState.AFTER_SENDING
         other = before if state is ContentState.REPLACED else item.row
         connection.execute(sa.insert(contents).values(_content(other, state, run_id, now)))
         if state is ContentState.REPLACED:
-            there[item.key] = {**before, **item.row, "received_at": before["received_at"]}
+            values = _taken(before, item.row)
+            connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
+            there[item.key] = {**before, **values}
     return KnownAgain(duplicates, corrections, after_sending, collisions)
 
 
@@ -133,22 +140,24 @@ def _fingerprints(keys: Mapping[str, Any]) -> sa.Select[tuple[str, str]]:
     return sa.select(contents.c.key, contents.c.fingerprint).where(contents.c.key.in_(list(keys)))
 
 
-def _take(connection: sa.Connection, before: Mapping[str, Any], item: Repeat) -> ContentState:
-    """Give the order this content, if it is the later one and nothing of the order has left."""
+def _state(before: Mapping[str, Any], item: Repeat) -> ContentState:
+    """What becomes of a corrected content: it holds if it is the later one and nothing of the order has left."""
     if not _is_later(before, item):
         return ContentState.OLDER
     if before["status"] not in _UNSENT or before["attempts"]:
         return ContentState.AFTER_SENDING
-    names = ["fingerprint", "payload", "content_at", "source", "reference"]
-    row = item.row
-    values = {name: row[name] for name in names}
+    return ContentState.REPLACED
+
+
+def _taken(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the order that change with its content."""
+    values = {name: row[name] for name in ("fingerprint", "payload", "content_at", "source", "reference")}
     # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
     # correction brings may be that of the very person.
     if _customer(before) != _customer(row) and before["status"] != Status.SUPPRESSED.value:
         values |= {name: row[name] for name in ("loyalty_card", "email", "status", "reason")}
         values |= {"look_ups": 0, "next_attempt": None}
-    connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
-    return ContentState.REPLACED
+    return values
 
 
 def _why_another(before: Mapping[str, Any], item: Repeat) -> str:
@@ -165,7 +174,7 @@ def _why_another(before: Mapping[str, Any], item: Repeat) -> str:
         why = "the customer differs"
     elif not same and _MIDNIGHT.search(str(mine["date"])):
         why = "the date has no time of day, and not both name the same customer"
-    elif item.by_rows and not _holds(mine, theirs) and not (_adds_up(mine) and _adds_up(theirs)):
+    elif item.by_rows and not _holds(mine, theirs) and not (_adds_up(row) and _adds_up(before)):
         why = "it is a piece: its lines, or the other's, do not add up to the total"
     elif _is_later(before, item) is None:
         why = "nobody can tell which of the two is later"
@@ -217,15 +226,9 @@ def _holds(document: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return True
 
 
-def _adds_up(document: Mapping[str, Any]) -> bool:
-    """Whether its lines make its total, of a return with either sign; also where they have no totals to tell by."""
-    totals = [line.get("total") for line in document.get("lines") or ()]
-    if not totals or any(total is None for total in totals):
-        return True
-    try:
-        return abs(sum(Decimal(str(total)) for total in totals)) == abs(Decimal(str(document["total"])))
-    except ArithmeticError:
-        return True
+def _adds_up(row: Mapping[str, Any]) -> bool:
+    """Whether its lines make its total; also where they have no totals to tell by."""
+    return order_of_payload(row["payload"]).adds_up() is not False
 
 
 def _content(row: Mapping[str, Any], state: ContentState, run_id: str, now: datetime) -> dict[str, Any]:

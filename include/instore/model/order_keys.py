@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -21,8 +22,10 @@ DAY = "day"
 """The one name of a key that is no field: the order's day in the store's time zone."""
 
 NUMBER_ALONE = ("orderNumber",)
+MAX_KEY = 512
 
 
+@cache  # asked for with every order
 def key_fields(setting: str) -> tuple[str, ...]:
     """The fields that ``INSTORE_ORDER_KEY`` names, in camelCase.
 
@@ -47,7 +50,10 @@ def order_key(order: InStoreOrder, fields: Sequence[str], store_timezone: str) -
         day_of(order.date, store_timezone) if field == DAY else _element(_value(document, field), field)
         for field in fields
     ]
-    return json.dumps([*elements, order.order_type], ensure_ascii=False)
+    key = json.dumps([*elements, order.order_type], ensure_ascii=False)
+    if len(key) > MAX_KEY:
+        raise RecordRefused("bad_value", f"the fields of its key are longer than {MAX_KEY} characters together")
+    return key
 
 
 def day_of(moment: datetime, store_timezone: str) -> str:

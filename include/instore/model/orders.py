@@ -228,6 +228,12 @@ def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
     return order_from_document(document)
 
 
+def order_of_payload(payload: str) -> InStoreOrder:
+    """The order whose :meth:`InStoreOrder.payload` this is."""
+    raw = payload.encode()
+    return parse_order(raw, len(raw))
+
+
 def order_from_document(document: Any) -> InStoreOrder:
     """The order in a decoded document, whose names are camelCase or PascalCase.
 

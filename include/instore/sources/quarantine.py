@@ -147,13 +147,14 @@ def _redrive(
             )
             for order in _read_again(row, settings)
         ]
-        known = known_keys(ledger, [item.key for item in arrivals])
-        landed = None if dry_run else run.land(arrivals, [row.id])
+        if dry_run:
+            new = len(arrivals) - len(known_keys(ledger, [item.key for item in arrivals]))
+        else:
+            new = run.land(arrivals, [row.id]).orders
     except RecordRefused as error:
         if not dry_run:
             note_reason(ledger, row.id, error.reason, error.detail)
         return Outcome(row.id, row.reference, "refused", error.reason, error.detail)
-    new = landed.orders if landed else len(arrivals) - len(known)
     return Outcome(row.id, row.reference, "landed" if new else "known")
 
 

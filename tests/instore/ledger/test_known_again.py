@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.instore import given
 def landed(ledger: Ledger, *documents: dict[str, Any], key: str = "order_number", by_rows: bool = False) -> Landed:
     given.landed(ledger)
     arrivals = given.arrivals(*documents, settings=Settings(order_key=key))
-    return land(ledger, "run-1", [each.__class__(**{**vars(each), "by_rows": by_rows}) for each in arrivals], [])
+    return land(ledger, "run-1", [replace(each, by_rows=by_rows) for each in arrivals], [])
 
 
 def quarantined(ledger: Ledger) -> list[str]:
@@ -121,7 +122,7 @@ def test_where_nobody_can_tell_which_is_later_it_is_no_correction(ledger: Ledger
     first.row["content_at"] = second.row["content_at"]
     land(ledger, "run-1", [first], [])
     assert land(ledger, "run-1", [second], []).collisions == 1
-    unknown = second.__class__(**{**vars(second), "published_at": None})
+    unknown = replace(second, published_at=None)
     assert land(ledger, "run-1", [unknown], []).collisions == 0, "it is in quarantine already"
     assert "nobody can tell" in quarantined(ledger)[0]
 
@@ -193,4 +194,35 @@ def test_two_that_come_in_one_block_are_twins_as_well(ledger: Ledger) -> None:
 )
 def test_numbers_of_other_purchases_may_differ_in_their_zeros(ledger: Ledger, changes: dict[str, Any]) -> None:
     done = landed(ledger, given.document("0001234"), given.document(**{"number": "1234", **changes}))
+    assert (done.orders, done.quarantined) == (2, 0)
+
+
+@pytest.mark.parametrize("emails", [("ann@example.com",), ("ann@example.com", "ann@example.com")])
+def test_what_is_suppressed_stays_so_after_two_corrections_in_one_block(ledger: Ledger, emails: tuple[str]) -> None:
+    landed(ledger, given.document("S1"))
+    given.set_orders(ledger, status="suppressed")
+    corrections = [given.document("S1", emailAddress=email, note=str(at)) for at, email in enumerate(emails)]
+    assert landed(ledger, given.document("S1", note="first"), *corrections).corrections == 1 + len(emails)
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["email"]) == ("suppressed", None)
+
+
+def test_tills_that_count_alike_are_no_twins(ledger: Ledger) -> None:
+    """Where dates have no time of day, the receipts of two tills of one day are of one moment."""
+    receipts = [given.document("0001", date="2017-06-05", tillId=till) for till in ("1", "2", "3")]
+    done = landed(ledger, *receipts, key="till_id,order_number")
+    assert (done.orders, done.quarantined) == (3, 0)
+    assert landed(ledger, *receipts, key="till_id,order_number").duplicates == 3
+    (twin,) = [given.document("1", date="2017-06-05", tillId="4")]
+    assert landed(ledger, twin, key="till_id,order_number").collisions == 1
+
+
+def test_half_a_minute_past_midnight_is_a_time_of_day(ledger: Ledger) -> None:
+    landed(ledger, given.document("S1", date="2017-06-05T00:00:30Z"))
+    done = landed(ledger, given.document("S1", date="2017-06-05T00:00:30Z", total="9.90", loyaltyCardNumber=None))
+    assert (done.corrections, done.collisions) == (1, 0)
+
+
+def test_letters_that_grow_when_they_are_folded_stop_no_block(ledger: Ledger) -> None:
+    done = landed(ledger, given.document("\u00df" * 64), given.document("S1"))
     assert (done.orders, done.quarantined) == (2, 0)

@@ -121,8 +121,9 @@ class _OrderRows:
         self.raw = b""
         self._line = 0
         self._rows: list[dict[str, str]] = []
-        self._lines: list[int] = []
+        self._said: dict[str, str] = {}  # of the order, by its columns
         self._fault: str | None = None
+        self._disagreement: str | None = None
 
     def ends_before(self, row: Sequence[str], number: str, *, whole: bool) -> bool:
         """Whether this row is another order's; columns that say nothing, as in all rows but the first, tell nothing.
@@ -133,20 +134,13 @@ class _OrderRows:
             return True
         if not whole:
             return False
-        mine, theirs = self._order_columns(), dict(zip(self._header, row, strict=False))
+        theirs = dict(zip(self._header, row, strict=False))
         for column in _TELL_ORDERS_APART:
-            one, other = mine.get(column, ""), theirs.get(column, "").strip()
+            one, other = self._said.get(column, ""), theirs.get(column, "").strip()
             if one and other and one != other:
                 return True
-        totals = mine.get("order_total", ""), theirs.get("order_total", "").strip()
+        totals = self._said.get("order_total", ""), theirs.get("order_total", "").strip()
         return all(totals) and len({total.startswith("-") for total in totals}) == 2
-
-    def _order_columns(self) -> dict[str, str]:
-        """What the rows say of their order; the first that says something speaks for it."""
-        said: dict[str, str] = {}
-        for row in self._rows:
-            said |= {name: row[name].strip() for name in _ORDER_COLUMNS if not said.get(name) and name in row}
-        return said
 
     def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str | None) -> None:
         self.number = self.number if number is None else number
@@ -160,7 +154,16 @@ class _OrderRows:
             self._fault = self._fault or f"line {line} has {len(row)} columns, the header has {len(self._header)}"
         else:
             self._rows.append(dict(zip(self._header, row, strict=True)))
-            self._lines.append(line)
+            self._agree(self._rows[-1], line)
+
+    def _agree(self, row: Mapping[str, str], line: int) -> None:
+        """The first row that says something of the order speaks for it, and no other may say otherwise."""
+        for column in _ORDER_COLUMNS.keys() & row.keys():
+            value = row[column].strip()
+            if value and self._said.setdefault(column, value) != value:
+                self._disagreement = (
+                    self._disagreement or f"line {line}: {column} is not that of the order's other rows"
+                )
 
     def record(self, settings: Settings) -> ExtractRecord:
         return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
@@ -170,14 +173,9 @@ class _OrderRows:
             # Before any other fault: of these the raw rows are not whole, so they are never read again.
             if len(self.raw) > settings.max_message_bytes:
                 raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
-            if self._fault is not None:
-                raise RecordRefused("bad_value", self._fault)
-            said = self._order_columns()
-            for line, row in zip(self._lines, self._rows, strict=True):
-                for column, value in said.items():
-                    if row[column].strip() not in ("", value):
-                        raise RecordRefused("bad_value", f"line {line}: {column} is not that of the order's other rows")
-            document: dict[str, Any] = {_ORDER_COLUMNS[column]: value for column, value in said.items() if value != ""}
+            if fault := self._fault or self._disagreement:
+                raise RecordRefused("bad_value", fault)
+            document: dict[str, Any] = {_ORDER_COLUMNS[column]: value for column, value in self._said.items()}
             document["lines"] = [_line(row) for row in self._rows]
             return order_from_document(document)
         except RecordRefused as error:

@@ -74,14 +74,14 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
     assert read is not None  # noqa: S101  discovery only hands over known formats
     landed, block = Landed(), _Block(file, settings)
     held: ExtractRecord | None = None  # the newest record waits: of a file still growing it may be half an order
-    all_add_up = None  # as long as those before it do
+    before_it: set[bool | None] = set()  # whether the orders before it add up
     broken: BrokenExtract | None = None
     with uncompressed(storage.open(file.path), file.name) as stream:
         try:
             for record in read(stream, settings):
                 if held is not None:
                     block.add(held)
-                    all_add_up = _adds_up(held) and all_add_up is not False
+                    before_it.add(_adds_up(held))
                 held = record
                 if block.full():
                     landed += block.land(ledger, run_id)
@@ -89,7 +89,7 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             broken = error
     if storage.look_again(file.path).version != file.version:
         return landed + block.land(ledger, run_id), "changed"
-    if held is not None and all_add_up and _adds_up(held) is False:
+    if held is not None and before_it == {True} and _adds_up(held) is False:
         detail = (
             f"line {held.line}: its lines do not make its total, those of all orders before it do; is the file cut?"
         )

@@ -315,12 +315,10 @@ def test_records_show_no_content_in_their_repr(settings: MakeSettings) -> None:
 
 
 def test_a_return_under_its_sale_s_number_is_an_order_of_its_own(settings: MakeSettings) -> None:
-    sale = [row("S1", 1), row("S1", 2)]
-    by_type = [("order_type", {"order_type": "sale"}), ("order_type", {"order_type": "return"})]
-    assert told(read(csv_text(*sale, row("S1", order_total="-3.50")), settings())[0]) == ["S1", "S1"]
-    header = [*HEADER, "order_type"]
-    rows = [[*row("S1", line), types["order_type"]] for line, (_, types) in zip((1, 2), by_type, strict=True)]
-    records, _ = read(csv_text(*rows, header=header), settings())
+    by_total = csv_text(row("S1", 1), row("S1", 2), row("S1", order_total="-3.50"))
+    assert told(read(by_total, settings())[0]) == ["S1", "S1"]
+    by_type = csv_text([*row("S1"), "sale"], [*row("S1"), "return"], header=[*HEADER, "order_type"])
+    records, _ = read(by_type, settings())
     assert [record.order.order_type for record in records if isinstance(record.order, InStoreOrder)] == [
         "sale", "return",
     ]  # fmt: skip
