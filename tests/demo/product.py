@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from rich.console import Console
 from demo import stage
 from demo.local_airflow import LocalAirflow
 from demo.processes import Processes
-from demo.runs import FinishedRun, follow, manual_run, scheduled_run
+from demo.runs import DAG, FinishedRun, follow, manual_run, scheduled_run
 from sandbox import week
 from sandbox.seed import send
 from sandbox.week import SampleMessage
@@ -28,6 +30,8 @@ from sandbox.week import SampleMessage
 ROOT = Path(__file__).parents[2]
 DAY = "2017-06-07"
 _SECONDS = 400
+_LONGEST_TEST_SECONDS = 120
+"""How long after it has published orders a test may look for them."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,21 @@ class Product:
 
     def publish(self, *numbers: str, card: str | None = None, email: str | None = None) -> None:
         """Put orders on the topic, dated on the backfilled day; of a known customer where nobody is named."""
+        self._wait_until_no_hourly_run_takes_them()
         orders = [order_of(number, f"{DAY}T05:30:00Z", card=card, email=email) for number in numbers]
         messages = [SampleMessage(json.dumps(order), order["orderNumber"], "1") for order in orders]
         send(messages, self.sandbox["service_bus"]["connection_string"])
+
+    def _wait_until_no_hourly_run_takes_them(self) -> None:
+        """The scheduler makes its hourly run also while tests run; what they publish must be theirs."""
+        under_way = {"run_type": "scheduled", "state": ["queued", "running"]}
+        while True:
+            due = self.airflow.call("GET", f"/dags/{DAG}")["next_dagrun_data_interval_end"].replace("Z", "+00:00")
+            soon = datetime.fromisoformat(due) - datetime.now(timezone.utc) < timedelta(seconds=_LONGEST_TEST_SECONDS)
+            runs = self.airflow.call("GET", f"/dags/{DAG}/dagRuns", params=under_way)["total_entries"]
+            if not soon and not runs:
+                return
+            time.sleep(1)
 
     def on_the_bus(self) -> int:
         url = f"{self.sandbox['service_bus']['url']}/sandbox/state"
