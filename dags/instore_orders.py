@@ -72,7 +72,8 @@ PARAMS = {
         type="boolean",
         section=WHAT,
         title="Send again",
-        description="On: orders of the window (or of the backfill's interval) that were sent before are sent again.",
+        description="On: orders of the window (or of the backfill's interval) that were sent before are sent again, "
+        "each once, as a new edition: an event with an id of its own, beside the first.",
     ),
     "dry_run": Param(
         False,

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
-from include.instore.ledger.tables import contents, customers, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import contents, customers, editions, extracts, orders, quarantine, runs
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run, Window
 
 SETTINGS = Settings()
-TABLES = {table.name: table for table in (orders, contents, customers, quarantine, extracts, runs)}
+TABLES = {table.name: table for table in (orders, contents, editions, customers, quarantine, extracts, runs)}
 
 CARD = "6035770741165744"
 CANARY = "canary-7f3a"

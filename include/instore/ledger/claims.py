@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from include.instore import fault_points
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.editions import note_editions, order_editions, to_be_sent_again
 from include.instore.ledger.tables import UNDER_WAY, Status, orders, runs
 from include.instore.model.windows import Run, Window
 
@@ -53,29 +54,34 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     """Claim the orders this run may send and cut them into at most fifty batches, by loyalty card.
 
     Unmatched orders whose next attempt is due become pending again. Of those that a window's or a cleared run is asked
-    for, what another run saw rejected becomes ready again, and with ``resend`` what another run sent. Orders whose run
-    gave no sign of life for ``claim_minutes`` are taken over. Planning again finds its own claims, and gives at least
-    as many batches.
+    for, what another run saw rejected becomes ready again, and with ``resend`` what another run sent, as a new edition.
+    Orders whose run gave no sign of life for ``claim_minutes`` are taken over. Planning again finds its own claims, and
+    gives at least as many batches.
 
     :param batch_orders: orders a batch should have; more where fifty batches would not do.
     :param tracking: off, only orders whose customer is still to be found are claimed: the others could not go on.
     """
     now = datetime.now(timezone.utc)
+    free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.write() as connection:
+        if run.resend and tracking:
+            order_editions(ledger, connection, run, (to_be_sent_again(run), *_asked_for(run), free), now)
         connection.execute(
             sa.update(orders)
-            .where(_may_send(run, now, tracking), held_by_no_live_run(claim_minutes, run.tries))
+            .where(_may_send(run, now, tracking), free)
             .values(
                 claim_run=run.run_id,
                 claim_time=now,
                 status=sa.case(
                     (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value),
-                    (orders.c.status.in_([Status.SENT.value, Status.REJECTED.value]), Status.READY.value),
+                    (orders.c.status == Status.REJECTED.value, Status.READY.value),
                     else_=orders.c.status,
                 ),
             )
         )
         mine = (orders.c.claim_run == run.run_id, orders.c.status.in_([status.value for status in UNDER_WAY]))
+        if run.resend and tracking:
+            note_editions(ledger, connection, run, mine, now)
         _count_as_mine(connection, run.run_id, mine)
         held = connection.execute(
             sa.select(orders.c.key, orders.c.loyalty_card)
@@ -147,7 +153,10 @@ def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: 
     now = datetime.now(timezone.utc)
     free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.read() as connection:
-        mine = sa.select(sa.func.count()).select_from(orders).where(_may_send(run, now, tracking), sa.not_(free))
+        may = _may_send(run, now, tracking)
+        if run.resend and tracking:
+            may = sa.or_(may, sa.and_(to_be_sent_again(run), *_asked_for(run)))
+        mine = sa.select(sa.func.count()).select_from(orders).where(may, sa.not_(free))
         return connection.scalar(mine) or 0
 
 
@@ -174,15 +183,19 @@ def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]
     due_again = sa.and_(orders.c.status == Status.UNMATCHED.value, orders.c.next_attempt <= now)
     may = sa.or_(under_way, due_again)
     if run.claims != "due" and tracking:
-        # What this run has sent or seen rejected itself is not sent again when its planning is tried again.
-        again = [Status.REJECTED.value, *([Status.SENT.value] if run.resend else [])]
-        may = sa.or_(may, sa.and_(orders.c.status.in_(again), orders.c.outcome_run != run.run_id))
+        # What this run has seen rejected itself is not sent again when its planning is tried again.
+        rejected = orders.c.status == Status.REJECTED.value
+        may = sa.or_(may, sa.and_(rejected, orders.c.outcome_run != run.run_id))
+    return sa.and_(may, *_asked_for(run))
+
+
+def _asked_for(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    """Which orders the run is for, whatever their status."""
     if run.claims == "due":
-        return may
+        return ()
     if run.claims == "own":
-        own = sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries))
-        return sa.and_(may, own)
-    return sa.and_(may, in_window(run.window))
+        return (sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries)),)
+    return (in_window(run.window),)
 
 
 def in_window(window: Window | None) -> sa.ColumnElement[bool]:

@@ -116,9 +116,7 @@ def record_outcomes(
                     orders.c.status.in_([Status.SENDING.value, Status.READY.value]),
                     orders.c.event_id.in_(sent),
                 )
-                .values(
-                    status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id, sends=orders.c.sends + 1
-                )
+                .values(status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id)
             )
         for event_id, reason in (rejected or {}).items():
             connection.execute(
@@ -210,8 +208,6 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
                 next_attempt=None,
                 sent_at=now,
                 outcome_run=run_id,
-                # One that waited to be sent again has been counted before.
-                sends=sa.case((orders.c.sends == 0, 1), else_=orders.c.sends),
                 claim_run=None,
                 claim_time=None,
             )

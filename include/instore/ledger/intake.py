@@ -136,7 +136,7 @@ def arrival(
         "reason": NO_CUSTOMER_KEY if nobody else None,
         "look_ups": 0,
         "attempts": 0,
-        "sends": 0,
+        "edition": 1,
     }
     return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows)
 

@@ -118,9 +118,9 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
         state = _state(before, item)
         after_sending += state is ContentState.AFTER_SENDING
         other = before if state is ContentState.REPLACED else item.row
-        connection.execute(sa.insert(contents).values(_content(other, state, run_id, now)))
+        connection.execute(sa.insert(contents).values(content_row(other, state, run_id, now)))
         if state is ContentState.REPLACED:
-            values = _taken(before, item.row)
+            values = taken_content(before, item.row)
             connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
             there[item.key] = {**before, **values}
     return KnownAgain(duplicates, corrections, after_sending, collisions)
@@ -149,7 +149,7 @@ def _state(before: Mapping[str, Any], item: Repeat) -> ContentState:
     return ContentState.REPLACED
 
 
-def _taken(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the order that change with its content."""
     values = {name: row[name] for name in ("fingerprint", "payload", "content_at", "source", "reference")}
     # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
@@ -231,7 +231,7 @@ def _adds_up(row: Mapping[str, Any]) -> bool:
     return order_of_payload(row["payload"]).adds_up() is not False
 
 
-def _content(row: Mapping[str, Any], state: ContentState, run_id: str, now: datetime) -> dict[str, Any]:
+def content_row(row: Mapping[str, Any], state: ContentState, run_id: str, now: datetime) -> dict[str, Any]:
     names = ("key", "fingerprint", "source", "reference", "payload", "loyalty_card", "email")
     kept = {name: row[name] for name in names}
     return kept | {"state": state.value, "published_at": row["content_at"], "run": run_id, "received_at": now}

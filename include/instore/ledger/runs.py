@@ -74,7 +74,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         resolved = by(orders.c.status, orders.c.resolved_run == run_id)
         unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
         outcome = by(orders.c.status, orders.c.outcome_run == run_id)
-        again = (orders.c.outcome_run == run_id, orders.c.status == Status.SENT.value, orders.c.sends > 1)
+        again = (orders.c.outcome_run == run_id, orders.c.status == Status.SENT.value, orders.c.edition > 1)
         resent = sum(by(orders.c.status, *again).values())
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)

@@ -1,4 +1,4 @@
-"""The ledger's nine tables and the words in their columns."""
+"""The ledger's tables and the words in their columns."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class ContentState(str, Enum):
     REPLACED = "replaced"  # a later one took its place before anything had been sent
     OLDER = "older"  # it came after a later one
     AFTER_SENDING = "after_sending"  # it came when the order had left: nobody has been sent it
+    SENT = "sent"  # an earlier edition was sent with it
 
     def __str__(self) -> str:
         return self.value
@@ -107,7 +108,7 @@ orders = sa.Table(
     sa.Column("reason", sa.String(1024)),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),  # rounds of asking that found no customer
     sa.Column("attempts", sa.Integer, nullable=False, default=0),  # times it left for the destination
-    sa.Column("sends", sa.Integer, nullable=False, default=0),  # times the destination took it; more than 1: resent
+    sa.Column("edition", sa.Integer, nullable=False, default=1),  # more than 1: sent again under an event id of its own
     sa.Column("next_attempt", UtcDateTime),  # when an unmatched order is asked for again; null: never
     sa.Column("claim_run", RunId),
     sa.Column("claim_batch", sa.Integer),
@@ -135,6 +136,17 @@ contents = sa.Table(
     sa.Column("email", sa.String(254)),
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
+)
+
+editions = sa.Table(
+    "editions",  # which run ordered which, where a run says resend
+    metadata,
+    sa.Column("key", sa.String(512), primary_key=True),
+    sa.Column("ordered_by", RunId, primary_key=True),  # without the number of its try: once a run, whatever is cleared
+    sa.Column("edition", sa.Integer, nullable=False),
+    sa.Column("event_id", sa.String(36), nullable=False),
+    sa.Column("replaces", sa.String(36)),  # the event id of the edition before; null: the run found this one unsent
+    sa.Column("made_at", UtcDateTime, nullable=False),
 )
 
 customers = sa.Table(

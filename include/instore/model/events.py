@@ -58,6 +58,11 @@ def event_id(scope: str, event_type: str, *key: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, event_type, *key])))
 
 
+def next_event_id(before: str, edition: int) -> str:
+    """The event id of an order's next edition. :param before: that of the edition before it."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([before, edition])))
+
+
 def customer_key(scope: str, email: str) -> str:
     """A device id of the customer's own: uuid5 of scope and normalised email."""
     return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, email.strip().lower()])))

@@ -79,7 +79,7 @@ def test_orders_that_are_not_sent_are_asked_for_and_those_shown_become_sent(
     assert unchanged(ledger, before, *UNSENT)
     for status in UNSENT:
         row = given.row(ledger, status)
-        assert (row["status"], row["reason"], row["sends"], row["next_attempt"]) == ("sent", None, 1, None)
+        assert (row["status"], row["reason"], row["edition"], row["next_attempt"]) == ("sent", None, 1, None)
         assert started <= row["sent_at"] <= datetime.now(timezone.utc)
 
 
@@ -107,11 +107,11 @@ def test_a_window_that_is_sent_again_sends_what_was_marked_as_well(ledger: Ledge
     assert sum(batch.orders for batch in given.planned(ledger, again)) == 1
 
 
-def test_an_order_that_waits_to_be_sent_again_keeps_its_count_of_sends(ledger: Ledger, settings: MakeSettings) -> None:
+def test_an_order_that_waits_to_be_sent_again_keeps_its_edition(ledger: Ledger, settings: MakeSettings) -> None:
     given.landed(ledger, given.document("S1"))
-    given.set_orders(ledger, status="ready", sends=2)
+    given.set_orders(ledger, status="ready", edition=2)
     reconcile(Store(ledger, "S1"), ledger, settings())
-    assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["sends"]) == ("sent", 2)
+    assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["edition"]) == ("sent", 2)
 
 
 def test_orders_of_a_live_run_are_left_to_it_and_told(ledger: Ledger, settings: MakeSettings) -> None:

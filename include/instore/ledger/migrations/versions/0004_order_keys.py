@@ -1,4 +1,4 @@
-"""Orders by their key; the contents known of an order; whose ledger it is; runs of other DAGs than the pipeline's."""
+"""Orders by their key; the contents known of an order, and its editions; whose ledger it is; runs of other DAGs."""
 
 import json
 from datetime import datetime
@@ -33,6 +33,11 @@ def upgrade() -> None:
             orders.alter_column(name, existing_type=sa.String(length=length), nullable=False)
         orders.drop_constraint("pk_orders", type_="primary")
         orders.create_primary_key("pk_orders", ["key"])
+        # What was sent again until now went out under the id it had: that is edition 1 still.
+        orders.drop_column("sends")
+        orders.add_column(sa.Column("edition", sa.Integer(), nullable=False, server_default="1"))
+    with op.batch_alter_table("orders") as orders:
+        orders.alter_column("edition", existing_type=sa.Integer(), server_default=None)
     op.create_index(op.f("ix_orders_order_number"), "orders", ["order_number"], unique=False)
     op.create_index(op.f("ix_orders_number_root"), "orders", ["number_root"], unique=False)
     op.create_index(op.f("ix_orders_day"), "orders", ["day"], unique=False)
@@ -52,6 +57,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", "fingerprint", name=op.f("pk_contents")),
     )
     op.create_index(op.f("ix_contents_run"), "contents", ["run"], unique=False)
+    op.create_table(
+        "editions",
+        sa.Column("key", sa.String(length=512), nullable=False),
+        sa.Column("ordered_by", sa.String(length=512), nullable=False),
+        sa.Column("edition", sa.Integer(), nullable=False),
+        sa.Column("event_id", sa.String(length=36), nullable=False),
+        sa.Column("replaces", sa.String(length=36), nullable=True),
+        sa.Column("made_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "ordered_by", name=op.f("pk_editions")),
+    )
     op.create_table(
         "pipeline",
         sa.Column("setting", sa.String(length=64), nullable=False),
