@@ -81,9 +81,14 @@ class ProfileStoreDestination:
                 before_leaving=before_leaving,
             )
 
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
+    @property
+    def reads_back(self) -> bool:
         with _translated():
-            return self._hook.sent_track_ids(track_ids)
+            return self._hook.reads_back
+
+    def look_for(self, event_ids: Iterable[str]) -> Mapping[str, str]:
+        with _translated():
+            return self._hook.look_for_events(event_ids)
 
 
 class LoyaltyResolver:

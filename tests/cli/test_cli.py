@@ -144,7 +144,7 @@ def test_reconcile_marks_what_the_profile_store_shows_and_a_dry_run_before_it_sa
 def test_reconcile_needs_a_profile_store_that_can_be_read(
     profile_store: ProfileStoreStandIn, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deaf = json.dumps({"conn_type": "profile_store", "host": profile_store.url, "password": "key"})
+    deaf = json.dumps({"conn_type": "profile_store", "host": profile_store.url, "password": "a-key"})
     monkeypatch.setenv("AIRFLOW_CONN_INSTORE_PROFILE_STORE", deaf)
     refused = run("reconcile")
     assert (refused.exit_code, refused.stdout) == (2, "")

@@ -47,7 +47,7 @@ class Judge:
         may_be_rejected: orders the Profile Store was told to refuse: they reach it or are ``rejected``, never both.
         may_double: orders whose request died without an answer under policy ``resend``; others may never double.
         truncated: orders so large that only their summary goes out.
-        kept_sending: policy ``hold``: what is in doubt stays ``sending`` for a person.
+        held: policy ``hold``: what is in doubt is held for a person.
     """
 
     def __init__(self, world: World) -> None:
@@ -61,7 +61,7 @@ class Judge:
         self.may_be_rejected: set[str] = set()
         self.may_double: set[str] = set()
         self.truncated: set[str] = set()
-        self.kept_sending = False
+        self.held = False
 
     def look(self) -> Verdict:
         """What has become of the orders up to now."""
@@ -209,7 +209,7 @@ class Judge:
             wanted = versions[-1].becomes
             if number in self.may_be_rejected and number not in verdict.delivered:
                 wanted = "rejected"
-            if settled and status.get(number) != wanted and not (self.kept_sending and status.get(number) == "sending"):
+            if settled and status.get(number) != wanted and not (self.held and status.get(number) == "held"):
                 faults.append(f"{number} is {status.get(number)} in the ledger, it should be {wanted}")
         raws = Counter(bytes(raw) for _, raw in quarantined)
         missing = Counter(world.malformed) - raws

@@ -352,6 +352,9 @@ class World:
             if done is not None and self._settled(done):
                 return done
             self.wait_for_locks()
+            if done is not None and (done.report or {}).get("ledger", {}).get("sending"):
+                # What is in doubt is known once later events are shown, which every next hour brings.
+                self.extract(f"later/{len(self.runs)}.csv", self.source.take(5, only="sent"))
             done = self.run()
         if done is not None and self._settled(done):
             return done

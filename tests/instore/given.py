@@ -145,7 +145,7 @@ def hours_ago(hours: float) -> datetime:
 
 def assert_every_record_is_in_one_place(ledger: Ledger) -> None:
     """Invariant 2, over the whole ledger."""
-    known = {"pending", "ready", "sending", "sent", "unmatched", "suppressed", "rejected"}
+    known = {"pending", "ready", "sending", "sent", "unmatched", "suppressed", "rejected", "held"}
     assert set(statuses(ledger).values()) <= known
     received = sum(each["received"] for each in rows(ledger, "runs"))
     known_again = sum(each["duplicates"] + each["corrections"] for each in rows(ledger, "runs"))

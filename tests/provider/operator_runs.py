@@ -80,6 +80,7 @@ def dags() -> dict[str, DAG]:
     send("wrong_key", tracked(2))
     send("verify", tracked(2), verify_after=0.2, verify_every=0.05)
     send("verify_later", tracked(2), verify_after=0.01)
+    send("verify_unclear", tracked(2), verify_after=0.01)
     send("timed_out", tracked(2), verify_after=0.01, execution_timeout=timedelta(seconds=1.5))
     send("verify_without_reading", tracked(2))
     send("hold", tracked(2), on_ambiguous="hold")

@@ -127,7 +127,7 @@ def test_the_two_apis_of_the_profile_store_have_breakers_of_their_own(
     wire.on("/api/v1.0/trackevents/", DOWN).on("/api/v1.0/Track", Reply(200))
     hook = profile_store(breaker=make)
     with pytest.raises(ServiceUnavailable, match="Profile Store API is left alone"):
-        hook.sent_track_ids(["t1"])
+        hook.look_for_events(["t1"])
     assert [outcome.state for outcome in hook.send_events([event(1)], bulk=False)] == ["accepted"]
     assert sorted(named) == ["the Profile Store API", "the Tracking API"]
 
@@ -136,7 +136,7 @@ def test_when_one_query_fails_the_others_are_not_made(profile_store: Callable[..
     wire.on("/api/v1.0/trackevents/", DOWN)
     hook = profile_store()
     with pytest.raises(ServiceUnavailable):
-        hook.sent_track_ids([f"t{number}" for number in range(100)])
+        hook.look_for_events([f"t{number}" for number in range(100)])
     assert len(wire.to("/api/v1.0/trackevents/")) <= 4 * 3 + 4 * 3
 
 
@@ -167,7 +167,7 @@ def test_a_given_limiter_is_asked_before_writes_and_reads_of_the_profile_store(
         extra={"read_host": wire.url, "read_api_key": "k", "rate_limit": 2.5},
     )
     list(hook.send_events([event(1), event(2)], bulk=False))
-    hook.sent_track_ids(["t1"])
+    hook.look_for_events(["t1"])
     assert turns == [2.5] * 3
 
 

@@ -39,7 +39,13 @@ class Run:
 def shows(*track_ids: str) -> Any:
     def answer(seen: Seen) -> Reply:
         return Reply(
-            200, {"items": [{"TrackId": each} for each in track_ids if seen.query["$filter"][0].endswith(each)]}
+            200,
+            {
+                "items": (
+                    found := [{"TrackId": each} for each in track_ids if seen.query["$filter"][0].endswith(each)]
+                ),
+                "total": len(found),
+            },
         )
 
     return answer
@@ -61,6 +67,7 @@ def script(wires: dict[str, Wire]) -> None:
     wires["wrong_key"].on(BULK, Reply(401))
     wires["verify"].on(BULK, HANG_UP, Reply(202)).on(READ, shows("t0"))
     wires["verify_later"].on(BULK, Reply(502)).on(READ, Reply(503), Reply(503), shows("t0", "t1"))
+    wires["verify_unclear"].on(BULK, Reply(502)).on(READ, Reply(200, {"items": [], "total": 7}))
     wires["timed_out"].on(BULK, STALL).on(READ, shows("t0", "t1"))
     wires["verify_without_reading"].on(BULK, Reply(502))
     wires["hold"].on(BULK, Reply(502))
@@ -204,6 +211,12 @@ def test_what_could_not_be_verified_is_verified_by_the_next_try_and_not_sent_bli
     run = runs["verify_later"]
     assert (run.states, run.tries, run.returned) == (["success"], [2], [counts(events=2, accepted=2)])
     assert run.sent() == [["t0", "t1"]]
+
+
+def test_what_the_reading_side_does_not_tell_is_neither_sent_again_nor_counted_as_sent(runs: dict[str, Run]) -> None:
+    run = runs["verify_unclear"]
+    assert (run.states, run.tries, run.sent()) == (["failed"], [2], [["t0", "t1"]])
+    assert "2 of 2 events are not sent" in run.log
 
 
 def test_what_was_under_way_when_the_task_was_stopped_is_verified_by_the_next_try(runs: dict[str, Run]) -> None:

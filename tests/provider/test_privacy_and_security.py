@@ -75,7 +75,7 @@ def test_canaries_show_nowhere(
     let_out = [
         outcome_of(lambda: list(store.send_events([EVENT, EVENT]))),
         outcome_of(lambda: store.query_events(f"User.Email eq {EMAIL}") and None),
-        outcome_of(lambda: store.sent_track_ids(["t1"])),
+        outcome_of(lambda: store.look_for_events(["t1"])),
         outcome_of(store.test_connection),
         outcome_of(lambda: provider.look_up(CARD)),
         outcome_of(provider.test_connection),

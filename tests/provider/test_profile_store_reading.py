@@ -29,24 +29,47 @@ def store_with(*track_ids: str) -> Any:
 
 def test_the_track_ids_that_show_are_returned(wire: Wire, profile_store: Any) -> None:
     wire.on(READ, store_with("t1", "t3"))
-    assert profile_store().sent_track_ids(["t1", "t2", "t3", "t1"]) == {"t1", "t3"}
+    assert profile_store().look_for_events(["t1", "t2", "t3", "t1"]) == {"t1": "shown", "t2": "absent", "t3": "shown"}
     assert sorted(seen.query["$filter"][0] for seen in wire.seen) == [f"TrackId eq t{n}" for n in (1, 2, 3)]
     assert wire.seen[0].headers["Ocp-Apim-Subscription-Key"] == READ_KEY
 
 
 def test_no_ids_ask_nothing(wire: Wire, profile_store: Any) -> None:
-    assert profile_store().sent_track_ids([]) == set()
+    assert profile_store().look_for_events([]) == {}
     assert wire.seen == []
 
 
-def test_a_store_that_ignores_the_filter_shows_no_event_that_was_not_asked_for(wire: Wire, profile_store: Any) -> None:
-    wire.on(READ, Reply(200, {"items": [{"TrackId": "another"}, {}]}))
-    assert profile_store().sent_track_ids(["t1"]) == set()
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"items": [{"TrackId": "another"}, {}], "total": 2},
+        {"items": [], "total": 7},
+        {"items": []},
+        {"items": [], "total": "0"},
+        {"items": [{"TrackId": "t10"}], "total": 1},
+    ],
+    ids=["the filter is ignored", "empty pages", "no total", "a total that is no number", "contains instead of equals"],
+)
+def test_an_answer_to_another_question_says_nothing_of_the_event(
+    wire: Wire, profile_store: Any, answer: dict[str, Any]
+) -> None:
+    wire.on(READ, Reply(200, answer))
+    assert profile_store().look_for_events(["t1"]) == {"t1": "unclear"}
+
+
+def test_an_event_is_shown_however_its_id_is_spelt(wire: Wire, profile_store: Any) -> None:
+    wire.on(READ, Reply(200, {"items": [{"TrackId": "T1"}], "total": 1}))
+    assert profile_store().look_for_events(["t1"]) == {"t1": "shown"}
+
+
+def test_without_a_reading_side_nothing_is_read_back(profile_store: Any) -> None:
+    assert profile_store().reads_back
+    assert not profile_store(extra={}).reads_back
 
 
 def test_an_id_that_would_change_the_filter_is_not_asked(wire: Wire, profile_store: Any) -> None:
     with pytest.raises(ConfigurationError):
-        profile_store().sent_track_ids(["t1", "t1 or TrackId ne t1"])
+        profile_store().look_for_events(["t1", "t1 or TrackId ne t1"])
     assert wire.seen == []
 
 
@@ -64,7 +87,7 @@ def test_at_most_four_ids_are_asked_for_at_once(wire: Wire, profile_store: Any) 
         return Reply(200, {"items": []})
 
     wire.on(READ, answer)
-    profile_store().sent_track_ids(f"t{n}" for n in range(12))
+    profile_store().look_for_events(f"t{n}" for n in range(12))
     assert 1 < most[0] <= 4
 
 
@@ -113,7 +136,7 @@ def test_a_question_is_asked_again_whatever_happened_to_it(wire: Wire, profile_s
 def test_an_api_that_stays_away_is_unavailable_and_its_wish_is_handed_on(wire: Wire, profile_store: Any) -> None:
     wire.on(READ, Reply(503, headers={"Retry-After": "90"}))
     with pytest.raises(ServiceUnavailable, match=r"'test_profile_store': the Profile Store API answered 503") as raised:
-        profile_store(longest_retry_after=0.01).sent_track_ids(["t1", "t2"])
+        profile_store(longest_retry_after=0.01).look_for_events(["t1", "t2"])
     assert raised.value.retry_after == 90
 
 

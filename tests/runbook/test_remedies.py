@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.alerts.channels import Webhook
+from tests.faults.judge import Judge
 from tests.faults.source import Order, write_extract
 from tests.faults.world import Killer, RunDone, World
 from tests.runbook.conftest import Begin
@@ -256,7 +257,9 @@ def test_the_run_is_not_done_in_time_and_its_orders_go_to_the_next_one_at_once_w
     world, judge = begin(1120)
     assert _sender_dies(world, report=True).kills == 1
     judge.fault_happened()
-    assert trigger(world).green
+    done = trigger(world)
+    assert done.green
+    world.recover(done)
     judge.check(at_least=25, recovered=True)
 
 
@@ -268,7 +271,9 @@ def test_the_run_is_not_done_in_time_and_its_orders_are_taken_over_after_claim_m
     early = trigger(world)
     assert early.report is not None
     assert early.report["claimed"] == 0
-    assert world.run(clock=AN_HOUR_LATER).green
+    done = world.run(clock=AN_HOUR_LATER)
+    assert done.green
+    world.recover(done)
     judge.check(at_least=25, recovered=True)
 
 
@@ -414,36 +419,73 @@ def _answers_are_lost(world: World) -> None:
 
 
 @pytest.mark.remedy("Orders wait to be sent", "3")
-def test_orders_wait_to_be_sent_as_sending_and_the_profile_store_is_asked(begin: Begin) -> None:
-    world, judge = begin(1141, on_ambiguous="hold", bulk_events=5, verify_after=0.5)
+def test_orders_wait_to_be_sent_in_doubt_until_later_events_are_shown(begin: Begin) -> None:
+    world, judge = begin(1141, bulk_events=40, verify_after=0.5)
     world.extract("2017/06/05/orders.csv", world.source.take(40))
-    _answers_are_lost(world)
+    world.sandbox.store.set_faults(share=1, answers=["reset"], only=["POST "])
     done = world.run(tries=1)
     world.sandbox.store.set_faults()
     assert status(done)["sending"] > 0
     judge.fault_happened()
-    taken = judge.look()
-    assert taken.lost
+    assert judge.look().lost
+    world.extract("2017/06/06/orders.csv", world.source.take(20))
+    done = world.run()
+    assert "sending" not in status(done)
+    judge.check(at_least=35, recovered=True)
 
-    world.settings["on_ambiguous"] = "verify"
+
+def _held(begin: Begin, number: int, **settings: Any) -> tuple[World, Judge]:
+    """A world of 40 orders, of which some are held."""
+    world, judge = begin(number, bulk_events=5, verify_after=0.5, **settings)
+    world.extract("2017/06/05/orders.csv", world.source.take(40))
+    _answers_are_lost(world)
+    done = world.run(tries=1)
+    world.sandbox.store.set_faults()
+    assert status(done)["held"] > 0
+    assert "held for a person" in (done.report or {})["red"][-1]
+    judge.fault_happened()
+    assert judge.look().lost
+    return world, judge
+
+
+def _held_ids(world: World) -> list[str]:
+    return [each["event_id"] for each in printed(world, "deliveries", "list")]
+
+
+@pytest.mark.remedy("Events are held for a person to decide", "1")
+@pytest.mark.parametrize("why", ["nobody can be asked", "hold"])
+def test_events_are_held_for_a_person_to_decide_and_the_profile_store_is_asked_again(begin: Begin, why: str) -> None:
+    if why == "hold":
+        world, judge = _held(begin, 1142, on_ambiguous="hold")
+        world.settings["on_ambiguous"] = "verify"
+    else:
+
+        def without_reading(*given: Any, **settings: Any) -> tuple[World, Judge]:
+            world, judge = begin(*given, **settings)
+            right = json.loads(world.environment()["AIRFLOW_CONN_INSTORE_PROFILE_STORE"])
+            world.connections["instore_profile_store"] = {**right, "extra": {}}
+            return world, judge
+
+        world, judge = _held(without_reading, 1143)
+        del world.connections["instore_profile_store"]
+    printed(world, "deliveries", "settle", "--all", "--as", "ask-again")
+    world.extract("2017/06/06/orders.csv", world.source.take(20))
     world.recover()
-    judge.check(at_least=25, recovered=True)
+    judge.check(at_least=35, recovered=True)
 
 
-@pytest.mark.remedy("Orders wait to be sent", "3")
-def test_orders_wait_to_be_sent_as_sending_and_nobody_can_be_asked(begin: Begin) -> None:
-    world, judge = begin(1142, bulk_events=5, verify_after=0.5)
-    right = json.loads(world.environment()["AIRFLOW_CONN_INSTORE_PROFILE_STORE"])
-    world.connections["instore_profile_store"] = {**right, "extra": {}}
-    world.extract("2017/06/05/orders.csv", world.source.take(40))
-    _answers_are_lost(world)
-    done = world.run(tries=1)
-    world.sandbox.store.set_faults()
-    assert "'read_host' is empty" in failures(done)["batch.send_events_0"]
-    assert status(done)["sending"] > 0
-    judge.fault_happened()
-
-    del world.connections["instore_profile_store"]
+@pytest.mark.remedy("Events are held for a person to decide", "2", "3")
+def test_events_are_held_for_a_person_to_decide_and_a_person_looks_for_them(begin: Begin) -> None:
+    world, judge = _held(begin, 1144, on_ambiguous="hold")
+    judge.look()
+    taken = {event["trackId"] for event in judge.taken}
+    held = _held_ids(world)
+    shown = [each for each in held if each in taken]
+    missing = [each for each in held if each not in taken]
+    assert shown
+    assert missing
+    printed(world, "deliveries", "settle", "--as", "sent", *shown)
+    printed(world, "deliveries", "settle", "--as", "send-again", *missing)
     world.recover()
     judge.check(at_least=25, recovered=True)
 

@@ -6,21 +6,21 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from datetime import datetime
 from operator import add
 from typing import Any, Protocol
 
 from include.instore import fault_points
+from include.instore.destinations.doubts import Doubts
 from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import give_back, in_doubt, ready_orders, record_outcomes
+from include.instore.ledger.deliveries import ready_orders, record_outcomes
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.events import build_event
+from include.instore.model.reading_side import ReadingSide
 from include.instore.model.settings import Settings
 
 _ROUNDS = 3
 """How often a batch is sent again after its doubts were settled, before the task is tried again as a whole."""
-_POLL_SECONDS = 1.0
 _LEASE_SECONDS = 1.0
 """How long after `sending` was committed a request may leave without saying so again."""
 
@@ -47,7 +47,7 @@ class EventOutcome(Protocol):
         ...
 
 
-class Destination(Protocol):
+class Destination(ReadingSide, Protocol):
     """Where events go. The Profile Store is one; another is one new file."""
 
     def send_events(
@@ -61,48 +61,68 @@ class Destination(Protocol):
         """
         ...
 
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
-        """Those of the track ids that the destination already shows. :raises RetriableError: it cannot be asked."""
-        ...
-
 
 @dataclass(frozen=True)
 class Delivered:
-    """What one batch's sending came to, in orders of this try."""
+    """What one batch's sending came to, in orders of this try.
+
+    :param in_doubt: those of which a later run has to find out whether they were taken.
+    :param held: those of which a person has to.
+    """
 
     sent: int = 0
     rejected: int = 0
     verified: int = 0
     truncated: int = 0
+    in_doubt: int = 0
+    held: int = 0
 
     def __add__(self, other: Delivered) -> Delivered:
         return Delivered(*map(add, astuple(self), astuple(other)))
 
 
 def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
-    """Send the batch's ready orders, after settling what an earlier try left in ``sending``.
+    """Send the batch's ready orders, and find out what became of those that are in doubt, which hold up no other.
 
     With ``enable_track_events`` off nothing is sent and the orders stay ready.
 
     :raises ConfigurationError: the destination refuses everything until a person changes something.
-    :raises RetriableError: the destination did not take all; what it did not take is ready, what is in doubt is
-        ``sending`` and is checked before anything is sent again.
+    :raises RetriableError: the destination did not take all; what it did not take is ready, what is in doubt stays
+        ``sending`` until it is known.
     """
     if not settings.enable_track_events:
         log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", batch)
         return Delivered()
     hold(ledger, run_id, batch)
-    delivered = _settle_doubts(destination, ledger, run_id, batch, settings)
-    for _ in range(_ROUNDS):
+    doubts = Doubts(destination, ledger, run_id, batch, settings)
+    tally = [Delivered()]
+    for round_ in range(_ROUNDS):
         keys = ready_orders(ledger, run_id, batch)
-        if not keys:
+        if not keys and (round_ or not doubts.known()):
             break
-        for start in range(0, len(keys), settings.bulk_events):
-            delivered += _send(destination, ledger, run_id, batch, settings, keys[start : start + settings.bulk_events])
-        delivered += _settle_doubts(destination, ledger, run_id, batch, settings)
+        rest = keys
+        while bulk := rest[: min(settings.bulk_events, max(0, len(rest) - doubts.to_keep_back()))]:
+            rest = rest[len(bulk) :]
+            done, doubtful = _send(destination, ledger, run_id, batch, settings, bulk)
+            tally.append(done)
+            if doubtful == len(bulk):
+                # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
+                log.warning("batch %d: %d events left without an answer", batch, doubtful)
+                rest = rest[: doubts.to_keep_back()]
+
+        def send_witnesses(kept: Sequence[str] = rest) -> None:
+            for start in range(0, len(kept), settings.bulk_events):
+                part = kept[start : start + settings.bulk_events]
+                tally.append(_send(destination, ledger, run_id, batch, settings, part)[0])
+
+        if doubts.known():
+            doubts.settle(send_witnesses)
+    verified = Delivered(sent=doubts.verified, verified=doubts.verified, in_doubt=len(doubts.known()), held=doubts.held)
+    delivered = sum(tally, verified)
     log.info(
-        "batch %d: sent=%d rejected=%d verified=%d truncated=%d",
-        batch, delivered.sent, delivered.rejected, delivered.verified, delivered.truncated,
+        "batch %d: sent=%d rejected=%d verified=%d truncated=%d in_doubt=%d held=%d",
+        batch, delivered.sent, delivered.rejected, delivered.verified, delivered.truncated, delivered.in_doubt,
+        delivered.held,
     )  # fmt: skip
     if left := len(ready_orders(ledger, run_id, batch)):
         raise RetriableError(f"{left} events of batch {batch} were never answered; they stay ready for the next try.")
@@ -111,7 +131,8 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
 
 def _send(
     destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, keys: Sequence[str]
-) -> Delivered:
+) -> tuple[Delivered, int]:
+    """Send one bulk; what it came to, and how many of its events left without an answer."""
     events: list[dict[str, Any]] = []
     truncated: set[str] = set()
     marked = deliveries.mark_sending(ledger, run_id, batch, keys)
@@ -135,7 +156,7 @@ def _send(
         events.append(event)
     sent: list[str] = []
     unsent: list[str] = []
-    doubtful: list[str] = []
+    doubtful = 0
     why_unsent, patience = "", None
     unanswered = {event["trackId"] for event in events}
     fault_points.reach("delivery.after_sending")
@@ -152,7 +173,7 @@ def _send(
                 why_unsent = why_unsent or outcome.detail
                 patience = max(patience or 0.0, outcome.retry_after) if outcome.retry_after else patience
             else:
-                doubtful.append(outcome.track_id)
+                doubtful += 1
     except ConfigurationError:
         unsent.extend(unanswered)
         raise
@@ -169,11 +190,7 @@ def _send(
             "they stay ready, the next try sends them.",
             patience,
         )
-    if doubtful and len(doubtful) == len(events):
-        # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
-        log.warning("%d events left without an answer", len(doubtful))
-        return _settle_doubts(destination, ledger, run_id, batch, settings)
-    return Delivered(len(sent), len(rejected), 0, len(truncated.intersection(sent)))
+    return Delivered(len(sent), len(rejected), 0, len(truncated.intersection(sent))), doubtful + len(unanswered)
 
 
 class _Lease:
@@ -201,34 +218,3 @@ class _Lease:
                 f"Another try of this task has taken over batch {self._place[2]}; this one sends nothing more."
             )
         self._until = time.monotonic() + self._seconds
-
-
-def _settle_doubts(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
-    """What became of a request that died is asked, not guessed (invariant 4)."""
-    doubts = in_doubt(ledger, run_id, batch)
-    if not doubts or settings.on_ambiguous == "hold":
-        return Delivered()
-    if settings.on_ambiguous == "resend":
-        give_back(ledger, run_id, batch, doubts)
-        log.warning("batch %d: %d events in doubt are sent again, by INSTORE_ON_AMBIGUOUS", batch, len(doubts))
-        return Delivered()
-    # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that left
-    # once more meanwhile is a new doubt.
-    known_since: dict[tuple[str, datetime], float] = {}
-    verified = 0
-    while doubts:
-        # Looked at before asking: only an answer given after the wait proves absence (ingest is asynchronous).
-        now = time.monotonic()
-        seen = destination.sent_track_ids(list(doubts)) & set(doubts)
-        absent = {
-            track_id: left_at
-            for track_id, left_at in doubts.items()
-            if track_id not in seen and now - known_since.setdefault((track_id, left_at), now) >= settings.verify_after
-        }
-        record_outcomes(ledger, run_id, batch, sent=seen)
-        give_back(ledger, run_id, batch, absent)
-        verified += len(seen)
-        doubts = in_doubt(ledger, run_id, batch)
-        if doubts:
-            time.sleep(_POLL_SECONDS)
-    return Delivered(sent=verified, verified=verified)

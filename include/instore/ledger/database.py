@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from include.instore import fault_points
+from include.instore.ledger.tables import counters
 from include.instore.model.errors import ConfigurationError, RetriableError
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
@@ -164,6 +165,13 @@ class Ledger:
         from sqlalchemy.dialects import postgresql
 
         return postgresql.insert(table)
+
+    def next_number(self, connection: sa.Connection, counter: str) -> int:
+        """The counter's next number. Whoever takes one after this waits for this transaction to end."""
+        statement = self.insert(counters).values(name=counter, value=1)
+        statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
+        number: int = connection.execute(statement.returning(counters.c.value)).scalar_one()
+        return number
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -15,7 +15,8 @@ from include.instore.ledger.claims import held_by_no_live_run, keep_alive
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, kept_text, orders, runs
 
-_UNSENT = (*UNDER_WAY, Status.UNMATCHED, Status.REJECTED)
+_LEAVING = "leaving"
+_UNSENT = (*UNDER_WAY, Status.UNMATCHED, Status.REJECTED, Status.HELD)
 """Not the suppressed: of them nothing was ever sent, and nothing will be."""
 
 
@@ -30,6 +31,20 @@ class OutgoingOrder:
     payload: str = field(repr=False)
     email: str = field(repr=False)
     attempts: int
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An event that left, and of which nobody knows whether it was taken.
+
+    :param left: its place among all that left, in the order of their commits.
+    :param waited: what left behind this place left ``verify_after`` later; None: nobody has waited for it yet.
+    """
+
+    event_id: str
+    left: int
+    waited: int | None
+    sending_at: datetime
 
 
 def ready_orders(ledger: Ledger, run_id: str, batch: int) -> list[str]:
@@ -47,12 +62,17 @@ def ready_orders(ledger: Ledger, run_id: str, batch: int) -> list[str]:
 def mark_sending(ledger: Ledger, run_id: str, batch: int, keys: Sequence[str]) -> list[OutgoingOrder]:
     """Commit that these orders are about to leave. Only those returned may: the others are no longer this run's."""
     with ledger.write() as connection:
+        left = ledger.next_number(connection, _LEAVING)
         marked = set(
             connection.scalars(
                 sa.update(orders)
                 .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.key.in_(keys))
                 .values(
-                    status=Status.SENDING.value, attempts=orders.c.attempts + 1, sending_at=datetime.now(timezone.utc)
+                    status=Status.SENDING.value,
+                    attempts=orders.c.attempts + 1,
+                    sending_at=datetime.now(timezone.utc),
+                    left_seq=left,
+                    waited_seq=None,
                 )
                 .returning(orders.c.key)
             )
@@ -79,7 +99,8 @@ def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str
         rows = connection.execute(sa.select(orders.c.event_id, orders.c.attempts).where(*mine).with_for_update())
         if dict(rows.tuples().all()) != dict(attempts):
             return False
-        connection.execute(sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc)))
+        left = {"left_seq": ledger.next_number(connection, _LEAVING), "waited_seq": None}
+        connection.execute(sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc), **left))
         keep_alive(connection, run_id, batch)
         return True
 
@@ -137,32 +158,57 @@ def record_outcomes(
         keep_alive(connection, run_id, batch)
 
 
-def give_back(ledger: Ledger, run_id: str, batch: int, doubts: Mapping[str, datetime]) -> None:
-    """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile.
+def give_back(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt]) -> None:
+    """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile."""
+    if doubts:
+        _move(ledger, run_id, batch, doubts, status=Status.READY.value, sending_at=None)
 
-    :param doubts: event id to the time its request left, as :func:`in_doubt` told it.
-    """
-    if not doubts:
-        return
-    left = [sa.and_(orders.c.event_id == event, orders.c.sending_at == at) for event, at in doubts.items()]
+
+def hold_for_a_person(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt], reason: str) -> None:
+    """Commit that nobody can tell whether these were taken, unless they have left once more meanwhile."""
+    _move(ledger, run_id, batch, doubts, status=Status.HELD.value, reason=kept_text(reason), outcome_run=run_id)
+
+
+def waited_for(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt]) -> None:
+    """Commit that ``verify_after`` has passed since these were in doubt: what leaves from now on are witnesses."""
+    if doubts:
+        with ledger.write() as connection:
+            waited = ledger.next_number(connection, _LEAVING)
+            connection.execute(_unmoved(run_id, batch, doubts).values(waited_seq=waited))
+            keep_alive(connection, run_id, batch)
+
+
+def _move(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt], **values: object) -> None:
     with ledger.write() as connection:
-        connection.execute(
-            sa.update(orders)
-            .where(*_held(run_id, batch), orders.c.status == Status.SENDING.value, sa.or_(*left))
-            .values(status=Status.READY.value, sending_at=None)
-        )
+        connection.execute(_unmoved(run_id, batch, doubts).values(values))
         keep_alive(connection, run_id, batch)
 
 
-def in_doubt(ledger: Ledger, run_id: str, batch: int) -> dict[str, datetime]:
-    """Event id to the time its request left, of the batch's orders in ``sending``: nobody knows what became of them."""
+def _unmoved(run_id: str, batch: int, doubts: Collection[Doubt]) -> sa.Update:
+    left = [sa.and_(orders.c.event_id == each.event_id, orders.c.left_seq == each.left) for each in doubts]
+    return sa.update(orders).where(*_held(run_id, batch), orders.c.status == Status.SENDING.value, sa.or_(*left))
+
+
+def in_doubt(ledger: Ledger, run_id: str, batch: int) -> list[Doubt]:
+    """The batch's orders in ``sending``, in the order in which they left: nobody knows what became of them."""
     with ledger.read() as connection:
         rows = connection.execute(
-            sa.select(orders.c.event_id, orders.c.sending_at).where(
-                *_held(run_id, batch), orders.c.status == Status.SENDING.value
-            )
+            sa.select(orders.c.event_id, orders.c.left_seq, orders.c.waited_seq, orders.c.sending_at)
+            .where(*_held(run_id, batch), orders.c.status == Status.SENDING.value)
+            .order_by(orders.c.left_seq, orders.c.event_id)
         )
-        return dict(rows.tuples().all())
+        return [Doubt(*row) for row in rows]
+
+
+def latest_left(ledger: Ledger, after: int, most: int) -> dict[str, int]:
+    """Event id to place among all that left, of sent orders behind a place: the first of them, and the last."""
+    sent = sa.select(orders.c.event_id, orders.c.left_seq).where(
+        orders.c.status == Status.SENT.value, orders.c.left_seq > after
+    )
+    with ledger.read() as connection:
+        first = connection.execute(sent.order_by(orders.c.left_seq).limit(most)).tuples().all()
+        last = connection.execute(sent.order_by(orders.c.left_seq.desc()).limit(most)).tuples().all()
+    return dict(first) | dict(last)
 
 
 def _held(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -43,6 +43,8 @@ class RunCounts:
     rejected: int
     rejected_by_reason: Mapping[str, int]
     truncated: int
+    in_doubt: int
+    held: int
     carried_over: int
     touched: int
     planned: Mapping[str, int]
@@ -97,6 +99,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             rejected_by_reason=by(
                 orders.c.reason, orders.c.outcome_run == run_id, orders.c.status == Status.REJECTED.value
             ),
+            in_doubt=sum(by(orders.c.status, mine, orders.c.status == Status.SENDING.value).values()),
+            held=outcome.get(Status.HELD.value, 0),
             carried_over=sum(by(orders.c.status, carried).values()),
             touched=sum(by(orders.c.status, sa.or_(mine, orders.c.outcome_run == run_id)).values()),
             planned=by(orders.c.status, orders.c.planned_run == run_id),

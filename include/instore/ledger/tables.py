@@ -20,6 +20,7 @@ class Status(str, Enum):
     UNMATCHED = "unmatched"
     SUPPRESSED = "suppressed"
     REJECTED = "rejected"
+    HELD = "held"  # nobody can tell whether it was taken: a person decides
 
     def __str__(self) -> str:
         return self.value
@@ -116,6 +117,8 @@ orders = sa.Table(
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
     sa.Column("sending_at", UtcDateTime),
+    sa.Column("left_seq", sa.BigInteger, index=True),  # its place among all that left, in the order of their commits
+    sa.Column("waited_seq", sa.BigInteger),  # what left after this place left ``verify_after`` later; null: not waited
     sa.Column("sent_at", UtcDateTime),
     sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent or rejected
     sa.Index(None, "status", "next_attempt"),
@@ -193,6 +196,13 @@ pipeline = sa.Table(
     metadata,
     sa.Column("setting", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(1024), nullable=False),
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
 )
 
 services = sa.Table(

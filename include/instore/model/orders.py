@@ -64,6 +64,8 @@ def card_of(value: Any) -> Any:
     :raises ValueError: it is none that can be read; the message does not repeat it.
     """
     value = _blank_is_none(_not_rounded(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # here, so that it is as clean as one that comes as text
     return _CARD_NOISE.sub("", value) or None if isinstance(value, str) else value
 
 

@@ -161,10 +161,23 @@ class Settings(BaseSettings):
     on_ambiguous: Literal["verify", "resend", "hold"] = Field(
         "verify",
         description="What becomes of an event whose request died without an answer: ask the Profile Store, send it "
-        "again, or leave it in `sending` for a person.",
+        "again, or hold it for a person.",
     )
     verify_after: float = Field(
-        30, ge=0, description="Seconds after which an event that the Profile Store does not show was not taken."
+        60,
+        ge=0,
+        description="Seconds an event in doubt is waited for. Look at it before the first run: longer than the Profile "
+        "Store takes to show what it has taken, at its slowest.",
+    )
+    verify_witnesses: int = Field(
+        3,
+        ge=1,
+        le=50,
+        description="Events that left `verify_after` later and are shown, which prove that one in doubt that is not "
+        "shown was not taken.",
+    )
+    doubt_hours: float = Field(
+        24, ge=0, description="Hours after which an event of which nobody can tell whether it was taken is held."
     )
     claim_wait: float = Field(
         300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."

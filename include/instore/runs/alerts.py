@@ -20,6 +20,7 @@ from include.instore.model.alert_causes import (
     CORRECTED_AFTER_SENT,
     DEAD_LETTERS,
     DEADLINE,
+    HELD_EVENTS,
     NO_REPORT,
     NUMBERS,
     OLDEST_MESSAGE,
@@ -40,6 +41,7 @@ SECTIONS = {
     BAD_SHARE: "Too many records were set aside",
     COLLISIONS: "Orders with the key of another order",
     UNREAD_FILES: "A file was not read to its end",
+    HELD_EVENTS: "Events are held for a person to decide",
     NO_REPORT: "The run failed without a report",
     DEADLINE: "The run is not done in time",
     OLDEST_MESSAGE: "Messages wait on the bus",
@@ -98,6 +100,8 @@ def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) ->
         "reach nobody's profile until they are corrected.",
         COLLISIONS: "They reach nobody's profile until the key tells them apart and they are redriven. All other "
         "orders were sent.",
+        HELD_EVENTS: "They left once, and may or may not be in a profile; they are not sent again by themselves. All "
+        "other orders were sent.",
         UNREAD_FILES: "What stands behind that place is not in the ledger. The orders before it were sent.",
     }
     alerts += [Alert(kind, _sentence("; ".join(red[kind])), means[kind]) for kind in means if red.get(kind)]

@@ -8,14 +8,15 @@ source, run or try. This moves orders to sent on its word, and nothing else; wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Protocol
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.deliveries import count_held, mark_sent, unsent_after
+from include.instore.model.errors import RetriableError
+from include.instore.model.reading_side import SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
@@ -24,18 +25,6 @@ _BLOCK = 200
 """Orders asked for and marked in one commit: what an interruption costs is asked again."""
 
 log = logging.getLogger(__name__)
-
-
-class Shows(Protocol):
-    """The reading side of a destination."""
-
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
-        """Those of the track ids that the destination already shows.
-
-        :raises ConfigurationError: it cannot be asked until a person changes something.
-        :raises RetriableError: it cannot be asked for now.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class Reconciled:
 
 
 def reconcile(
-    destination: Shows,
+    destination: ReadingSide,
     ledger: Ledger,
     settings: Settings,
     *,
@@ -73,15 +62,23 @@ def reconcile(
     :param dry_run: ask, and change nothing.
     :param after_block: called with what it has come to so far.
     :raises ConfigurationError: the destination cannot be asked until a person changes something; nothing is changed.
-    :raises RetriableError: the destination or the ledger failed; what was marked before is marked.
+    :raises RetriableError: the destination or the ledger failed, or the answers do not say whether an event is there;
+        what was marked before is marked.
     """
-    destination.sent_track_ids([])  # whether it can be asked at all is told even where there is nothing to ask
+    destination.look_for([])  # whether it can be asked at all is told even where there is nothing to ask
     run = Run(f"reconcile__{datetime.now(timezone.utc).isoformat()}", "reconcile", None, False, False, "own")
     done, last, opened = Reconciled(held=count_held(ledger, settings.claim_minutes)), "", False
     try:
         while block := unsent_after(ledger, last, limit=_BLOCK, claim_minutes=settings.claim_minutes):
             last = next(reversed(block))  # by the database's own order of texts
-            shown = destination.sent_track_ids(block.values()) & set(block.values())
+            answers = destination.look_for(block.values())
+            if unclear := sum(answer == UNCLEAR for answer in answers.values()):
+                raise RetriableError(
+                    f"The Profile Store answered {unclear} of {len(block)} questions for one event with other events, "
+                    "or with a count and none, so what it does not show may be there; have the filter on TrackId "
+                    "looked at, and start again."
+                )
+            shown = {event_id for event_id in block.values() if answers[event_id] == SHOWN}
             if shown and not dry_run:
                 if not opened:
                     open_run(ledger, run)

@@ -11,7 +11,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
 from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER, Status
-from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, NUMBERS, UNREAD_FILES
+from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, UNREAD_FILES
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
@@ -42,6 +42,7 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
         BAD_SHARE: _too_many_bad(counts, settings.max_bad_share),
         COLLISIONS: _collisions(counts),
         UNREAD_FILES: _unread(counts),
+        HELD_EVENTS: _held(counts),
     }
     red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
     document = {
@@ -69,6 +70,12 @@ def _collisions(counts: RunCounts) -> list[str]:
         f"{counts.collisions} orders seem to have another order's key, or number, and were quarantined; their details "
         "there say which, and what would tell them apart"
     ]
+
+
+def _held(counts: RunCounts) -> list[str]:
+    if not counts.held:
+        return []
+    return [f"of {counts.held} events nobody can tell whether they were taken; they are held for a person to decide"]
 
 
 def _unread(counts: RunCounts) -> list[str]:

@@ -1,4 +1,5 @@
-"""The operator's command line: set-up; the ledger against the Profile Store; the quarantine and the dead-letter queue.
+"""The operator's command line: set-up; the ledger against the Profile Store; the quarantine, the dead-letter queue and
+held events.
 
 Ledger, bus and Profile Store are those of the tasks: the Airflow connections ``instore_ledger``,
 ``instore_service_bus`` and ``instore_profile_store``, from the environment, a secrets backend or Airflow's own
@@ -15,12 +16,14 @@ from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
+from include.instore_airflow.cli.deliveries import deliveries_app
 from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.quarantine import quarantine_app
 from include.instore_airflow.services import profile_store
 from include.instore_airflow.set_up import set_up
 
-_DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, and the dead-letter queue.
+_DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, the dead-letter queue, and
+held events.
 
 Every command prints a table, or JSON with `--json`. Those that change something take `--dry-run`, which only says what
 would happen. Exit codes: 0 done; 1 a service failed, try again; 2 something has to be changed first, the message says
@@ -91,3 +94,4 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(deliveries_app, name="deliveries")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from instore_provider.auth import HeaderAuth
@@ -38,6 +38,9 @@ AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
 
 LARGEST_BULK = 100
 LAST_READABLE = 10_000
+
+Looked = Literal["shown", "absent", "unclear"]
+"""What the Profile Store API says of one event."""
 
 _TRACK = "/api/v1.0/Track"
 _TRACK_BULK = "/api/v1.0/TrackBulk"
@@ -172,11 +175,17 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
                     detail = service.detail(result, _private_texts(events[part[0].index]))
                     yield _outcomes(part, "refused", status, detail)
 
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
-        """
-        Return those track ids whose events already show in the Profile Store.
+    @property
+    def reads_back(self) -> bool:
+        """Whether the connection names a Profile Store API to read events back from."""
+        return self._load()[1] is not None
 
-        One query per id, four at a time. An id that is missing here may still be on its way.
+    def look_for_events(self, track_ids: Iterable[str]) -> dict[str, Looked]:
+        """
+        Ask whether the Profile Store shows these events: track id to `shown`, `absent` or `unclear`.
+
+        One query per id, four at a time. An event that is absent may still be on its way. Unclear is an answer with
+        other events than asked for, or with none although it counts some: the API does not do what the filter says.
 
         :raises ServiceUnavailable: the API cannot be asked now.
         :raises ConfigurationError: it cannot be asked at all, or an id cannot stand in a filter.
@@ -186,16 +195,16 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
         if not all(_ASKABLE_TRACK_ID.fullmatch(each) for each in ids):
             raise ConfigurationError("A trackId must be of letters, digits and -_.: to be asked for, so give it such.")
         if not ids:
-            return set()
-        with ThreadPoolExecutor(min(_READ_THREADS, len(ids)), thread_name_prefix="sent-track-ids") as pool:
-            asked = {each: pool.submit(self._shows, service, each) for each in ids}
+            return {}
+        with ThreadPoolExecutor(min(_READ_THREADS, len(ids)), thread_name_prefix="look-for-events") as pool:
+            asked = {each: pool.submit(self._look_for, service, each) for each in ids}
             try:
                 wait(asked.values(), return_when=FIRST_EXCEPTION)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)  # the others would fail one after the other
         for failed in (each for each in asked.values() if not each.cancelled() and each.exception()):
             failed.result()
-        return {each for each, shows in asked.items() if shows.result()}
+        return {each: looked.result() for each, looked in asked.items()}
 
     def query_events(
         self, filter: str | None = None, skip: int = 0, top: int = 100, order_by: str | None = None
@@ -212,7 +221,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
         """
         if skip < 0 or top < 1 or skip + top >= LAST_READABLE:
             raise ConfigurationError(f"skip + top must stay under {LAST_READABLE}, so narrow the filter.")
-        return self._query(self._reading(), filter, skip, top, order_by, self._bounds)
+        return self._query(self._reading(), filter, skip, top, order_by, self._bounds)[0]
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask both services, once each: the Tracking API with an empty bulk, the Profile Store API for one event."""
@@ -251,14 +260,16 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
                 "host", f"leads to {status}, so put the base URL of {service.name} into it, without its path"
             )
 
-    def _shows(self, service: Service, track_id: str) -> bool:
-        items = self._query(service, f"TrackId eq {track_id}", 0, 1, None, self._bounds)
-        # A service that does not know the filter answers with whatever it has.
-        return any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items)
+    def _look_for(self, service: Service, track_id: str) -> Looked:
+        items, total = self._query(service, f"TrackId eq {track_id}", 0, 1, None, self._bounds)
+        if any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items):
+            return "shown"
+        return "absent" if not items and total == 0 else "unclear"
 
     def _query(
         self, service: Service, filter: str | None, skip: int, top: int, order_by: str | None, bounds: RetryBounds
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Return the items of the page, and how many the API counts in all."""
         query = f"?$skip={skip}&$top={top}"
         if filter:
             query += f"&$filter={quote(filter, safe='')}"
@@ -276,7 +287,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
         items = found.get("items") if isinstance(found, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise service.error("read_host", "leads to something else than the Profile Store API, so correct it")
-        return items
+        return items, found.get("total")
 
     def _reading(self) -> Service:
         reading = self._load()[1]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     # At run time the hook is imported by the task: a DAG file is parsed again for every task (airflow.md, "Speed").
     from instore_provider.events import EventOutcome
-    from instore_provider.hooks.profile_store import ProfileStoreHook
+    from instore_provider.hooks.profile_store import Looked, ProfileStoreHook
 
 AmbiguousPolicy = Literal["verify", "resend", "hold"]
 
@@ -77,8 +77,9 @@ class ProfileStoreTrackOperator(BaseOperator):
     :param bulk: False sends the events one by one.
     :param bulk_size: events per request, at most 100.
     :param on_ambiguous: an event that may have been taken (502, no answer) is, by `verify`, looked for in the Profile
-        Store and sent again if it does not show, for which the connection needs `read_host`; by `resend`, sent again
-        at once; by `hold`, left alone and counted.
+        Store and sent again if it does not show, for which the connection needs `read_host` (where the answer is
+        unclear, it is not sent again, and the task is retried); by `resend`, sent again at once; by `hold`, left alone
+        and counted.
     :param verify_after: seconds to wait for such an event to show, since ingest is asynchronous.
     :param verify_every: seconds between two looks.
     :param enable: False sends nothing and counts all as unsent.
@@ -219,21 +220,24 @@ class ProfileStoreTrackOperator(BaseOperator):
         ambiguous = tally.indexes("ambiguous")
         if not ambiguous or self.on_ambiguous == "hold":
             return
-        shown: set[str] = set()
+        looked: dict[str, Looked] = {tally.track_id(index): "absent" for index in ambiguous}
         if self.on_ambiguous == "verify":
             self.log.warning("%d events may have been taken: looking for them in the Profile Store", len(ambiguous))
-            shown = self._wait_for(hook, {tally.track_id(index) for index in ambiguous})
+            looked = self._wait_for(hook, set(looked))
+            # Whether they were taken is not known, so they are neither sent again nor counted as sent.
+            ambiguous = [index for index in ambiguous if looked[tally.track_id(index)] != "unclear"]
+        shown = {track_id for track_id, found in looked.items() if found == "shown"}
         self._record(tally, list(tally.settled(ambiguous, shown)))
 
-    def _wait_for(self, hook: ProfileStoreHook, track_ids: set[str]) -> set[str]:
-        """Return those that show within `verify_after` seconds."""
+    def _wait_for(self, hook: ProfileStoreHook, track_ids: set[str]) -> dict[str, Looked]:
+        """Return what was last said of each, after looking for `verify_after` seconds or until all are shown."""
         from tenacity import Retrying, retry_if_result, stop_before_delay, wait_fixed
 
-        shown: set[str] = set()
+        looked: dict[str, Looked] = {}
 
         def look() -> bool:
-            shown.update(hook.sent_track_ids(track_ids - shown))
-            return shown >= track_ids
+            looked.update(hook.look_for_events(each for each in track_ids if looked.get(each) != "shown"))
+            return all(looked[each] == "shown" for each in track_ids)
 
         retrying = Retrying(
             stop=stop_before_delay(self.verify_after + 1e-3),
@@ -242,7 +246,7 @@ class ProfileStoreTrackOperator(BaseOperator):
             retry_error_callback=lambda _: False,
         )
         retrying(look)
-        return shown
+        return looked
 
     def _record(self, tally: _Tally, outcomes: Sequence[EventOutcome]) -> None:
         tally.note(outcomes)

@@ -9,7 +9,15 @@ import pytest
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
-from include.instore.ledger.deliveries import OutgoingOrder, in_doubt, mark_sending, ready_orders, record_outcomes
+from include.instore.ledger.deliveries import (
+    OutgoingOrder,
+    in_doubt,
+    mark_sending,
+    ready_orders,
+    record_outcomes,
+    renew_sending,
+    waited_for,
+)
 from tests.instore import given
 
 
@@ -76,7 +84,7 @@ def test_a_run_that_lost_its_claim_cannot_record_outcomes(ledger: Ledger, how: s
     sent, rejected, unsent = (event_of(ledger, number) for number in ("S1", "S2", "S3"))
     record_outcomes(ledger, "run-1", 0, sent=[sent], rejected={rejected: "400"}, unsent=[unsent])
     assert given.rows(ledger, "orders") == before
-    assert in_doubt(ledger, "run-1", 0) == {}
+    assert in_doubt(ledger, "run-1", 0) == []
 
 
 def _lost(how: str) -> dict[str, object]:
@@ -107,7 +115,7 @@ def test_every_outcome_moves_its_order_and_the_unnamed_stay_in_doubt(ledger: Led
     }
     assert given.row(ledger, "rejected")["reason"] == "400: bad scope"
     assert given.row(ledger, "unsent")["sending_at"] is None
-    assert set(in_doubt(ledger, "run-1", 0)) == {event_of(ledger, "unnamed")}
+    assert [doubt.event_id for doubt in in_doubt(ledger, "run-1", 0)] == [event_of(ledger, "unnamed")]
     assert given.tally(ledger)["truncated"] == 3
 
 
@@ -123,9 +131,32 @@ def test_what_is_sent_stays_sent_whatever_is_told_later(ledger: Ledger) -> None:
 def test_doubts_tell_when_their_request_left(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
     marked(ledger, "S1")
-    ((event, left_at),) = in_doubt(ledger, "run-1", 0).items()
-    assert event == event_of(ledger, "S1")
-    assert timedelta(0) <= datetime.now(timezone.utc) - left_at < timedelta(minutes=1)
+    (doubt,) = in_doubt(ledger, "run-1", 0)
+    assert (doubt.event_id, doubt.left, doubt.waited) == (event_of(ledger, "S1"), 1, None)
+    assert timedelta(0) <= datetime.now(timezone.utc) - doubt.sending_at < timedelta(minutes=1)
+
+
+def test_what_leaves_later_has_a_later_place(ledger: Ledger) -> None:
+    given.ready(ledger, "S1", "S2", "S3")
+    marked(ledger, "S1")
+    marked(ledger, "S2", "S3")
+    places = {row["order_number"]: row["left_seq"] for row in given.rows(ledger, "orders")}
+    assert places == {"S1": 1, "S2": 2, "S3": 2}
+    attempts = {event_of(ledger, "S1"): 1}
+    assert renew_sending(ledger, "run-1", 0, attempts)
+    assert given.row(ledger, "S1")["left_seq"] == 3
+
+
+def test_what_leaves_once_more_has_been_waited_for_by_nobody(ledger: Ledger) -> None:
+    given.ready(ledger, "S1")
+    marked(ledger, "S1")
+    doubts = in_doubt(ledger, "run-1", 0)
+    waited_for(ledger, "run-1", 0, doubts)
+    assert given.row(ledger, "S1")["waited_seq"] == 2
+    assert renew_sending(ledger, "run-1", 0, {event_of(ledger, "S1"): 1})
+    assert given.row(ledger, "S1")["waited_seq"] is None
+    waited_for(ledger, "run-1", 0, doubts)  # of the request before
+    assert given.row(ledger, "S1")["waited_seq"] is None
 
 
 def test_recording_is_a_sign_of_life(ledger: Ledger) -> None:
@@ -155,6 +186,6 @@ def test_the_doubts_of_a_dead_run_go_to_the_run_that_takes_over(ledger: Ledger) 
     marked(ledger, "S1")
     release(ledger, "run-1")
     given.planned(ledger, given.run("run-2"))
-    assert set(in_doubt(ledger, "run-2", 0)) == {event_of(ledger, "S1")}
+    assert [doubt.event_id for doubt in in_doubt(ledger, "run-2", 0)] == [event_of(ledger, "S1")]
     record_outcomes(ledger, "run-2", 0, sent=[event_of(ledger, "S1")])
     assert given.row(ledger, "S1")["outcome_run"] == "run-2"

@@ -16,7 +16,7 @@ from include.instore.runs.reconcile import Reconciled, reconcile
 from tests.instore import given
 
 MakeSettings = Callable[..., Settings]
-UNSENT = ("pending", "ready", "sending", "unmatched", "rejected")
+UNSENT = ("pending", "ready", "sending", "unmatched", "rejected", "held")
 
 
 class Store:
@@ -32,20 +32,26 @@ class Store:
         self._shown = set(shown)
         self._fails_at = fails_at
 
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
-        asked = set(track_ids)
+    reads_back = True
+    unclear = False
+
+    def look_for(self, event_ids: Iterable[str]) -> dict[str, str]:
+        asked = set(event_ids)
         if asked:
             self.asked.append({self._numbers[each] for each in asked})
             if len(self.asked) == self._fails_at:
                 raise RetriableError("the Profile Store API answered 503")
             self.meanwhile()
-        return {each for each in asked if self._numbers[each] in self._shown}
+        missing = "unclear" if self.unclear else "absent"
+        return {each: "shown" if self._numbers[each] in self._shown else missing for each in asked}
 
 
 class NobodyToAsk:
     """A destination whose connection has no URL to read from."""
 
-    def sent_track_ids(self, track_ids: Iterable[str]) -> set[str]:
+    reads_back = False
+
+    def look_for(self, event_ids: Iterable[str]) -> dict[str, str]:
         raise ConfigurationError("its field 'read_host' is empty")
 
 
@@ -74,7 +80,7 @@ def test_orders_that_are_not_sent_are_asked_for_and_those_shown_become_sent(
     given.landed(ledger, given.document("not shown"))
     before, started = given.rows(ledger, "orders"), datetime.now(timezone.utc)
     store = Store(ledger, *UNSENT, "sent", "suppressed")
-    assert reconcile(store, ledger, settings()) == Reconciled(asked=6, sent=5)
+    assert reconcile(store, ledger, settings()) == Reconciled(asked=7, sent=6)
     assert store.asked == [{*UNSENT, "not shown"}]
     assert unchanged(ledger, before, *UNSENT)
     for status in UNSENT:
@@ -144,7 +150,7 @@ def test_a_dry_run_asks_and_changes_nothing(ledger: Ledger, settings: MakeSettin
     in_every_status(ledger)
     before, runs = given.rows(ledger, "orders"), given.rows(ledger, "runs")
     done = reconcile(Store(ledger, *UNSENT), ledger, settings(), dry_run=True)
-    assert (done.asked, done.sent, done.left) == (5, 5, 0)
+    assert (done.asked, done.sent, done.left) == (6, 6, 0)
     assert unchanged(ledger, before)
     assert given.rows(ledger, "runs") == runs
 
@@ -175,3 +181,15 @@ def test_no_order_is_asked_for_twice_whatever_its_number_begins_with(ledger: Led
 def test_where_nobody_can_be_asked_it_is_refused_even_without_an_order(ledger: Ledger, settings: MakeSettings) -> None:
     with pytest.raises(ConfigurationError):
         reconcile(NobodyToAsk(), ledger, settings())
+
+
+def test_answers_that_do_not_say_whether_an_event_is_there_change_nothing(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    in_every_status(ledger)
+    before = given.rows(ledger, "orders")
+    store = Store(ledger, "ready")
+    store.unclear = True
+    with pytest.raises(RetriableError, match=r"5 of 6 questions.*filter on TrackId"):
+        reconcile(store, ledger, settings())
+    assert given.rows(ledger, "orders") == before

@@ -12,6 +12,7 @@ from include.instore.customers.lookup import look_up_batch
 from include.instore.destinations.delivery import send_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
+from include.instore.model.alert_causes import HELD_EVENTS
 from include.instore.model.settings import Settings
 from include.instore.runs.report import report_run
 from tests.instore import given
@@ -45,11 +46,12 @@ def scenario(ledger: Ledger, settings: Settings) -> None:
     given.landed(ledger, given.document("late"), run=given.run("run-1"))
     look_up_batch([Members()], ledger, "run-1", 0, settings)
     store = Store(ledger, rejected=["refused"], doubt=["ambiguous"])
+    store.shows = False
     send_batch(store, ledger, "run-1", 0, settings)
 
 
 def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings) -> None:
-    scenario(ledger, settings(on_ambiguous="hold"))
+    scenario(ledger, settings())
     report = report_run(ledger, given.run(), [], settings(max_bad_share=1))
     assert report.document == {
         "run_kind": "scheduled",
@@ -76,6 +78,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "rejected": 1,
         "rejected_by_reason": {"400: scope is unknown": 1},
         "truncated": 0,
+        "in_doubt": 1,
+        "held": 0,
         "carried_over": 2,
         "ledger": {
             "pending": 1,
@@ -94,7 +98,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
 
 
 def test_the_report_is_kept_and_the_claims_are_given_up(ledger: Ledger, settings: MakeSettings) -> None:
-    scenario(ledger, settings(on_ambiguous="hold"))
+    scenario(ledger, settings())
     report = report_run(ledger, given.run(), [], settings())
     tally = given.tally(ledger)
     assert json.loads(tally["counts"]) == report.document
@@ -104,7 +108,7 @@ def test_the_report_is_kept_and_the_claims_are_given_up(ledger: Ledger, settings
 
 
 def test_reporting_again_tells_the_same(ledger: Ledger, settings: MakeSettings) -> None:
-    scenario(ledger, settings(on_ambiguous="hold"))
+    scenario(ledger, settings())
     first = report_run(ledger, given.run(), [], settings())
     assert report_run(ledger, given.run(), [], settings()) == first
 
@@ -200,3 +204,14 @@ def test_a_tampered_ledger_makes_the_run_red(ledger: Ledger, settings: MakeSetti
     with ledger.engine.begin() as connection:
         connection.execute(sa.text(tampering))
     assert report_run(ledger, given.run(), [], settings(max_bad_share=1)).red
+
+
+def test_events_that_are_held_make_the_run_red_that_holds_them(ledger: Ledger, settings: MakeSettings) -> None:
+    given.ready(ledger, "S1")
+    send_batch(Store(ledger, S1=["ambiguous"]), ledger, "run-1", 0, settings(on_ambiguous="hold"))
+    report = report_run(ledger, given.run(), [], settings())
+    assert (report.document["held"], report.document["ledger"]) == (1, {"held": 1})
+    assert "held for a person" in report.red[0]
+    assert list(report.red_by_cause[HELD_EVENTS]) == [report.red[0]]
+    given.planned(ledger, given.run("run-2"))
+    assert report_run(ledger, given.run("run-2"), [], settings()).red == ()

@@ -36,8 +36,19 @@ def upgrade() -> None:
         # What was sent again until now went out under the id it had: that is edition 1 still.
         orders.drop_column("sends")
         orders.add_column(sa.Column("edition", sa.Integer(), nullable=False, server_default="1"))
+        orders.add_column(sa.Column("left_seq", sa.BigInteger(), nullable=True))
+        orders.add_column(sa.Column("waited_seq", sa.BigInteger(), nullable=True))
     with op.batch_alter_table("orders") as orders:
         orders.alter_column("edition", existing_type=sa.Integer(), server_default=None)
+    # What is in doubt stays so, and left before everything that leaves from now on.
+    op.execute("UPDATE orders SET left_seq = 0 WHERE status = 'sending'")
+    op.create_index(op.f("ix_orders_left_seq"), "orders", ["left_seq"], unique=False)
+    op.create_table(
+        "counters",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_counters")),
+    )
     op.create_index(op.f("ix_orders_order_number"), "orders", ["order_number"], unique=False)
     op.create_index(op.f("ix_orders_number_root"), "orders", ["number_root"], unique=False)
     op.create_index(op.f("ix_orders_day"), "orders", ["day"], unique=False)
