@@ -68,15 +68,17 @@ class EventStore:
         """Close the file."""
         self._db.close()
 
-    def add(self, events: Sequence[TrackEvent], *, received_us: int, visible_us: int, ignored: int = 0) -> None:
+    def add(
+        self, events: Sequence[TrackEvent], *, received_us: int, visible_us: Sequence[int], ignored: int = 0
+    ) -> None:
         """Commit events, and the number of those that were accepted but silently ignored."""
         rows = [
             (
-                *(received_us, visible_us, event.track_id, event.device_id, event.event_type, event.event_time),
+                *(received_us, visible, event.track_id, event.device_id, event.event_type, event.event_time),
                 *(event.event_time_us, event.value, event.scope, event.email, event.user_name, event.order_number),
                 *(event.store, event.profile_id, event.payload, event.raw),
             )
-            for event in events
+            for event, visible in zip(events, visible_us, strict=True)
         ]
         self._db.execute("BEGIN IMMEDIATE")
         try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import random
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,13 +50,19 @@ _MOST_EVENTS_TO_TESTS = 10_000
 
 
 class ProfileStoreFaults(FaultSettings):
-    """The Profile Store's knobs: those of every stand-in, and two ways in which it is honest but inconvenient.
+    """The Profile Store's knobs: those of every stand-in, and some ways in which it is inconvenient.
 
     ingest_delay: seconds until an accepted event can be read through the API.
+    ingest_spread: seconds that this takes longer at most; how much of it, each event has for itself.
+    ignores_filter: a query for events is answered as if it had no filter.
+    empty_pages: a query for events is answered without any, with their count.
     blacklist: emails (compared in lower case) whose events are accepted and silently ignored.
     """
 
     ingest_delay: float = Field(default=0, ge=0)
+    ingest_spread: float = Field(default=0, ge=0)
+    ignores_filter: bool = False
+    empty_pages: bool = False
     blacklist: frozenset[str] = frozenset()
 
 
@@ -128,7 +135,10 @@ class _Tracking:
         self._store.add(
             kept,
             received_us=now_us,
-            visible_us=now_us + int(settings.ingest_delay * 1_000_000),
+            visible_us=[
+                now_us + int((settings.ingest_delay + settings.ingest_spread * _share_of(event.track_id)) * 1_000_000)
+                for event in kept
+            ],
             ignored=len(events) - len(kept),
         )
         return JSONResponse({})
@@ -137,8 +147,9 @@ class _Tracking:
 class _Reading:
     """The reading side."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, faults: Faults[ProfileStoreFaults]) -> None:
         self._store = store
+        self._faults = faults
 
     def events(self, request: Request) -> Response:
         query = request.query_params
@@ -146,12 +157,13 @@ class _Reading:
             conditions = parse_filter(query.get("$filter"), EVENT_FIELDS)
             order = parse_order(query.get("$orderBy"), EVENT_ORDER)
             wanted = parse_page(query.get("$skip"), query.get("$top"))
-            total, rows = self._store.find(conditions, order, wanted, _now_us())
+            settings = self._faults.settings
+            total, rows = self._store.find(() if settings.ignores_filter else conditions, order, wanted, _now_us())
         except QueryError as error:
             return _error(400, "bad_query", str(error))
         except ValueError:
             return _error(400, "bad_query", "The filter compares with a time that is not ISO 8601.")
-        return _json(_envelope([_event_item(row) for row in rows], total))
+        return _json(_envelope([] if settings.empty_pages else [_event_item(row) for row in rows], total))
 
     def profiles(self, request: Request) -> Response:
         query = request.query_params
@@ -174,6 +186,11 @@ class _Reading:
         if not self._store.delete(scope, track_id):
             return _error(404, "not_found", "There is no such event in this scope.")
         return Response(status_code=204)
+
+
+def _share_of(track_id: str) -> float:
+    """From 0 to 1, always the same for one event."""
+    return random.Random(track_id).random()
 
 
 def _now_us() -> int:
@@ -219,7 +236,7 @@ def profile_store_app(store: EventStore, key: str, faults: ProfileStoreFaults | 
     trouble = Faults(faults or ProfileStoreFaults())
     gate = _Gate(key)
     tracking = _Tracking(store, trouble)
-    reading = _Reading(store)
+    reading = _Reading(store, trouble)
     service = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
 
     @service.post(TRACK)

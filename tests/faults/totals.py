@@ -10,7 +10,7 @@ from typing import Any
 
 FAMILIES = (
     "1 kills", "2 processes", "3 network", "4 answers", "5 bus", "6 disk", "7 clock", "8 data", "9 twice at once",
-    "10 secrets and doors",
+    "10 secrets and doors", "11 reading side",
 )  # fmt: skip
 
 
