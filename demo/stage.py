@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -190,6 +191,7 @@ def connect(
     )  # fmt: skip
     airflow.connect("instore_extracts", "fs", extra={"path": str(extracts)})
     airflow.connect("instore_ledger", "sqlite", host=str(folder / "ledger.db"))
+    airflow.connect("instore_hash_key", "generic", password=secrets.token_hex(32))
 
 
 def _connect_by_form(

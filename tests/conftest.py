@@ -24,6 +24,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # The PostgreSQL package warns where this is missing.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="instore-run-"))
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+os.environ["AIRFLOW_CONN_INSTORE_HASH_KEY"] = '{"conn_type": "generic", "password": "the-hash-key-of-the-tests"}'
 for name in [name for name in os.environ if name.startswith("INSTORE_")]:
     del os.environ[name]
 

@@ -23,7 +23,10 @@ PROFILE_STORE = "instore_profile_store"
 LOYALTY = "instore_loyalty"
 EXTRACTS = "instore_extracts"
 LEDGER = "instore_ledger"
+HASH_KEY = "instore_hash_key"
 ALERTS = "instore_alerts"
+
+_SHORTEST_HASH_KEY = 16
 
 CHANNELS = (
     "Generic, with one or several Apprise URLs, spaces between them, as password: mailtos://, msteams://, slack://, "
@@ -36,6 +39,7 @@ CONNECTIONS = {
     LOYALTY: "Loyalty, with the provider's URL and key",
     EXTRACTS: "File (path), Azure Blob Storage or SFTP, with the folder as path",
     LEDGER: "Sqlite with a path as host, or Postgres",
+    HASH_KEY: "Generic, with at least 16 random characters as password, made once for a ledger and kept with it",
     ALERTS: CHANNELS,
 }
 """What each connection has to be, by its id."""
@@ -68,6 +72,7 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
 
     from include.instore.ledger import Ledger
     from include.instore.ledger.keys import check_key
+    from include.instore.ledger.suppressions import check_hash_key
     from include.instore.model.settings import load_settings
 
     connection = get_connection(LEDGER)
@@ -90,15 +95,27 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
             f"Connection {LEDGER} has type {connection.conn_type!r}; make it {CONNECTIONS[LEDGER]}."
         )
     settings = settings or load_settings()
-    ledger = Ledger(url)
+    ledger = Ledger(url, hash_key=_hash_key())
     try:
         ledger.migrate(settings.store_timezone)
+        check_hash_key(ledger)
         if not by_any_key:
             check_key(ledger, settings)
     except BaseException:
         ledger.close()
         raise
     return ledger
+
+
+def _hash_key() -> str:
+    """The key by which the ledger knows persons without their cards and addresses."""
+    key = get_connection(HASH_KEY).password or ""
+    if len(key) < _SHORTEST_HASH_KEY:
+        raise ConfigurationError(
+            f"Connection {HASH_KEY} has no password of at least {_SHORTEST_HASH_KEY} characters; put a random one into "
+            "it, such as of: openssl rand -hex 32. It is made once: with another one nobody is known as suppressed."
+        )
+    return key
 
 
 def service_bus_client() -> ServiceBusClient:

@@ -338,6 +338,7 @@ class World:
             },
             "instore_extracts": {"conn_type": "fs", "extra": {"path": str(self.extracts)}},
             "instore_ledger": self.ledger,
+            "instore_hash_key": {"conn_type": "generic", "password": "the-hash-key-of-the-tests"},
             **self.connections,
         }
         environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections.items() if each}

@@ -13,7 +13,7 @@ from include.instore import fault_points
 from include.instore.destinations.doubts import Doubts
 from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import ready_orders, record_outcomes
+from include.instore.ledger.deliveries import Renewed, ready_orders, record_outcomes
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.events import build_event
 from include.instore.model.reading_side import ReadingSide
@@ -198,7 +198,8 @@ class _Lease:
 
     Another try may be at work on the same batch: Airflow takes a worker for dead that only hangs. Whoever finds these
     events missing ``verify_after`` after they left sends them itself; so they leave soon after that moment was
-    committed, or it is committed anew, or they do not leave.
+    committed, or it is committed anew, or they do not leave. Each request but the first commits it anew, and looks
+    whether a person was suppressed meanwhile.
     """
 
     def __init__(
@@ -208,13 +209,20 @@ class _Lease:
         self._place = ledger, run_id, batch
         self._seconds = min(_LEASE_SECONDS, settings.verify_after / 4)
         self._until = time.monotonic() + self._seconds
+        self._first = True
 
     def check(self) -> None:
-        """:raises RetriableError: another try of the task has these events; they must not leave."""
-        if time.monotonic() < self._until:
+        """:raises RetriableError: these events must not leave: another try has them, or somebody is suppressed."""
+        fresh, self._first = self._first and time.monotonic() < self._until, False
+        if fresh:
             return
-        if not deliveries.renew_sending(*self._place, self.attempts):
+        renewed = deliveries.renew_sending(*self._place, self.attempts)
+        if renewed is Renewed.TAKEN_OVER:
             raise RetriableError(
                 f"Another try of this task has taken over batch {self._place[2]}; this one sends nothing more."
             )
-        self._until = time.monotonic() + self._seconds
+        if renewed is Renewed.SUPPRESSED:
+            raise RetriableError(
+                f"A person of batch {self._place[2]} has been suppressed while a request was tried again; what became "
+                "of its events is found out by the next try, which sends the others."
+            )

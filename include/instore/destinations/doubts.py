@@ -44,7 +44,7 @@ class Doubts:
         self._asks = settings.on_ambiguous == "verify" and destination.reads_back
         # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that
         # left once more meanwhile is a new doubt.
-        self._known_since: dict[tuple[str, int], float] = {}
+        self._known_since: dict[tuple[str, datetime], float] = {}
         self.held = 0
         self.verified = 0
 
@@ -52,7 +52,7 @@ class Doubts:
         """Those there are now."""
         doubts, now = in_doubt(*self._place), time.monotonic()
         for doubt in doubts:
-            self._known_since.setdefault((doubt.event_id, doubt.left), now)
+            self._known_since.setdefault((doubt.event_id, doubt.sending_at), now)
         return doubts
 
     def to_keep_back(self) -> int:
@@ -107,7 +107,10 @@ class Doubts:
             waiting = [doubt for doubt in self.known() if doubt.waited is None]
             if not waiting:
                 return
-            due = max(self._known_since[doubt.event_id, doubt.left] for doubt in waiting) + self._settings.verify_after
+            due = (
+                max(self._known_since[doubt.event_id, doubt.sending_at] for doubt in waiting)
+                + self._settings.verify_after
+            )
             if (left := due - time.monotonic()) <= 0:
                 return
             time.sleep(min(next(pauses), left))

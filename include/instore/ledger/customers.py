@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.suppressions import SUPPRESSED, learn_from_answers, suppressed_among
 from include.instore.ledger.tables import Status, customers, orders, runs
 
 _ASK_AGAIN_HOURS = (1, 6, 24)
@@ -55,10 +56,18 @@ def remember(
     :param cache: how long a matched card holds; ``negative``: how long the others do.
     """
     now = datetime.now(timezone.utc)
+    answers = sorted(answers, key=lambda answer: answer.loyalty_card)
     rows = [
-        asdict(answer) | {"asked_at": now, "expires_at": now + (cache if answer.outcome == "matched" else negative)}
-        for answer in sorted(answers, key=lambda answer: answer.loyalty_card)
+        {
+            **asdict(answer),
+            "email": answer.email if answer.outcome == "matched" else None,
+            "asked_at": now,
+            "expires_at": now + (cache if answer.outcome == "matched" else negative),
+        }
+        for answer in answers
     ]
+    suppressed = [(answer.loyalty_card, answer.email) for answer in answers if answer.outcome == SUPPRESSED]
+    active = [answer.loyalty_card for answer in answers if answer.outcome == "matched"]
     if not rows:
         return
     statement = ledger.insert(customers)
@@ -68,6 +77,7 @@ def remember(
     )
     with ledger.write() as connection:
         connection.execute(statement, rows)
+        learn_from_answers(ledger, connection, run_id, suppressed, active, now)
         connection.execute(
             sa.update(runs).where(runs.c.run_id == run_id).values(looked_up=runs.c.looked_up + len(rows))
         )
@@ -88,7 +98,7 @@ def settle_customers(
     with ledger.write() as connection:
         rows = connection.execute(
             sa.select(
-                orders.c.key, orders.c.received_at, orders.c.look_ups, orders.c.email,
+                orders.c.key, orders.c.received_at, orders.c.look_ups, orders.c.email, orders.c.card_hash,
                 customers.c.outcome, customers.c.email.label("customer_email"),
             )
             .outerjoin(
@@ -97,6 +107,8 @@ def settle_customers(
             )
             .where(*_pending(run_id, batch))
         ).all()  # fmt: skip
+        addresses = {email: ledger.keyed_hash(email) for row in rows if (email := row.email or row.customer_email)}
+        stopped = suppressed_among(connection, [*addresses.values(), *(row.card_hash for row in rows)])
         updates = []
         for row in rows:
             if row.email is not None:
@@ -105,15 +117,19 @@ def settle_customers(
                 outcome, email = row.outcome, row.customer_email
             else:
                 continue
+            if {row.card_hash, addresses.get(email or "")} & stopped:
+                outcome = SUPPRESSED
             matched = outcome == "matched"
-            status = Status.READY if matched else Status.SUPPRESSED if outcome == "suppressed" else Status.UNMATCHED
+            status = Status.READY if matched else Status.SUPPRESSED if outcome == SUPPRESSED else Status.UNMATCHED
             again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
             updates.append(
                 {
                     "order": row.key,
                     "to_status": status.value,
                     "why": None if matched else outcome,
-                    "customer": email if matched else None,
+                    # Of a suppressed person's order its own address stays, by which later ones are known.
+                    "customer": email if matched else row.email,
+                    "customer_hash": addresses.get((email if matched else row.email) or ""),
                     "again": again,
                     "rounds": row.look_ups + (not matched),
                 }
@@ -126,6 +142,7 @@ def settle_customers(
                     status=sa.bindparam("to_status"),
                     reason=sa.bindparam("why"),
                     email=sa.bindparam("customer"),
+                    email_hash=sa.bindparam("customer_hash"),
                     next_attempt=sa.bindparam("again"),
                     look_ups=sa.bindparam("rounds"),
                     resolved_run=run_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import os
 import uuid
 from collections.abc import Iterator
@@ -28,10 +29,12 @@ class Ledger:
 
     :param url: SQLAlchemy URL, such as ``sqlite:////var/lib/instore/ledger.db`` or ``postgresql+psycopg://…``.
     :param busy_seconds: how long a statement waits for another process's lock.
+    :param hash_key: with which persons are hashed; another one knows nobody as suppressed.
     :raises ConfigurationError: the URL is none of these; at the first transaction: a commit may be lost in a crash.
     """
 
-    def __init__(self, url: str | sa.URL, busy_seconds: float = 60) -> None:
+    def __init__(self, url: str | sa.URL, busy_seconds: float = 60, hash_key: str = "") -> None:
+        self._hash_key = hash_key
         try:
             parsed = sa.make_url(url)
         except ArgumentError:
@@ -64,6 +67,10 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"<Ledger on {self._name}>"
+
+    def keyed_hash(self, text: str) -> str:
+        """A card or an email as the ledger compares persons: whoever lacks the key cannot tell whose it is."""
+        return hmac.new(self._hash_key.encode(), text.strip().casefold().encode(errors="replace"), "sha256").hexdigest()
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -108,7 +115,11 @@ class Ledger:
             if MigrationContext.configure(connection).get_current_revision() != head:
                 from alembic import command
 
-                config.attributes |= {"connection": connection, "store_timezone": store_timezone}
+                config.attributes |= {
+                    "connection": connection,
+                    "store_timezone": store_timezone,
+                    "keyed_hash": self.keyed_hash,
+                }
                 command.upgrade(config, "head")
 
     def dry_run_copy(self, run_id: str) -> Ledger:
@@ -129,7 +140,7 @@ class Ledger:
                         os.link(draft, copy)  # another task may have been quicker, and its copy is in use
                 finally:
                     draft.unlink(missing_ok=True)  # half a copy as well, on a disk that is full
-            return Ledger(self.engine.url.set(database=str(copy)))
+            return Ledger(self.engine.url.set(database=str(copy)), hash_key=self._hash_key)
         with self.write() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             if not sa.inspect(connection).has_schema(name):
@@ -137,7 +148,7 @@ class Ledger:
                 for table in sa.inspect(connection).get_table_names():
                     connection.exec_driver_sql(f'CREATE TABLE "{name}"."{table}" (LIKE "{table}" INCLUDING ALL)')
                     connection.exec_driver_sql(f'INSERT INTO "{name}"."{table}" SELECT * FROM "{table}"')
-        return Ledger(self.engine.url.update_query_dict({"options": f"-csearch_path={name}"}))
+        return Ledger(self.engine.url.update_query_dict({"options": f"-csearch_path={name}"}), hash_key=self._hash_key)
 
     def discard_copy(self) -> None:
         """Remove this copy of a dry run and close it. :raises ValueError: this is the ledger itself."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from enum import Enum
 
 import sqlalchemy as sa
 
 from include.instore.ledger.claims import held_by_no_live_run, keep_alive
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.suppressions import SUPPRESSED, suppressed_among
 from include.instore.ledger.tables import UNDER_WAY, Status, kept_text, orders, runs
 
 _LEAVING = "leaving"
@@ -60,23 +62,41 @@ def ready_orders(ledger: Ledger, run_id: str, batch: int) -> list[str]:
 
 
 def mark_sending(ledger: Ledger, run_id: str, batch: int, keys: Sequence[str]) -> list[OutgoingOrder]:
-    """Commit that these orders are about to leave. Only those returned may: the others are no longer this run's."""
+    """Commit that these orders are about to leave. Only those returned may.
+
+    The others are no longer this run's, or of a person for whom nothing may be sent: those are suppressed.
+    """
     with ledger.write() as connection:
         left = ledger.next_number(connection, _LEAVING)
-        marked = set(
-            connection.scalars(
-                sa.update(orders)
-                .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.key.in_(keys))
-                .values(
-                    status=Status.SENDING.value,
-                    attempts=orders.c.attempts + 1,
-                    sending_at=datetime.now(timezone.utc),
-                    left_seq=left,
-                    waited_seq=None,
-                )
-                .returning(orders.c.key)
+        found = connection.execute(
+            sa.update(orders)
+            .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.key.in_(keys))
+            .values(
+                status=Status.SENDING.value,
+                attempts=orders.c.attempts + 1,
+                sending_at=datetime.now(timezone.utc),
+                left_seq=left,
+                waited_seq=None,
             )
-        )
+            .returning(orders.c.key, orders.c.card_hash, orders.c.email_hash)
+        ).all()
+        # After the rows are locked, or one who is suppressed meanwhile would be missed by both.
+        stopped = suppressed_among(connection, [each for row in found for each in row[1:]])
+        kept_back = {row.key for row in found if stopped & {row.card_hash, row.email_hash}}
+        if kept_back:
+            connection.execute(
+                sa.update(orders)
+                .where(orders.c.key.in_(kept_back))
+                .values(
+                    status=Status.SUPPRESSED.value,
+                    reason=SUPPRESSED,
+                    resolved_run=run_id,
+                    attempts=orders.c.attempts - 1,
+                    sending_at=None,
+                    left_seq=None,
+                )
+            )
+        marked = {row.key for row in found} - kept_back
         rows = connection.execute(
             sa.select(
                 orders.c.key, orders.c.event_id, orders.c.order_type, orders.c.order_time, orders.c.payload,
@@ -88,21 +108,38 @@ def mark_sending(ledger: Ledger, run_id: str, batch: int, keys: Sequence[str]) -
         return [OutgoingOrder(*row) for row in rows]
 
 
-def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int]) -> bool:
-    """Commit that these orders are about to leave now; False, and nothing written, where another try has taken any.
+class Renewed(str, Enum):
+    """Whether events that were marked may leave once more."""
+
+    YES = "yes"
+    TAKEN_OVER = "another try of the task has them"
+    SUPPRESSED = "a person among them has been suppressed meanwhile"
+
+
+def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int]) -> Renewed:
+    """Commit that these orders are about to leave now; where any must not, nothing is written.
+
+    Their place among all that left stays that of the first time, and nobody has waited for them any more.
 
     :param attempts: event id to the order's attempts when it was marked: each marking counts one more, so the number
         tells whose ``sending`` it is.
     """
     mine = (*_held(run_id, batch), orders.c.status == Status.SENDING.value, orders.c.event_id.in_(attempts))
     with ledger.write() as connection:
-        rows = connection.execute(sa.select(orders.c.event_id, orders.c.attempts).where(*mine).with_for_update())
-        if dict(rows.tuples().all()) != dict(attempts):
-            return False
-        left = {"left_seq": ledger.next_number(connection, _LEAVING), "waited_seq": None}
-        connection.execute(sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc), **left))
+        rows = connection.execute(
+            sa.select(orders.c.event_id, orders.c.attempts, orders.c.card_hash, orders.c.email_hash)
+            .where(*mine)
+            .with_for_update()
+        ).all()
+        if {row.event_id: row.attempts for row in rows} != dict(attempts):
+            return Renewed.TAKEN_OVER
+        if suppressed_among(connection, [each for row in rows for each in row[2:]]):
+            return Renewed.SUPPRESSED
+        connection.execute(
+            sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc), waited_seq=None)
+        )
         keep_alive(connection, run_id, batch)
-        return True
+        return Renewed.YES
 
 
 def record_outcomes(
@@ -134,7 +171,7 @@ def record_outcomes(
                 sa.update(orders)
                 .where(
                     *_held(run_id, batch),
-                    orders.c.status.in_([Status.SENDING.value, Status.READY.value]),
+                    orders.c.status.in_([Status.SENDING.value, Status.READY.value, Status.HELD.value]),
                     orders.c.event_id.in_(sent),
                 )
                 .values(status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id)
@@ -185,7 +222,15 @@ def _move(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt], **
 
 
 def _unmoved(run_id: str, batch: int, doubts: Collection[Doubt]) -> sa.Update:
-    left = [sa.and_(orders.c.event_id == each.event_id, orders.c.left_seq == each.left) for each in doubts]
+    left = [
+        sa.and_(
+            orders.c.event_id == each.event_id,
+            orders.c.left_seq == each.left,
+            orders.c.sending_at == each.sending_at,
+            orders.c.waited_seq.is_not_distinct_from(each.waited),
+        )
+        for each in doubts
+    ]
     return sa.update(orders).where(*_held(run_id, batch), orders.c.status == Status.SENDING.value, sa.or_(*left))
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import content_row, taken_content
+from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import NO_CUSTOMER_KEY, ContentState, Status, UtcDateTime, contents, editions, orders
 from include.instore.model.events import next_event_id
 from include.instore.model.windows import Run
@@ -52,7 +53,7 @@ def note_editions(
 
 
 def _order(ledger: Ledger, connection: sa.Connection, run: Run, rows: Sequence[dict[str, Any]], now: datetime) -> None:
-    later = _later_contents(connection, [row["key"] for row in rows])
+    later = _later_contents(ledger, connection, [row["key"] for row in rows])
     made = []
     for row in rows:
         edition = row["edition"] + 1
@@ -77,14 +78,22 @@ def _order(ledger: Ledger, connection: sa.Connection, run: Run, rows: Sequence[d
     connection.execute(sa.insert(editions), made)
 
 
-def _later_contents(connection: sa.Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _later_contents(ledger: Ledger, connection: sa.Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Key to the latest content that came after the order had left, in the words of the order's own columns."""
     found = connection.execute(
         sa.select(contents)
         .where(contents.c.key.in_(keys), contents.c.state == ContentState.AFTER_SENDING.value)
         .order_by(contents.c.published_at, contents.c.fingerprint)
     ).mappings()
-    return {row["key"]: {**row, "content_at": row["published_at"], **_begins(row)} for row in found}
+    return {
+        row["key"]: {
+            **row,
+            "content_at": row["published_at"],
+            **person_hashes(ledger, row["loyalty_card"], row["email"]),
+            **_begins(row),
+        }
+        for row in found
+    }
 
 
 def _begins(row: Any) -> dict[str, Any]:

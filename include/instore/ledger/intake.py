@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN, known_again, suspected_twins
+from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, kept_text, orders, quarantine, runs
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
@@ -166,6 +167,8 @@ def land(
     :raises RetriableError: nothing was written.
     """
     now = datetime.now(timezone.utc)
+    for item in arrivals:
+        item.row.update(person_hashes(ledger, item.row["loyalty_card"], item.row["email"]))
     with ledger.write() as connection:
         first: dict[str, Arrival] = {}
         for item in arrivals:

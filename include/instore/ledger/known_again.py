@@ -155,7 +155,7 @@ def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str
     # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
     # correction brings may be that of the very person.
     if _customer(before) != _customer(row) and before["status"] != Status.SUPPRESSED.value:
-        values |= {name: row[name] for name in ("loyalty_card", "email", "status", "reason")}
+        values |= {name: row[name] for name in ("loyalty_card", "email", "card_hash", "email_hash", "status", "reason")}
         values |= {"look_ups": 0, "next_attempt": None}
     return values
 

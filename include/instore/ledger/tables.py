@@ -105,6 +105,8 @@ orders = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),  # JSON as it goes out
     sa.Column("loyalty_card", sa.String(64)),
     sa.Column("email", sa.String(254)),  # the order's own, or the customer's once the card is matched
+    sa.Column("card_hash", sa.String(64), index=True),  # keyed, as in suppressions
+    sa.Column("email_hash", sa.String(64), index=True),
     sa.Column("status", sa.String(12), nullable=False),
     sa.Column("reason", sa.String(1024)),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),  # rounds of asking that found no customer
@@ -160,6 +162,16 @@ customers = sa.Table(
     sa.Column("email", sa.String(254)),
     sa.Column("asked_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime, nullable=False),
+)
+
+suppressions = sa.Table(
+    "suppressions",  # persons nothing may be sent for
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),  # keyed, of a card or an email
+    sa.Column("source", sa.String(16), primary_key=True),
+    sa.Column("learnt_from", sa.String(64), primary_key=True),  # hash of the card that an answer was about
+    sa.Column("cause", sa.String(64), nullable=False),
+    sa.Column("since", UtcDateTime, nullable=False),
 )
 
 quarantine = sa.Table(

@@ -41,7 +41,7 @@ class LoyaltyAnswer:
 
     :param outcome: `matched`; `not_found`; `inactive`, by its status; `no_email`; `ambiguous`, several members share
         the card; `suppressed`, erased or opted out.
-    :param email: of a matched card only, and never shown by repr.
+    :param email: of a matched card, or of a suppressed one whose answer has it; never shown by repr.
     """
 
     outcome: LookUpOutcome
@@ -177,7 +177,8 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         if status is not None:  # a provider without a status has active members only
             word = str(status).strip().lower()
             if word in rules.suppressed_statuses:
-                return LoyaltyAnswer("suppressed")
+                email = rules.email_path.search(member)
+                return LoyaltyAnswer("suppressed", email.strip() if isinstance(email, str) else None)
             if word not in rules.active_statuses:
                 return LoyaltyAnswer("inactive")
         email = rules.email_path.search(member)

@@ -11,6 +11,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.deliveries import (
     OutgoingOrder,
+    Renewed,
     in_doubt,
     mark_sending,
     ready_orders,
@@ -142,9 +143,9 @@ def test_what_leaves_later_has_a_later_place(ledger: Ledger) -> None:
     marked(ledger, "S2", "S3")
     places = {row["order_number"]: row["left_seq"] for row in given.rows(ledger, "orders")}
     assert places == {"S1": 1, "S2": 2, "S3": 2}
-    attempts = {event_of(ledger, "S1"): 1}
-    assert renew_sending(ledger, "run-1", 0, attempts)
-    assert given.row(ledger, "S1")["left_seq"] == 3
+    # When a request is tried again, those of it that were taken by the first one have not left later.
+    assert renew_sending(ledger, "run-1", 0, {event_of(ledger, "S1"): 1}) is Renewed.YES
+    assert given.row(ledger, "S1")["left_seq"] == 1
 
 
 def test_what_leaves_once_more_has_been_waited_for_by_nobody(ledger: Ledger) -> None:
@@ -153,7 +154,7 @@ def test_what_leaves_once_more_has_been_waited_for_by_nobody(ledger: Ledger) -> 
     doubts = in_doubt(ledger, "run-1", 0)
     waited_for(ledger, "run-1", 0, doubts)
     assert given.row(ledger, "S1")["waited_seq"] == 2
-    assert renew_sending(ledger, "run-1", 0, {event_of(ledger, "S1"): 1})
+    assert renew_sending(ledger, "run-1", 0, {event_of(ledger, "S1"): 1}) is Renewed.YES
     assert given.row(ledger, "S1")["waited_seq"] is None
     waited_for(ledger, "run-1", 0, doubts)  # of the request before
     assert given.row(ledger, "S1")["waited_seq"] is None

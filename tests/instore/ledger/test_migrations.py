@@ -107,6 +107,14 @@ def _of_the_first_edition(url: sa.URL, documents: list[dict[str, Any]]) -> dict[
             known["sends"] = 2  # sent again under the event id it had
             connection.execute(sa.insert(old.tables["orders"]).values(known))
             events[row["order_number"]] = row["event_id"]
+        connection.execute(
+            sa.insert(old.tables["customers"]),
+            [
+                {"loyalty_card": card, "outcome": outcome, "email": None, "asked_at": at, "expires_at": at}
+                for at in [given.hours_ago(5)]
+                for card, outcome in (("x1", "suppressed"), ("n1", "not_found"))
+            ],
+        )
         run = dict.fromkeys(("duplicates", "dates_without_offset", "claimed", "batches", "looked_up"), 0)
         run |= dict.fromkeys(("cache_hits", "truncated"), 0) | {"received": 4, "changed_duplicates": 2}
         values = {"run_id": "run-0", "kind": "scheduled", "started_at": given.hours_ago(5), **run}
@@ -123,10 +131,14 @@ def test_a_ledger_of_orders_by_their_number_keeps_its_orders_and_their_event_ids
             given.document("Z1"),
             given.document("z1"),  # sent as another order than Z1 until now
             given.document("R1", total="-1.00", date="2017-06-05"),
+            given.document("X1", loyaltyCardNumber="x1", emailAddress="her-own@example.com"),
         ],
     )
-    ledger = Ledger(empty_url)
+    ledger = Ledger(empty_url, hash_key="of this ledger")
     ledger.migrate("Europe/Stockholm")
+    with ledger.read() as connection:
+        suppressed = set(connection.scalars(sa.select(metadata.tables["suppressions"].c.hash)))
+    assert suppressed == {ledger.keyed_hash("x1"), ledger.keyed_hash("her-own@example.com")}
     rows = {row["order_number"]: row for row in given.rows(ledger, "orders")}
     assert {number: row["event_id"] for number, row in rows.items()} == events
     assert {row["edition"] for row in rows.values()} == {1}

@@ -1,6 +1,7 @@
 """Orders by their key; the contents known of an order, and its editions; whose ledger it is; runs of other DAGs."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -14,7 +15,8 @@ revision = "0004"
 down_revision = "0003"
 
 _CHUNK = 1000
-_NEW = (("key", 512), ("number_root", 64), ("store_id", 64), ("day", 10))
+_NEW = (("key", 512), ("number_root", 64), ("store_id", 64), ("day", 10), ("card_hash", 64), ("email_hash", 64))
+_MAY_LACK = ("card_hash", "email_hash")
 _RUN_IDS = {
     "orders": ("received_run", "claim_run", "planned_run", "resolved_run", "outcome_run"),
     "quarantine": ("run",),
@@ -27,10 +29,12 @@ _RUN_IDS = {
 def upgrade() -> None:
     for name, length in _NEW:
         op.add_column("orders", sa.Column(name, sa.String(length=length), nullable=True))
-    _fill(op.get_bind(), context.config.attributes.get("store_timezone", "UTC"))
+    attributes = context.config.attributes
+    _fill(op.get_bind(), attributes.get("store_timezone", "UTC"), attributes["keyed_hash"])
     with op.batch_alter_table("orders") as orders:
         for name, length in _NEW:
-            orders.alter_column(name, existing_type=sa.String(length=length), nullable=False)
+            if name not in _MAY_LACK:
+                orders.alter_column(name, existing_type=sa.String(length=length), nullable=False)
         orders.drop_constraint("pk_orders", type_="primary")
         orders.create_primary_key("pk_orders", ["key"])
         # What was sent again until now went out under the id it had: that is edition 1 still.
@@ -52,6 +56,18 @@ def upgrade() -> None:
     op.create_index(op.f("ix_orders_order_number"), "orders", ["order_number"], unique=False)
     op.create_index(op.f("ix_orders_number_root"), "orders", ["number_root"], unique=False)
     op.create_index(op.f("ix_orders_day"), "orders", ["day"], unique=False)
+    op.create_index(op.f("ix_orders_card_hash"), "orders", ["card_hash"], unique=False)
+    op.create_index(op.f("ix_orders_email_hash"), "orders", ["email_hash"], unique=False)
+    op.create_table(
+        "suppressions",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("learnt_from", sa.String(length=64), nullable=False),
+        sa.Column("cause", sa.String(length=64), nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("hash", "source", "learnt_from", name=op.f("pk_suppressions")),
+    )
+    _suppress(op.get_bind(), attributes["keyed_hash"])
     op.create_table(
         "contents",
         sa.Column("key", sa.String(length=512), nullable=False),
@@ -95,10 +111,31 @@ def upgrade() -> None:
         runs.alter_column("corrected_after_sent", existing_type=sa.Integer(), server_default=None)
 
 
-def _fill(connection: sa.Connection, store_timezone: str) -> None:
+def _suppress(connection: sa.Connection, keyed_hash: Callable[[str], str]) -> None:
+    """Whom the last loyalty answers said nothing may be sent for: the card, and the addresses on its orders."""
+    found = connection.execute(
+        sa.text(
+            "SELECT c.loyalty_card, c.asked_at, o.email_hash FROM customers c LEFT JOIN orders o"
+            " ON o.loyalty_card = c.loyalty_card AND (SELECT count(DISTINCT p.loyalty_card) FROM orders p"
+            " WHERE p.email_hash = o.email_hash) <= 5 WHERE c.outcome = 'suppressed'"
+        ).columns(asked_at=UtcDateTime)
+    ).all()
+    rows = {}
+    for card, since, email_hash in found:
+        by = keyed_hash(card)
+        for person in filter(None, (by, email_hash)):
+            row = {"hash": person, "source": "loyalty", "learnt_from": by, "cause": "suppressed", "since": since}
+            rows[person, by] = row
+    if rows:
+        names = ("hash", "source", "learnt_from", "cause")
+        table = sa.table("suppressions", *map(sa.column, names), sa.column("since", UtcDateTime))
+        connection.execute(sa.insert(table), list(rows.values()))
+
+
+def _fill(connection: sa.Connection, store_timezone: str, keyed_hash: Callable[[str], str]) -> None:
     """Until now an order's number alone was its key; its event id stays as it is, and is not computed anew."""
     orders = sa.table("orders", *(sa.column(name) for name in ("key", "order_number", "order_type", "payload", "day")))
-    for name in ("store_id", "number_root"):
+    for name in ("store_id", "number_root", "card_hash", "email_hash", "loyalty_card", "email"):
         orders.append_column(sa.column(name))
     update = (
         sa.update(orders)
@@ -108,13 +145,13 @@ def _fill(connection: sa.Connection, store_timezone: str) -> None:
     taken: set[str] = set()
     after = ""
     while rows := connection.execute(
-        sa.select(orders.c.order_number, orders.c.order_type, orders.c.payload)
+        sa.select(orders.c.order_number, orders.c.order_type, orders.c.payload, orders.c.loyalty_card, orders.c.email)
         .where(orders.c.order_number > after)
         .order_by(orders.c.order_number)
         .limit(_CHUNK)
     ).all():
         filled = []
-        for number, order_type, payload in rows:
+        for number, order_type, payload, card, email in rows:
             document = json.loads(payload)
             key = json.dumps([identity(number), order_type], ensure_ascii=False)
             # Two spellings of one number were two orders until now, and both may have been sent: both stay.
@@ -126,6 +163,8 @@ def _fill(connection: sa.Connection, store_timezone: str) -> None:
                     "new_key": key,
                     "new_number_root": number_root(number),
                     "new_store_id": document["storeId"],
+                    "new_card_hash": keyed_hash(card) if card else None,
+                    "new_email_hash": keyed_hash(email) if email else None,
                     "new_day": day_of(datetime.fromisoformat(document["date"].replace("Z", "+00:00")), store_timezone),
                 }
             )

@@ -1,0 +1,119 @@
+"""Persons nothing may be sent for, known by keyed hashes of card and email (design.md, invariant 8).
+
+Suppressing writes the hashes first and moves that person's unsent orders after; marking as sending moves the order
+first and reads the hashes after. So whichever commits first, the other one sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.tables import Status, orders, pipeline, suppressions
+from include.instore.model.errors import ConfigurationError
+
+LOYALTY = "loyalty"
+"""Source of what a loyalty answer says: a later answer about the same card lifts it."""
+
+SUPPRESSED = "suppressed"
+"""Reason of an order that is kept back for whom it is."""
+
+_PLACEHOLDER_CARDS = 5
+"""An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""
+
+_STILL_HERE = (Status.PENDING, Status.READY, Status.UNMATCHED)
+_CHECK = "hash_key"
+
+
+def check_hash_key(ledger: Ledger) -> None:
+    """Note in a new ledger by which key it hashes. :raises ConfigurationError: it was another one until now."""
+    mine = ledger.keyed_hash("check")
+    wanted = sa.select(pipeline.c.value).where(pipeline.c.setting == _CHECK)
+    with ledger.read() as connection:
+        known = connection.scalar(wanted)
+    if known is None:
+        with ledger.write() as connection:
+            connection.execute(ledger.insert(pipeline).values(setting=_CHECK, value=mine).on_conflict_do_nothing())
+            known = connection.scalar(wanted)
+    if known != mine:
+        raise ConfigurationError(
+            "The key of connection instore_hash_key is not the one the ledger's suppressions were made with, so nobody "
+            "would be known as suppressed; put the old one back."
+        )
+
+
+def person_hashes(ledger: Ledger, card: str | None, email: str | None) -> dict[str, str | None]:
+    """The columns of an order by which its person is known."""
+    return {
+        "card_hash": ledger.keyed_hash(card) if card else None,
+        "email_hash": ledger.keyed_hash(email) if email else None,
+    }
+
+
+def suppressed_among(connection: sa.Connection, hashes: Iterable[str | None]) -> set[str]:
+    """Those of the hashes that are of a person nothing may be sent for."""
+    asked = {each for each in hashes if each}
+    if not asked:
+        return set()
+    return set(connection.scalars(sa.select(suppressions.c.hash).where(suppressions.c.hash.in_(asked))))
+
+
+def learn_from_answers(
+    ledger: Ledger,
+    connection: sa.Connection,
+    run_id: str,
+    suppressed: Collection[tuple[str, str | None]],
+    active: Collection[str],
+    now: datetime,
+) -> None:
+    """What a block of loyalty answers says of persons.
+
+    :param suppressed: cards of persons nothing may be sent for, each with the address of the answer. It covers the
+        card, that address, and the addresses on the orders of the card.
+    :param active: cards that were answered otherwise: what an earlier answer about them said is lifted.
+    """
+    if active:
+        hashes = [ledger.keyed_hash(card) for card in active]
+        connection.execute(
+            sa.delete(suppressions).where(suppressions.c.source == LOYALTY, suppressions.c.learnt_from.in_(hashes))
+        )
+    rows = []
+    for card, email in suppressed:
+        by = ledger.keyed_hash(card)
+        covered = {by, *_addresses(connection, by), *([ledger.keyed_hash(email)] if email else [])}
+        rows += [
+            {"hash": each, "source": LOYALTY, "learnt_from": by, "cause": SUPPRESSED, "since": now}
+            for each in sorted(covered)
+        ]
+    if rows:
+        connection.execute(ledger.insert(suppressions).on_conflict_do_nothing(), rows)
+        _stop(connection, run_id, {str(row["hash"]) for row in rows})
+
+
+def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:
+    """Hashes of the addresses that orders of the card have, but for those that are nobody's."""
+    other = orders.alias()
+    cards = (
+        sa.select(sa.func.count(other.c.card_hash.distinct()))
+        .where(other.c.email_hash == orders.c.email_hash)
+        .scalar_subquery()
+    )
+    wanted = sa.select(orders.c.email_hash).where(
+        orders.c.card_hash == card_hash, orders.c.email_hash.is_not(None), cards <= _PLACEHOLDER_CARDS
+    )
+    return {each for each in connection.scalars(wanted.distinct()) if each}
+
+
+def _stop(connection: sa.Connection, run_id: str, hashes: Collection[str]) -> None:
+    """Nothing leaves any more for these persons; what is sending by now has left, or is in doubt."""
+    connection.execute(
+        sa.update(orders)
+        .where(
+            sa.or_(orders.c.card_hash.in_(hashes), orders.c.email_hash.in_(hashes)),
+            orders.c.status.in_([status.value for status in _STILL_HERE]),
+        )
+        .values(status=Status.SUPPRESSED.value, reason=SUPPRESSED, next_attempt=None, resolved_run=run_id)
+    )
