@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
-from include.instore.ledger.tables import contents, customers, editions, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import claims, contents, customers, editions, extracts, orders, quarantine, runs
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run, Window
 
 SETTINGS = Settings()
-TABLES = {table.name: table for table in (orders, contents, editions, customers, quarantine, extracts, runs)}
+TABLES = {table.name: table for table in (orders, claims, contents, editions, customers, quarantine, extracts, runs)}
 
 CARD = "6035770741165744"
 CANARY = "canary-7f3a"
@@ -137,6 +137,13 @@ def set_orders(ledger: Ledger, *where: Any, **values: Any) -> None:
     """Change orders behind the pipeline's back, all of them unless told which."""
     with ledger.engine.begin() as connection:
         connection.execute(sa.update(orders).where(*where).values(**values))
+
+
+def alive_hours_ago(ledger: Ledger, hours: float, batch: int | None = None) -> None:
+    """The last sign of life of whoever holds a batch, or any, was so long ago."""
+    whose = [] if batch is None else [claims.c.batch == batch]
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.update(claims).where(*whose).values(alive_at=hours_ago(hours)))
 
 
 def hours_ago(hours: float) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from include.instore import fault_points
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.editions import note_editions, order_editions, to_be_sent_again
-from include.instore.ledger.tables import UNDER_WAY, Status, orders, runs
+from include.instore.ledger.tables import UNDER_WAY, Status, claims, orders, runs
 from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50
@@ -64,6 +64,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     now = datetime.now(timezone.utc)
     free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.write() as connection:
+        take_turns(ledger, connection)
         if run.resend and tracking:
             order_editions(ledger, connection, run, (to_be_sent_again(run), *_asked_for(run), free), now)
         connection.execute(
@@ -71,7 +72,6 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
             .where(_may_send(run, now, tracking), free)
             .values(
                 claim_run=run.run_id,
-                claim_time=now,
                 status=sa.case(
                     (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value),
                     (orders.c.status == Status.REJECTED.value, Status.READY.value),
@@ -96,6 +96,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
                 .values(claim_batch=sa.bindparam("in_batch"), planned_run=run.run_id),
                 [{"order": row.key, "in_batch": batch} for row, batch in zip(held, batches, strict=True)],
             )
+        _hold(ledger, connection, run.run_id, set(batches), now)
         sizes = {batch: batches.count(batch) for batch in sorted(set(batches))}
         # Airflow never brings back a mapped task that an earlier time of this run had and a later one had not: the
         # number of batches of a run only grows, by empty ones.
@@ -127,15 +128,33 @@ def _count_as_mine(connection: sa.Connection, run_id: str, mine: Sequence[sa.Col
 def keep_alive(connection: sa.Connection, run_id: str, batch: int) -> None:
     """A sign of life of the run that holds the batch, in the transaction of whatever it just did."""
     connection.execute(
-        sa.update(orders)
-        .where(orders.c.claim_run == run_id, orders.c.claim_batch == batch)
-        .values(claim_time=datetime.now(timezone.utc))
+        sa.update(claims)
+        .where(claims.c.run == run_id, claims.c.batch == batch)
+        .values(alive_at=datetime.now(timezone.utc))
     )
+
+
+def take_turns(ledger: Ledger, connection: sa.Connection) -> None:
+    """Wait for whoever is claiming, or judging who is alive: what they commit, the next statement sees.
+
+    PostgreSQL looks at a row anew that somebody else has changed, but not at the claims beside it: two runs that plan
+    at the same time would take each other for dead.
+    """
+    ledger.next_number(connection, "planning")
+
+
+def _hold(ledger: Ledger, connection: sa.Connection, run_id: str, batches: Collection[int], now: datetime) -> None:
+    rows = [{"run": run_id, "batch": batch, "alive_at": now} for batch in sorted(batches)]
+    if rows:
+        statement = ledger.insert(claims)
+        values = {"alive_at": statement.excluded.alive_at}
+        connection.execute(statement.on_conflict_do_update(index_elements=["run", "batch"], set_=values), rows)
 
 
 def hold(ledger: Ledger, run_id: str, batch: int) -> None:
     """Claim again what the run had planned in this batch and gave up: its task was cleared after the run had ended."""
     with ledger.write() as connection:
+        take_turns(ledger, connection)
         connection.execute(
             sa.update(orders)
             .where(
@@ -144,8 +163,9 @@ def hold(ledger: Ledger, run_id: str, batch: int) -> None:
                 orders.c.claim_run.is_(None),
                 orders.c.status.in_([status.value for status in UNDER_WAY]),
             )
-            .values(claim_run=run_id, claim_time=datetime.now(timezone.utc))
+            .values(claim_run=run_id)
         )
+        _hold(ledger, connection, run_id, [batch], datetime.now(timezone.utc))
 
 
 def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: bool = True) -> int:
@@ -163,9 +183,8 @@ def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: 
 def release(ledger: Ledger, run_id: str) -> None:
     """Give up what the run still holds; the orders stay where they are on their way."""
     with ledger.write() as connection:
-        connection.execute(
-            sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None, claim_time=None)
-        )
+        connection.execute(sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None))
+        connection.execute(sa.delete(claims).where(claims.c.run == run_id))
 
 
 def held_by_no_live_run(claim_minutes: float, tries: Sequence[str] = ()) -> sa.ColumnElement[bool]:
@@ -174,7 +193,10 @@ def held_by_no_live_run(claim_minutes: float, tries: Sequence[str] = ()) -> sa.C
     :param tries: the ids of the asking run's own tries, whose claims are its own.
     """
     stale = datetime.now(timezone.utc) - timedelta(minutes=claim_minutes)
-    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(tries), orders.c.claim_time < stale)
+    alive = sa.exists().where(
+        claims.c.run == orders.c.claim_run, claims.c.batch == orders.c.claim_batch, claims.c.alive_at >= stale
+    )
+    return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(tries), sa.not_(alive))
 
 
 def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]:

@@ -12,7 +12,7 @@ from enum import Enum
 
 import sqlalchemy as sa
 
-from include.instore.ledger.claims import held_by_no_live_run, keep_alive
+from include.instore.ledger.claims import held_by_no_live_run, keep_alive, take_turns
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import SUPPRESSED, suppressed_among
 from include.instore.ledger.tables import UNDER_WAY, Status, kept_text, orders, runs
@@ -290,6 +290,7 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
     """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
+        take_turns(ledger, connection)
         marked = connection.scalars(
             sa.update(orders)
             .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.event_id.in_(event_ids))
@@ -300,7 +301,6 @@ def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_min
                 sent_at=now,
                 outcome_run=run_id,
                 claim_run=None,
-                claim_time=None,
             )
             .returning(orders.c.key)
         )

@@ -115,7 +115,6 @@ orders = sa.Table(
     sa.Column("next_attempt", UtcDateTime),  # when an unmatched order is asked for again; null: never
     sa.Column("claim_run", RunId),
     sa.Column("claim_batch", sa.Integer),
-    sa.Column("claim_time", UtcDateTime),  # last sign of life of the run that holds it
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
     sa.Column("sending_at", UtcDateTime),
@@ -124,7 +123,7 @@ orders = sa.Table(
     sa.Column("sent_at", UtcDateTime),
     sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent or rejected
     sa.Index(None, "status", "next_attempt"),
-    sa.Index(None, "claim_run", "claim_batch"),
+    sa.Index(None, "claim_run", "claim_batch", "status"),
 )
 
 contents = sa.Table(
@@ -208,6 +207,14 @@ pipeline = sa.Table(
     metadata,
     sa.Column("setting", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(1024), nullable=False),
+)
+
+claims = sa.Table(
+    "claims",  # who is at work on a batch; the batch's orders point to it
+    metadata,
+    sa.Column("run", RunId, primary_key=True),
+    sa.Column("batch", sa.Integer, primary_key=True),
+    sa.Column("alive_at", UtcDateTime, nullable=False),  # last sign of life
 )
 
 counters = sa.Table(

@@ -100,10 +100,10 @@ def test_processes_that_claim_at_the_same_time_share_the_orders_out_without_over
 
 
 def test_the_orders_of_a_run_without_a_sign_of_life_are_taken_over(ledger: Ledger) -> None:
-    given.landed(ledger, given.document("S1"), given.document("S2"))
-    given.planned(ledger)
-    given.set_orders(ledger, sa.text("order_number = 'S1'"), claim_time=given.hours_ago(2.1))
-    given.set_orders(ledger, sa.text("order_number = 'S2'"), claim_time=given.hours_ago(1.9))
+    given.landed(ledger, given.document("S1", loyaltyCardNumber="1"), given.document("S2", loyaltyCardNumber="2"))
+    given.planned(ledger, batch_orders=1)
+    given.alive_hours_ago(ledger, 2.1, batch=0)
+    given.alive_hours_ago(ledger, 1.9, batch=1)
     given.planned(ledger, given.run("run-2"), claim_minutes=120)
     assert holders(ledger) == {"S1": "run-2", "S2": "run-1"}
 
@@ -111,7 +111,7 @@ def test_the_orders_of_a_run_without_a_sign_of_life_are_taken_over(ledger: Ledge
 def test_a_sign_of_life_keeps_the_claim_of_its_batch_only(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1", loyaltyCardNumber="1"), given.document("S2", loyaltyCardNumber="2"))
     given.planned(ledger, batch_orders=1)
-    given.set_orders(ledger, claim_time=given.hours_ago(3))
+    given.alive_hours_ago(ledger, 3)
     with ledger.write() as connection:
         keep_alive(connection, "run-1", 0)
     given.planned(ledger, given.run("run-2"))
@@ -134,8 +134,7 @@ def test_released_orders_stay_where_they_are_on_their_way_and_are_free(ledger: L
     given.set_orders(ledger, sa.text("order_number = 'S1'"), status="ready")
     release(ledger, "run-1")
     assert given.statuses(ledger) == {"S1": "ready", "S2": "pending"}
-    row = given.row(ledger, "S1")
-    assert (row["claim_run"], row["claim_time"]) == (None, None)
+    assert (given.row(ledger, "S1")["claim_run"], given.rows(ledger, "claims")) == (None, [])
     assert given.planned(ledger, given.run("run-2"))[0].orders == 2
 
 

@@ -162,9 +162,10 @@ def test_what_leaves_once_more_has_been_waited_for_by_nobody(ledger: Ledger) -> 
 
 def test_recording_is_a_sign_of_life(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    given.set_orders(ledger, claim_time=given.hours_ago(1))
+    given.alive_hours_ago(ledger, 1)
     record_outcomes(ledger, "run-1", 0)
-    assert given.row(ledger, "S1")["claim_time"] > given.hours_ago(0.1)
+    (claim,) = given.rows(ledger, "claims")
+    assert claim["alive_at"] > given.hours_ago(0.1)
 
 
 def test_a_reason_longer_than_its_column_is_cut(ledger: Ledger) -> None:

@@ -132,10 +132,10 @@ def test_orders_of_a_live_run_are_left_to_it_and_told(ledger: Ledger, settings: 
 
 def test_orders_of_a_run_that_is_dead_are_asked_for_and_given_up(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1")
-    given.set_orders(ledger, claim_time=given.hours_ago(3))
+    given.alive_hours_ago(ledger, 3)
     assert reconcile(Store(ledger, "S1"), ledger, settings(claim_minutes=120)) == Reconciled(asked=1, sent=1)
     row = given.row(ledger, "S1")
-    assert (row["status"], row["claim_run"], row["claim_time"]) == ("sent", None, None)
+    assert (row["status"], row["claim_run"]) == ("sent", None)
 
 
 def test_an_order_claimed_while_it_was_asked_for_stays_with_its_run(ledger: Ledger, settings: MakeSettings) -> None:

@@ -48,6 +48,24 @@ def upgrade() -> None:
     op.execute("UPDATE orders SET left_seq = 0 WHERE status = 'sending'")
     op.create_index(op.f("ix_orders_left_seq"), "orders", ["left_seq"], unique=False)
     op.create_table(
+        "claims",
+        sa.Column("run", sa.String(length=512), nullable=False),
+        sa.Column("batch", sa.Integer(), nullable=False),
+        sa.Column("alive_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("run", "batch", name=op.f("pk_claims")),
+    )
+    op.execute(
+        "INSERT INTO claims (run, batch, alive_at) SELECT claim_run, claim_batch, max(claim_time) FROM orders"
+        " WHERE claim_run IS NOT NULL AND claim_batch IS NOT NULL AND claim_time IS NOT NULL"
+        " GROUP BY claim_run, claim_batch"
+    )
+    op.drop_index(op.f("ix_orders_claim_run_claim_batch"), table_name="orders")
+    with op.batch_alter_table("orders") as orders:
+        orders.drop_column("claim_time")
+    op.create_index(
+        op.f("ix_orders_claim_run_claim_batch_status"), "orders", ["claim_run", "claim_batch", "status"], unique=False
+    )
+    op.create_table(
         "counters",
         sa.Column("name", sa.String(length=16), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
