@@ -17,6 +17,7 @@ from demo.processes import Processes
 from demo.run_checks import faults_in
 from demo.runs import DAG, follow, manual_run, scheduled_run, table
 from demo.stage import console, forget, give_up, held_by_profile_store, sole_use, start, tell_of
+from sandbox.seed import write_cut_extract
 
 _USE = """Command line:   . {folder}/env.sh   then: airflow dags list; python -m include.instore --help
 The password is also in {folder}/airflow/passwords.json.
@@ -146,6 +147,9 @@ def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str,
     set_up = round(time.monotonic() - begun, 1)
     first = follow(airflow, scheduled_run(airflow), console, "first run")
     console.print(table(first, "first run (scheduled)"))
+    if hostile:
+        write_cut_extract(Path(sandbox["extracts"]), "none")
+        console.print("The cut extract is delivered again, whole.")
     second = follow(airflow, manual_run(airflow), console, "second run")
     console.print(table(second, "second run (manual)"))
     held = held_by_profile_store(sandbox)

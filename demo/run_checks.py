@@ -13,18 +13,20 @@ from demo.backfill import newest_backfill
 from demo.local_airflow import AirflowFailed, LocalAirflow
 from demo.runs import DAG, FinishedRun, report_of
 from demo.stage import held_by_profile_store
+from sandbox.seed import CUT_EXTRACT_ORDERS
 
 
 def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int], *, hostile: bool = False) -> list[str]:
     """Where the runs and the Profile Store's own records do not agree that every order is accounted for.
 
-    :param hostile: a bad day, whose extract is cut off: its first run is red, for that reason and no other.
+    :param hostile: a bad day, whose extract is cut off: its first run is red, for that reason and no other, and the
+        second finds it delivered again.
     """
     states = {first.run_id: (first, "failed" if hostile else "success"), second.run_id: (second, "success")}
     faults = [f"{run_id} is {run.state}" for run_id, (run, wanted) in states.items() if run.state != wanted]
     if not (first.counts and second.counts):
         return [*faults, "a run reported no counts"]
-    counts = first.counts
+    counts, again = first.counts, CUT_EXTRACT_ORDERS if hostile else 0
     unread = [reason for reason in counts["red"] if "not read to their end" in reason]
     if len(unread) != int(hostile) or unread != counts["red"]:
         faults.append(f"the first run is red for {counts['red']}")
@@ -37,8 +39,10 @@ def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int], *, 
     sent = counts["sent"] + second.counts["sent"]
     if not sent == held["events"] == held["track_ids"]:
         faults.append(f"{sent} orders were sent, the Profile Store holds {held['events']} events")
-    if second.counts["received"]:
-        faults.append("the second run received something")
+    if counts["waiting_files"] != int(hostile) or second.counts["waiting_files"]:
+        faults.append("an extract waits that should not, or none does that should")
+    if not second.counts["received"] == second.counts["orders"] == again:
+        faults.append(f"the second run received {second.counts['received']}, not the {again} delivered again")
     return faults
 
 

@@ -25,7 +25,7 @@ CUT_EXTRACT_ORDERS = 20
 # What the malformed messages must be refused for, in order (contracts.md, section 1).
 MALFORMED_REASONS = ("not_json", "not_an_object", "missing_field", "bad_value", "unsupported_type")
 
-Cut = Literal["line", "gzip"]
+Cut = Literal["line", "gzip", "none"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def write_cut_extract(folder: Path, cut: Cut = "line") -> int:
     """Write the extract that breaks off, and return how many whole orders stand in it before the break.
 
     cut: "line" ends a well-formed gzip in the middle of a line, so early in it that columns are missing; "gzip" ends
-    the gzip itself half way.
+    the gzip itself half way; "none" delivers it whole.
     """
     header, orders = _orders_for_the_cut_extract()
     lines = [line for order in orders for line in order]
@@ -155,8 +155,10 @@ def write_cut_extract(folder: Path, cut: Cut = "line") -> int:
         packed = gzip.compress("".join([header, *lines[:-1], broken]).encode(), mtime=0)
         whole = len(orders) - 1
     else:
-        complete = gzip.compress("".join([header, *lines]).encode(), mtime=0)
-        packed = complete[: len(complete) // 2]
+        packed = gzip.compress("".join([header, *lines]).encode(), mtime=0)
+        whole = len(orders)
+    if cut == "gzip":
+        packed = packed[: len(packed) // 2]
         whole = _whole_orders_in(packed)
     target = folder / CUT_EXTRACT
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ Nothing in the product watches them, and no variable or setting can: the watcher
     topic.between_completes  one message of the block is settled
     extracts.after_block     a block of a file is landed
     claims.planned           the claims are written, not committed
+    extracts.read            a file was read to its end, nothing of it is landed
     lookup.answered          one card is answered, nothing is remembered
     lookup.remembered        a block of answers is remembered, no order has moved
     delivery.after_sending   `sending` is committed, no request has left

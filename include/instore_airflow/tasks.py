@@ -52,7 +52,7 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         from include.instore.sources.extracts import load_extracts as load
 
         loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
-        return _picked(loaded.landed, *_LANDED) | _picked(loaded, "files", "broken_files", "left_files")
+        return _picked(loaded.landed, *_LANDED) | _picked(loaded, "files", "unread_files", "left_files")
 
 
 def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:

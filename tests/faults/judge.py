@@ -123,6 +123,8 @@ class Judge:
         TOTALS.orders += len(world.published) - self._counted
         self._counted = len(world.published)
         unexplained = verdict.duplicated - self.may_double
+        if self.held:
+            verdict.lost -= self._held_in_the_ledger()
         TOTALS.lost += len(verdict.lost)
         TOTALS.duplicated += len(unexplained)
         TOTALS.unexpected += len(verdict.unexpected)
@@ -217,6 +219,11 @@ class Judge:
         if settled and missing:
             faults.append(f"{sum(missing.values())} malformed messages are not in quarantine with their bytes")
         return faults[:20]
+
+    def _held_in_the_ledger(self) -> set[str]:
+        with self._ledger() as ledger:
+            assert ledger is not None
+            return set(ledger.scalars(sa.text("select order_number from orders where status = 'held'")))
 
     def _in_the_reports(self) -> list[str]:
         sentences = [red for run in self._world.runs for red in (run.report or {}).get("red", ())]

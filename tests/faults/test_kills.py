@@ -20,7 +20,7 @@ BOUNDARIES = {
         "topic.after_commit:2", "topic.between_completes:1", "topic.between_completes:45",
     ),
     "load_extracts": ("ledger.before_commit:2", "ledger.before_commit:3", "extracts.after_block:1",
-                      "extracts.after_block:2"),
+                      "extracts.after_block:2", "extracts.read:1"),
     "plan_batches": ("claims.planned:1", "ledger.after_commit:2"),
     "look_up_customers": ("lookup.answered:1", "lookup.answered:37", "ledger.before_commit:2", "lookup.remembered:1",
                           "ledger.before_commit:3", "ledger.after_commit:3"),

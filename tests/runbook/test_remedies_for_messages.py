@@ -9,7 +9,7 @@ from tests.runbook.conftest import Begin
 from tests.runbook.oncall import LEFT_ALONE, command, only_the_drain, printed, trigger
 
 
-@pytest.mark.remedy("Too many records were set aside", "4")
+@pytest.mark.remedy("Too many records were set aside", "3")
 def test_too_many_records_were_set_aside_as_too_large_and_are_redriven(begin: Begin) -> None:
     world, judge = begin(1210, use_topic=True, max_message_bytes=1024)
     orders = [each.with_description("x" * 1500) for each in world.source.take(20)]

@@ -119,6 +119,15 @@ def test_the_truncated_gzip_gives_some_whole_orders_before_it_breaks(tmp_path: P
     assert whole == len(begun) - 1
 
 
+def test_the_cut_extract_delivered_again_is_whole(tmp_path: Path) -> None:
+    write_cut_extract(tmp_path)
+    cut = gzip.decompress((tmp_path / CUT_EXTRACT).read_bytes()).decode()
+    assert write_cut_extract(tmp_path, "none") == 20
+    whole = gzip.decompress((tmp_path / CUT_EXTRACT).read_bytes()).decode()
+    assert whole.startswith(cut)
+    assert whole.endswith("\n")
+
+
 def test_seeding_is_the_same_every_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         copy_extracts(tmp_path / name)

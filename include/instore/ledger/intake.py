@@ -15,7 +15,16 @@ import sqlalchemy as sa
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN, known_again, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
-from include.instore.ledger.tables import NO_CUSTOMER_KEY, Status, extracts, kept_text, orders, quarantine, runs
+from include.instore.ledger.tables import (
+    NO_CUSTOMER_KEY,
+    ExtractState,
+    Status,
+    extracts,
+    kept_text,
+    orders,
+    quarantine,
+    runs,
+)
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
 from include.instore.model.identifiers import number_root
@@ -67,13 +76,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class LoadedExtract:
-    """What is remembered of a file, written in the same commit as its last block."""
+    """What is remembered of a file, written in the same commit as its last block.
+
+    :param detail: where and why it could not be read further, of one that a person released.
+    """
 
     path: str
     version: str
     orders: int
     bad_rows: int
-    broken: bool
+    detail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -215,13 +227,6 @@ def land(
     return landed
 
 
-def loaded_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:
-    """Path to version of those of the files that were loaded before."""
-    query = sa.select(extracts.c.path, extracts.c.version).where(extracts.c.path.in_(paths))
-    with ledger.read() as connection:
-        return dict(connection.execute(query).tuples().all())
-
-
 def _insert_orders(
     ledger: Ledger, connection: sa.Connection, run_id: str, rows: list[dict[str, Any]], now: datetime
 ) -> set[str]:
@@ -260,6 +265,6 @@ def _insert_refusals(
 def _remember_extract(
     ledger: Ledger, connection: sa.Connection, run_id: str, extract: LoadedExtract, now: datetime
 ) -> None:
-    values = asdict(extract) | {"run": run_id, "loaded_at": now}
+    values = asdict(extract) | {"state": ExtractState.LOADED.value, "run": run_id, "loaded_at": now}
     statement = ledger.insert(extracts).values(values)
     connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN
-from include.instore.ledger.tables import UNDER_WAY, Status, orders, quarantine, runs
+from include.instore.ledger.tables import UNDER_WAY, ExtractState, Status, extracts, orders, quarantine, runs
 from include.instore.model.windows import Window
 
 
@@ -29,6 +29,8 @@ class RunCounts:
     collisions: int
     quarantined: int
     quarantined_by_reason: Mapping[str, int]
+    unread_files: int
+    waiting_files: int
     dates_without_offset: int
     claimed: int
     batches: int
@@ -59,6 +61,9 @@ _TALLIED = (
 """Counted where they happen, in the run's own row."""
 
 
+_waiting = (extracts.c.state == ExtractState.WAITING.value,)
+
+
 def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunCounts:
     """The run's counts, from one consistent look at the ledger.
 
@@ -86,6 +91,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
             quarantined=sum(quarantined.values()),
             quarantined_by_reason=quarantined,
+            unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
+            waiting_files=sum(by(extracts.c.state, *_waiting, of=extracts).values()),
             collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
             matched=sum(
                 count for status, count in resolved.items() if status not in ("pending", "unmatched", "suppressed")

@@ -42,6 +42,18 @@ class ContentState(str, Enum):
         return self.value
 
 
+class ExtractState(str, Enum):
+    """What became of an extract's file."""
+
+    LOADED = "loaded"
+    WAITING = "waiting"  # it cannot be read to its end: nothing of it was landed
+    RELEASED = "released"  # a person wants what is before the fault: the next run loads that
+    FORGOTTEN = "forgotten"  # a person does not want it
+
+    def __str__(self) -> str:
+        return self.value
+
+
 NO_CUSTOMER_KEY = "no_customer_key"
 """Reason of an order with neither card nor email: normal business, kept, never asked for."""
 
@@ -197,7 +209,8 @@ extracts = sa.Table(
     sa.Column("version", sa.String(256), nullable=False),  # size and modified time or etag: changed means loaded again
     sa.Column("orders", sa.Integer, nullable=False),
     sa.Column("bad_rows", sa.Integer, nullable=False),
-    sa.Column("broken", sa.Boolean, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # see ExtractState
+    sa.Column("detail", sa.String(1024)),  # of a file that could not be read to its end: where and why
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("loaded_at", UtcDateTime, nullable=False),
 )

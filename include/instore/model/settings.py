@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         description="Name of a marker file (_SUCCESS) or suffix (.done) that must stand beside an extract before it is "
         "read; empty: no marker is asked for.",
     )
+    max_extract_bytes: int = Field(
+        4_000_000_000,
+        ge=1024,
+        description="Bytes of the largest extract, as it is stored; each is copied to the disk for temporary files "
+        "before it is read.",
+    )
     extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
 
     # Orders

@@ -102,7 +102,8 @@ def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) ->
         "orders were sent.",
         HELD_EVENTS: "They left once, and may or may not be in a profile; they are not sent again by themselves. All "
         "other orders were sent.",
-        UNREAD_FILES: "What stands behind that place is not in the ledger. The orders before it were sent.",
+        UNREAD_FILES: "Nothing of these files is in the ledger. They wait until they come whole, or a person "
+        "decides; all other orders were sent.",
     }
     alerts += [Alert(kind, _sentence("; ".join(red[kind])), means[kind]) for kind in means if red.get(kind)]
     return alerts

@@ -9,11 +9,14 @@ from typing import Any
 from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
+from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
-from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER, Status
+from include.instore.ledger.tables import Status
 from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, UNREAD_FILES
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
+
+_NAMED_FILES = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
         NUMBERS: faults_in(counts),
         BAD_SHARE: _too_many_bad(counts, settings.max_bad_share),
         COLLISIONS: _collisions(counts),
-        UNREAD_FILES: _unread(counts),
+        UNREAD_FILES: _unread(ledger, run.run_id, counts),
         HELD_EVENTS: _held(counts),
     }
     red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
@@ -78,9 +81,13 @@ def _held(counts: RunCounts) -> list[str]:
     return [f"of {counts.held} events nobody can tell whether they were taken; they are held for a person to decide"]
 
 
-def _unread(counts: RunCounts) -> list[str]:
-    files = sum(counts.quarantined_by_reason.get(reason, 0) for reason in (BROKEN_FILE, CUT_ORDER))
-    return [f"{files} extracts were not read to their end; the quarantine says which, and where"] if files else []
+def _unread(ledger: Ledger, run_id: str, counts: RunCounts) -> list[str]:
+    if not counts.unread_files:
+        return []
+    found = waiting_files(ledger, run_id=run_id, limit=_NAMED_FILES)
+    named = "; ".join(f"{file.path}, {file.detail}" for file in found)
+    more = f"; and {counts.unread_files - len(found)} more" if counts.unread_files > len(found) else ""
+    return [f"{counts.unread_files} extracts were not read to their end, and nothing of them was landed: {named}{more}"]
 
 
 def _too_many_bad(counts: RunCounts, max_bad_share: float) -> list[str]:

@@ -17,6 +17,7 @@ from include.instore.runs.reconcile import Reconciled, reconcile
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
+from include.instore_airflow.cli.extracts import extracts_app
 from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.quarantine import quarantine_app
 from include.instore_airflow.services import profile_store
@@ -95,3 +96,4 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(deliveries_app, name="deliveries")
+app.add_typer(extracts_app, name="extracts")

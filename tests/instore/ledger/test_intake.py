@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Landed, LoadedExtract, land, loaded_versions, refusal
+from include.instore.ledger.extract_files import known_versions
+from include.instore.ledger.intake import Landed, LoadedExtract, land, refusal
 from include.instore.model.errors import RecordRefused
 from tests.instore import given
 
@@ -96,10 +97,10 @@ def test_a_block_is_landed_whole_or_not_at_all(ledger: Ledger) -> None:
 def test_a_file_is_remembered_in_the_commit_of_its_block_and_again_when_it_changed(ledger: Ledger) -> None:
     given.landed(ledger)
     for version in ("1:a", "2:b"):
-        land(ledger, "run-1", [], [], LoadedExtract("05/orders.csv", version, 3, 1, False))
-        assert loaded_versions(ledger, ["05/orders.csv", "06/orders.csv"]) == {"05/orders.csv": version}
+        land(ledger, "run-1", [], [], LoadedExtract("05/orders.csv", version, 3, 1))
+        assert known_versions(ledger, ["05/orders.csv", "06/orders.csv"]) == {"05/orders.csv": version}
     (kept,) = given.rows(ledger, "extracts")
-    assert (kept["orders"], kept["bad_rows"], kept["broken"], kept["run"]) == (3, 1, False, "run-1")
+    assert (kept["orders"], kept["bad_rows"], kept["state"], kept["run"]) == (3, 1, "loaded", "run-1")
 
 
 def test_the_same_orders_landed_by_several_threads_at_once_are_there_once(ledger: Ledger) -> None:

@@ -64,6 +64,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "collisions": 0,
         "quarantined": 2,
         "quarantined_by_reason": {"bad_value": 1, "not_json": 1},
+        "unread_files": 0,
+        "waiting_files": 0,
         "dates_without_offset": 1,
         "claimed": 8,
         "batches": 1,

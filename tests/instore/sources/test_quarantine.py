@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
+from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import land, refusal
 from include.instore.ledger.quarantined import NotInQuarantine, Wanted, find, of_message
-from include.instore.ledger.tables import quarantine
+from include.instore.ledger.tables import ExtractState, quarantine
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts import Storage, load_extracts
@@ -37,11 +38,16 @@ def refused_message(ledger: Ledger, body: bytes, reference: str = "m1#1", reason
     return item.id
 
 
-def refused_extract(ledger: Ledger, folder: Path, text: str, settings: Settings, name: str = "week.csv") -> None:
+def refused_extract(
+    ledger: Ledger, folder: Path, text: str, settings: Settings, name: str = "week.csv", *, released: bool = False
+) -> None:
     (folder / name).write_bytes(text.encode(settings.extract_encoding))
     run = given.run()
     open_run(ledger, run)
     load_extracts(Storage.local(folder), ledger, run, settings)
+    if released:
+        move_waiting(ledger, [name], ExtractState.RELEASED)
+        load_extracts(Storage.local(folder), ledger, run, settings)
 
 
 def states(ledger: Ledger) -> dict[str, str]:
@@ -188,7 +194,7 @@ def test_an_extract_order_that_was_too_large_is_not_redriven_because_only_its_be
 def test_a_broken_file_is_not_redriven_and_the_text_says_what_to_do(
     ledger: Ledger, settings: MakeSettings, tmp_path: Path
 ) -> None:
-    refused_extract(ledger, tmp_path, CSV + "S3,2017-06-05T1", settings())
+    refused_extract(ledger, tmp_path, CSV + "S3,2017-06-05T1", settings(), released=True)
     (outcome,) = redrive(ledger, Wanted(reason="broken_file"), settings())
     assert outcome.outcome == "impossible"
     assert "deliver it whole again" in outcome.detail

@@ -1,14 +1,21 @@
-"""Landing extracts: streamed row by row, once per file, the file's own row in the commit of its last block."""
+"""Landing extracts: each file read twice, to its end and then in blocks, its own row in the commit of the last one."""
 
 from __future__ import annotations
 
+import io
 import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
+from typing import IO, BinaryIO
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
+from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
 from include.instore.ledger.intake import (
     Arrival,
     Landed,
@@ -16,31 +23,36 @@ from include.instore.ledger.intake import (
     Refusal,
     arrival,
     land,
-    loaded_versions,
     refusal,
 )
 from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
-from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import InStoreOrder
+from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
+from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts
 from include.instore.sources.extracts.formats import format_of, uncompressed
-from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
+from include.instore.sources.extracts.records import BrokenExtract, CutExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
 
 SOURCE = "extract"
+_COPY_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What one run loaded: its orders, and its files."""
+    """What one run loaded: its orders, and its files.
+
+    :param files: loaded.
+    :param unread_files: that could not be read to their end, of which nothing was landed.
+    :param left_files: left for the next run, because they are still being written.
+    """
 
     landed: Landed = field(default_factory=Landed)
     files: int = 0
-    broken_files: int = 0
+    unread_files: int = 0
     left_files: int = 0
     unknown_format: int = 0
 
@@ -48,64 +60,113 @@ class Loaded:
 def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings) -> Loaded:
     """Load every extract of the storage that is due in this run.
 
-    A file that breaks half way keeps its good orders and is quarantined with its position. A file that changes while
-    it is read is left for the next run; its orders are known then.
+    Each is read twice: to its end, landing nothing, and then in blocks. A file that the first reading finds cut or
+    damaged waits until it comes whole, or a person decides. A file that changes while it is read is left for the next
+    run.
 
-    :raises ConfigurationError: no such folder. :raises RetriableError: the storage or the ledger failed.
+    :raises ConfigurationError: no such folder. :raises RetriableError: the storage, the disk or the ledger failed.
     """
-    found = find_extracts(storage, run, partial(loaded_versions, ledger), settings)
+    found = find_extracts(storage, run, partial(known_versions, ledger), settings)
     if found.unknown_format:
         log.warning("%d files below the extracts folder have an ending of no known format", found.unknown_format)
-    total, broken, left = Landed(), 0, found.left
+    total, states = Landed(), Counter[str]()
     for file in found.due:
         landed, state = _load(storage, file, ledger, run.run_id, settings)
         total += landed
-        broken += state == "broken"
-        left += state == "changed"
+        states[state] += 1
         log.info(
             "extract %s %s: received=%d orders=%d duplicates=%d quarantined=%d",
             file.name, state, landed.received, landed.orders, landed.duplicates, landed.quarantined,
         )  # fmt: skip
-    return Loaded(total, len(found.due) - (left - found.left), broken, left, found.unknown_format)
+    return Loaded(total, states["loaded"], states["waiting"], found.left + states["changed"], found.unknown_format)
 
 
 def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:
-    read = format_of(file.name)
-    assert read is not None  # noqa: S101  discovery only hands over known formats
-    landed, block = Landed(), _Block(file, settings)
-    held: ExtractRecord | None = None  # the newest record waits: of a file still growing it may be half an order
-    before_it: set[bool | None] = set()  # whether the orders before it add up
-    broken: BrokenExtract | None = None
-    with uncompressed(storage.open(file.path), file.name) as stream:
+    # Both readings are of one copy: what was found whole is what is landed.
+    with tempfile.NamedTemporaryFile(prefix="instore-extract-") as copy, OrdersOfFile(settings) as orders:
+        with storage.open(file.path) as stream:
+            whole = _copy(stream, copy, settings)
+        if storage.look_again(file.path).version != file.version:
+            return Landed(), "changed"
+        reading = _Reading(Path(copy.name), file, settings)
+        fault = (
+            reading.to_its_end(orders) if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
+        )
+        fault_points.reach("extracts.read")
+        if fault is not None and not is_released(ledger, file.name, file.version):
+            size = copy.seek(0, io.SEEK_END)
+            detail = f"line {fault.line}: {fault.detail}; {size} bytes, {reading.orders} orders before it"
+            log.warning("extract %s waits: %s", file.name, detail)
+            note_waiting(ledger, run_id, file.name, file.version, reading.orders, detail)
+            return Landed(), "waiting"
+        return reading.landed(ledger, run_id, orders, fault), "loaded"
+
+
+def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> bool:
+    """Copy the file to disk; False where it is larger than it may be."""
+    while block := stream.read(_COPY_BYTES):
         try:
-            for record in read(stream, settings):
-                if held is not None:
-                    block.add(held)
-                    before_it.add(_adds_up(held))
-                held = record
+            copy.write(block)
+        except OSError as error:
+            raise RetriableError(
+                f"The disk for temporary files failed ({error.strerror}); make room in {tempfile.gettempdir()}."
+            ) from None
+        if copy.tell() > settings.max_extract_bytes:
+            return False
+    copy.flush()
+    return True
+
+
+class _Reading:
+    """The two readings of one file's copy."""
+
+    def __init__(self, copy: Path, file: ExtractFile, settings: Settings) -> None:
+        self._copy = copy
+        self._file = file
+        self._settings = settings
+        self.orders = 0
+
+    def to_its_end(self, orders: OrdersOfFile) -> BrokenExtract | None:
+        """Read it and land nothing; where it cannot be read on, or seems to have lost its end."""
+        last = 1
+        try:
+            for record in self._records():
+                orders.note(record)
+                last = record.line
+                self.orders += 1
+        except BrokenExtract as error:
+            return error
+        if why := orders.seems_cut():
+            self.orders -= 1
+            return CutExtract(last, f"the file seems cut: {why}")
+        return None
+
+    def landed(self, ledger: Ledger, run_id: str, orders: OrdersOfFile, fault: BrokenExtract | None) -> Landed:
+        """Read it again and land its orders in blocks; of a released file those before the fault."""
+        landed, block = Landed(), _Block(self._file, self._settings)
+        try:
+            for record in self._records():
+                if isinstance(fault, CutExtract) and orders.is_short(record):
+                    block.refuse(RecordRefused(CUT_ORDER, fault.detail), record.line, record.raw, record.heading)
+                elif not orders.hold(record):
+                    block.add(record)
                 if block.full():
                     landed += block.land(ledger, run_id)
         except BrokenExtract as error:
-            broken = error
-    if storage.look_again(file.path).version != file.version:
-        return landed + block.land(ledger, run_id), "changed"
-    if held is not None and before_it == {True} and _adds_up(held) is False:
-        detail = (
-            f"line {held.line}: its lines do not make its total, those of all orders before it do; is the file cut?"
-        )
-        block.refuse(RecordRefused(CUT_ORDER, detail), held.line, held.raw, held.heading)
-    elif held is not None:
-        block.add(held)
-    if broken is not None:
-        log.warning("extract %s is broken at line %d: %s", file.name, broken.line, broken.detail)
-        block.refuse(RecordRefused(BROKEN_FILE, f"line {broken.line}: {broken.detail}"), broken.line, broken.raw)
-    landed += block.land(ledger, run_id, version=file.version, broken=broken is not None)
-    return landed, "broken" if broken else "loaded"
+            fault = error
+            block.refuse(RecordRefused(BROKEN_FILE, f"line {error.line}: {error.detail}"), error.line, error.raw)
+        for record in orders.put_together():
+            block.add(record)
+            if block.full():
+                landed += block.land(ledger, run_id)
+        detail = f"line {fault.line}: {fault.detail}" if fault else None
+        return landed + block.land(ledger, run_id, version=self._file.version, detail=detail)
 
-
-def _adds_up(record: ExtractRecord) -> bool | None:
-    """Of an order in a row a line, of which a cut file may hold some lines only."""
-    return record.order.adds_up() if record.heading and isinstance(record.order, InStoreOrder) else None
+    def _records(self) -> Iterator[ExtractRecord]:
+        read = format_of(self._file.name)
+        assert read is not None  # noqa: S101  discovery only hands over known formats
+        with uncompressed(self._copy.open("rb"), self._file.name) as stream:
+            yield from read(stream, self._settings)
 
 
 class _Block:
@@ -147,12 +208,12 @@ class _Block:
     def full(self) -> bool:
         return len(self._arrivals) + len(self._refusals) >= self._settings.extract_block
 
-    def land(self, ledger: Ledger, run_id: str, *, version: str | None = None, broken: bool = False) -> Landed:
+    def land(self, ledger: Ledger, run_id: str, *, version: str = "", detail: str | None = None) -> Landed:
         """Commit the block; with a version, the file is loaded and its own row is in the same commit."""
         self._orders += len(self._arrivals)
         self._bad_rows += len(self._refusals)
-        extract = version and LoadedExtract(self._name, version, self._orders, self._bad_rows, broken)
-        landed = land(ledger, run_id, self._arrivals, self._refusals, extract or None)
+        extract = LoadedExtract(self._name, version, self._orders, self._bad_rows, detail) if version else None
+        landed = land(ledger, run_id, self._arrivals, self._refusals, extract)
         fault_points.reach("extracts.after_block")
         self._arrivals, self._refusals = [], []
         return landed

@@ -1,9 +1,10 @@
-"""Loading: streamed, once per file, the good orders of a broken file kept, a growing one left for the next run."""
+"""Loading: each file is read to its end first; a cut or damaged one waits whole, a growing one is left alone."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import logging
 import os
 import resource
@@ -16,11 +17,16 @@ import pytest
 from azure.core.exceptions import ServiceRequestError
 from fsspec.implementations.local import LocalFileSystem
 
+from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
+from include.instore.ledger.extract_files import move_waiting
+from include.instore.ledger.intake import Landed
+from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
+from include.instore.runs.report import report_run
 from include.instore.sources.extracts import Loaded, Storage, load_extracts
 from include.instore.sources.extracts.csv_lines import read_csv
 from tests.instore import given
@@ -51,7 +57,7 @@ def test_orders_are_landed_with_the_place_they_came_from(
     (tmp_path / "05" / "orders.csv").write_text(orders_text("S1", "S2"))
     (tmp_path / "05" / "orders.jsonl.gz").write_bytes(gzip.compress(given.body("S3") + b"\n" + given.body("S4")))
     loaded = load(tmp_path, ledger, settings(extract_block=1))
-    assert (loaded.files, loaded.broken_files, loaded.left_files, loaded.unknown_format) == (2, 0, 0, 0)
+    assert (loaded.files, loaded.unread_files, loaded.left_files, loaded.unknown_format) == (2, 0, 0, 0)
     assert (loaded.landed.received, loaded.landed.orders) == (4, 4)
     references = {number: given.row(ledger, number)["reference"] for number in ("S1", "S2", "S3", "S4")}
     assert references == {
@@ -62,7 +68,7 @@ def test_orders_are_landed_with_the_place_they_came_from(
     }
     assert {each["source"] for each in given.rows(ledger, "orders")} == {"extract"}
     kept = extract(ledger, "05/orders.csv")
-    assert (kept["orders"], kept["bad_rows"], kept["broken"], kept["run"]) == (2, 0, False, "run-1")
+    assert (kept["orders"], kept["bad_rows"], kept["state"], kept["run"]) == (2, 0, "loaded", "run-1")
     given.assert_every_record_is_in_one_place(ledger)
 
 
@@ -94,7 +100,7 @@ def test_bad_rows_are_kept_with_file_line_reason_and_their_own_bytes(
     text = csv_text(row("S1"), row("S2", order_total="ten"), row("S3"))
     (tmp_path / "orders.csv").write_text(text)
     loaded = load(tmp_path, ledger, settings())
-    assert (loaded.landed.orders, loaded.landed.quarantined, loaded.broken_files) == (2, 1, 0)
+    assert (loaded.landed.orders, loaded.landed.quarantined, loaded.unread_files) == (2, 1, 0)
     (kept,) = given.rows(ledger, "quarantine")
     assert (kept["source"], kept["reference"], kept["reason"]) == ("extract", "orders.csv:3", "bad_value")
     assert kept["raw"].decode() == text.splitlines(keepends=True)[2]
@@ -103,42 +109,84 @@ def test_bad_rows_are_kept_with_file_line_reason_and_their_own_bytes(
 
 
 @pytest.mark.parametrize("name", ["orders.csv", "orders.csv.gz"])
-def test_a_file_cut_in_the_middle_keeps_its_good_orders_and_is_quarantined_with_its_position(
+def test_a_file_cut_in_the_middle_lands_nothing_and_waits(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings, name: str
 ) -> None:
     text = orders_text("S1", "S2", "S3")
     cut = text[: text.rindex("S3") + 30]
     (tmp_path / name).write_bytes(gzip.compress(cut.encode()) if name.endswith("gz") else cut.encode())
     loaded = load(tmp_path, ledger, settings(extract_block=1))
-    assert (loaded.files, loaded.broken_files, loaded.landed.orders, loaded.landed.quarantined) == (1, 1, 2, 1)
-    (kept,) = given.rows(ledger, "quarantine")
-    assert (kept["reason"], kept["reference"]) == ("broken_file", f"{name}:7")
-    assert kept["detail"] == "line 7: breaks off in the middle of a line"
-    assert kept["raw"].decode() == cut[cut.index("S3") :]
-    assert extract(ledger, name)["broken"]
+    assert (loaded.files, loaded.unread_files, loaded.landed) == (0, 1, Landed())
+    kept = extract(ledger, name)
+    assert (kept["state"], kept["orders"], kept["run"]) == ("waiting", 2, "run-1")
+    size = (tmp_path / name).stat().st_size
+    assert kept["detail"] == f"line 7: breaks off in the middle of a line; {size} bytes, 2 orders before it"
+    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
     assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
-    given.assert_every_record_is_in_one_place(ledger)
 
 
-def test_a_truncated_gzip_keeps_its_good_orders_and_is_quarantined(
+def test_a_waiting_file_is_told_once_and_loaded_when_it_comes_whole(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings
 ) -> None:
     numbers = [f"S{number:04}" for number in range(1000)]
     raw = gzip.compress(orders_text(*numbers).encode(), 1)
-    (tmp_path / "orders.csv.gz").write_bytes(raw[: len(raw) // 2])
-    loaded = load(tmp_path, ledger, settings())
-    landed = list(given.statuses(ledger))
-    assert landed == numbers[: len(landed)]
-    assert 100 < len(landed) < 1000
-    assert (loaded.broken_files, loaded.landed.quarantined) == (1, 1)
-    assert given.rows(ledger, "quarantine")[0]["reason"] == "broken_file"
+    path = tmp_path / "orders.csv.gz"
+    path.write_bytes(raw[: len(raw) // 2])
+    assert load(tmp_path, ledger, settings()).unread_files == 1
+    red = report_run(ledger, given.run(), [], settings())
+    assert (red.document["unread_files"], red.document["waiting_files"]) == (1, 1)
+    assert red.red[0].startswith(
+        "1 extracts were not read to their end, and nothing of them was landed: orders.csv.gz, "
+    )
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+    after = report_run(ledger, given.run("run-2"), [], settings())
+    assert (after.document["unread_files"], after.document["waiting_files"], after.red) == (0, 1, ())
 
-    # The whole file comes after all: it has changed, so it is loaded again.
+    path.write_bytes(raw)
+    loaded = load(tmp_path, ledger, settings(), given.run("run-3"))
+    assert (loaded.files, loaded.landed.orders) == (1, 1000)
+    assert extract(ledger, path.name)["state"] == "loaded"
+    assert report_run(ledger, given.run("run-3"), [], settings()).document["waiting_files"] == 0
+
+
+def test_a_file_damaged_behind_its_last_order_lands_nothing(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    raw = bytearray(gzip.compress(orders_text("S1", "S2").encode()))
+    raw[-6] ^= 1  # of the checksum
     (tmp_path / "orders.csv.gz").write_bytes(raw)
-    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
-    assert (loaded.landed.orders, loaded.landed.duplicates) == (1000 - len(landed), len(landed))
-    assert loaded.landed.corrections == 0
-    assert not extract(ledger, "orders.csv.gz")["broken"]
+    loaded = load(tmp_path, ledger, settings(extract_block=1))
+    assert (loaded.unread_files, loaded.landed) == (1, Landed())
+
+
+def test_a_file_that_is_released_lands_what_is_before_the_fault_and_sets_the_rest_aside(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    text = orders_text("S1", "S2", "S3")
+    cut = text[: text.rindex("S3") + 30]
+    (tmp_path / "orders.csv").write_text(cut)
+    load(tmp_path, ledger, settings())
+    assert move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED) == 1
+    loaded = load(tmp_path, ledger, settings(extract_block=1), given.run("run-2"))
+    assert (loaded.files, loaded.landed.orders, loaded.landed.quarantined) == (1, 2, 1)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["reason"], kept["reference"]) == ("broken_file", "orders.csv:7")
+    assert kept["raw"].decode() == cut[cut.index("S3") :]
+    assert (extract(ledger, "orders.csv")["state"], extract(ledger, "orders.csv")["orders"]) == ("loaded", 2)
+    assert load(tmp_path, ledger, settings(), given.run("run-3")) == Loaded()
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_file_that_is_forgotten_is_left_alone_until_it_changes(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text("S1")[:-30])
+    load(tmp_path, ledger, settings())
+    move_waiting(ledger, ["orders.csv"], ExtractState.FORGOTTEN)
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+    assert report_run(ledger, given.run("run-2"), [], settings()).document["waiting_files"] == 0
+    (tmp_path / "orders.csv").write_text(orders_text("S1"))
+    assert load(tmp_path, ledger, settings(), given.run("run-3")).landed.orders == 1
 
 
 def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
@@ -146,7 +194,13 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, ledger: Ledger
     (tmp_path / "b.csv.gz").write_bytes(b"no gzip")
     (tmp_path / "c.csv").write_text(orders_text("S1"))
     loaded = load(tmp_path, ledger, settings())
-    assert (loaded.files, loaded.broken_files, loaded.landed.orders, loaded.landed.quarantined) == (3, 2, 1, 2)
+    assert (loaded.files, loaded.unread_files, loaded.landed.orders, loaded.landed.quarantined) == (1, 2, 1, 0)
+
+
+def test_a_file_larger_than_it_may_be_waits(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text(*(f"S{number}" for number in range(50))))
+    assert load(tmp_path, ledger, settings(max_extract_bytes=2000)).unread_files == 1
+    assert "larger than 2000 bytes" in extract(ledger, "orders.csv")["detail"]
 
 
 class Growing(LocalFileSystem):
@@ -175,13 +229,13 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run_and_its_l
     path.write_text(whole[:half])
     growing = Growing(path, whole[half:])
     loaded = load(growing, ledger, settings(extract_block=1))
-    assert (loaded.files, loaded.left_files, loaded.broken_files) == (0, 1, 0)
-    assert set(given.statuses(ledger)) == {"S1", "S2"}
+    assert (loaded.files, loaded.left_files, loaded.unread_files) == (0, 1, 0)
+    assert given.statuses(ledger) == {}
     assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
 
     growing.grows = False
     loaded = load(growing, ledger, settings(), given.run("run-2"))
-    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.corrections) == (1, 2, 0)
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.corrections) == (3, 0, 0)
     assert given.row(ledger, "S3")["payload"].count("productCode") == 2
     given.assert_every_record_is_in_one_place(ledger)
 
@@ -233,7 +287,7 @@ def test_a_storage_that_fails_in_the_middle_of_a_file_has_not_broken_the_file(
     with pytest.raises(RetriableError, match="instore_extracts"):
         load(Failing(path, ""), ledger, settings())
     assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
-    assert load(tmp_path, ledger, settings()).broken_files == 0
+    assert load(tmp_path, ledger, settings()).unread_files == 0
     assert len(given.rows(ledger, "orders")) == 200
 
 
@@ -244,28 +298,25 @@ def test_a_file_name_that_is_no_unicode_is_loaded_once(tmp_path: Path, ledger: L
     assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
 
 
-def test_a_ledger_that_fails_in_the_middle_of_a_file_leaves_the_file_to_be_loaded_again(
+def test_a_run_that_dies_in_the_middle_of_a_file_leaves_the_file_to_be_loaded_again(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings
 ) -> None:
-    class Failing(Growing):
-        def open(self, path: str, mode: str) -> BinaryIO:
-            return Interrupted(self._path.read_bytes())  # type: ignore[return-value]
-
-    class Interrupted(io.BytesIO):
-        """The worker dies when it has read 20 kB."""
-
-        def read(self, size: int | None = -1) -> bytes:
-            if self.tell() > 20_000:
-                raise KeyboardInterrupt
-            return super().read(8192)
-
     path = tmp_path / "orders.csv"
-    numbers = [f"S{number:04}" for number in range(200)]
-    path.write_text(orders_text(*numbers))
-    with pytest.raises(KeyboardInterrupt):
-        load(Failing(path, ""), ledger, settings(extract_block=10))
+    path.write_text(orders_text(*(f"S{number:04}" for number in range(200))))
+    blocks = iter(range(100))
+
+    def die(point: str) -> None:
+        if point == "extracts.after_block" and next(blocks) == 3:
+            raise KeyboardInterrupt
+
+    fault_points.watch(die)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(tmp_path, ledger, settings(extract_block=10))
+    finally:
+        fault_points.watch(lambda _: None)
     landed = len(given.rows(ledger, "orders"))
-    assert 0 < landed < 200
+    assert landed == 40
     assert given.rows(ledger, "extracts") == []
     loaded = load(tmp_path, ledger, settings())
     assert (loaded.landed.orders, loaded.landed.duplicates) == (200 - landed, landed)
@@ -302,9 +353,9 @@ def test_no_content_is_in_a_log_record(
     )
     (tmp_path / "a.csv").write_text(text + csv_text(row("S3"), header=[]).lstrip() + given.CANARY)
     (tmp_path / "b.doc").write_text("")
-    assert load(tmp_path, ledger, settings()).landed.quarantined == 2
+    assert load(tmp_path, ledger, settings()).unread_files == 1
     messages = [record.getMessage() for record in caplog.records]
-    assert any("broken at line" in message for message in messages)
+    assert any("extract a.csv waits: line" in message for message in messages)
     assert not [message for message in messages if given.CANARY in message]
 
 
@@ -378,19 +429,32 @@ def test_memory_does_not_grow_with_an_order_that_never_ends(settings: MakeSettin
     assert large < small + 500_000
 
 
-def test_the_last_order_of_a_file_that_seems_cut_is_set_aside_and_lands_once_it_comes_whole(
+def test_a_file_whose_last_order_alone_does_not_make_its_total_waits(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    bad = row("bad", order_total="ten")
+    halves = [row(number, line, line_total="1.75") for number in ("S1", "S2") for line in (1, 2)]
+    (tmp_path / "orders.csv").write_text(csv_text(bad, *halves[:3]))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.unread_files, loaded.landed) == (1, Landed())
+    assert "the file seems cut" in extract(ledger, "orders.csv")["detail"]
+    (tmp_path / "orders.csv").write_text(csv_text(bad, *halves))
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.quarantined) == (2, 1)
+    assert given.row(ledger, "S2")["payload"].count("productCode") == 2
+
+
+def test_of_a_file_that_seems_cut_and_is_released_the_last_order_is_set_aside(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings
 ) -> None:
     halves = [row(number, line, line_total="1.75") for number in ("S1", "S2") for line in (1, 2)]
     (tmp_path / "orders.csv").write_text(csv_text(*halves[:3]))
-    loaded = load(tmp_path, ledger, settings())
+    load(tmp_path, ledger, settings())
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
     assert (loaded.landed.orders, loaded.landed.quarantined) == (1, 1)
     (kept,) = given.rows(ledger, "quarantine")
     assert (kept["reason"], kept["reference"]) == ("cut_order", "orders.csv:4")
-    (tmp_path / "orders.csv").write_text(csv_text(*halves))
-    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
-    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.quarantined) == (1, 1, 0)
-    assert given.row(ledger, "S2")["payload"].count("productCode") == 2
 
 
 def test_in_a_file_whose_orders_do_not_add_up_the_last_one_is_no_exception(
@@ -398,5 +462,69 @@ def test_in_a_file_whose_orders_do_not_add_up_the_last_one_is_no_exception(
 ) -> None:
     (tmp_path / "orders.csv").write_text(orders_text("S1", "S2"))
     assert load(tmp_path, ledger, settings()).landed.orders == 2
+    # What no other order can be compared with, nobody can tell.
     (tmp_path / "alone.csv").write_text(csv_text(row("S3", line_total="1.00")))
     assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 1
+
+
+def half(number: str, line: int, **changes: str) -> list[str]:
+    """A line of an order of two lines, which only both of them make."""
+    return row(number, line, **{"line_total": "1.75", **changes})
+
+
+def test_rows_of_an_order_that_stand_apart_are_one_order(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    by_product = [half(f"S{number}", line) for line in (1, 2) for number in range(20)]
+    (tmp_path / "orders.csv").write_text(csv_text(*by_product))
+    loaded = load(tmp_path, ledger, settings(extract_block=3))
+    assert (loaded.landed.received, loaded.landed.orders, loaded.landed.quarantined) == (20, 20, 0)
+    for number in range(20):
+        lines = json.loads(given.row(ledger, f"S{number}")["payload"])["lines"]
+        assert [line["productCode"] for line in lines] == ["947861", "947862"]
+    assert given.row(ledger, "S3")["reference"] == "orders.csv:5"
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_rows_apart_that_do_not_make_one_order_are_set_aside_with_all_of_them_named(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    rows = [half("S1", 1), half("S2", 1), half("S2", 2), half("S1", 3, line_total="9.00"), half("S3", 1), half("S3", 2)]
+    (tmp_path / "orders.csv").write_text(csv_text(*rows))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.quarantined, loaded.unread_files) == (2, 1, 0)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["reason"], "at lines 2, 5, and together" in kept["detail"]) == ("split_order", True)
+    assert kept["raw"].decode().count("S1,") == 2
+    assert set(given.statuses(ledger)) == {"S2", "S3"}
+
+
+def test_rows_apart_that_say_different_things_of_their_order_are_set_aside(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    rows = [half("S1", 1), half("S2", 1), half("S2", 2), half("S1", 2, store_name="Another name")]
+    (tmp_path / "orders.csv").write_text(csv_text(*rows))
+    assert load(tmp_path, ledger, settings()).landed.quarantined == 1
+    (kept,) = given.rows(ledger, "quarantine")
+    assert "their order fields differ" in kept["detail"]
+
+
+def test_orders_apart_that_are_whole_each_are_a_duplicate_and_a_collision(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    whole = [half("S1", 1), half("S1", 2)]
+    other_store = [half("S1", line, store_id="0505") for line in (1, 2)]
+    (tmp_path / "orders.csv").write_text(
+        csv_text(*whole, half("S2", 1), half("S2", 2), *whole, half("S3", 1), half("S3", 2), *other_store)
+    )
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.duplicates, loaded.landed.collisions) == (3, 1, 1)
+
+
+def test_an_unsorted_file_that_lost_its_end_waits(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    by_product = [half(f"S{number}", line) for line in (1, 2) for number in range(20)]
+    alone = row("whole")
+    (tmp_path / "orders.csv").write_text(csv_text(alone, *by_product[:30]))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.unread_files, loaded.landed) == (1, Landed())
+    assert "not sorted by order, and of 11 orders 10" in extract(ledger, "orders.csv")["detail"]

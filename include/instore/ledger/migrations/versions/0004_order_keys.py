@@ -86,6 +86,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash", "source", "learnt_from", name=op.f("pk_suppressions")),
     )
     _suppress(op.get_bind(), attributes["keyed_hash"])
+    with op.batch_alter_table("extracts") as extracts:
+        extracts.add_column(sa.Column("state", sa.String(length=16), nullable=False, server_default="loaded"))
+        extracts.add_column(sa.Column("detail", sa.String(length=1024), nullable=True))
+    # What stood before the fault was loaded at the time, and the rest is in quarantine.
+    op.execute(sa.text("UPDATE extracts SET detail = 'broken' WHERE broken = :yes").bindparams(yes=True))
+    with op.batch_alter_table("extracts") as extracts:
+        extracts.drop_column("broken")
+        extracts.alter_column("state", existing_type=sa.String(length=16), server_default=None)
     op.create_table(
         "contents",
         sa.Column("key", sa.String(length=512), nullable=False),

@@ -1,0 +1,94 @@
+"""The files of extracts: which are known, which wait because they could not be read, and what a person decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import sqlalchemy as sa
+
+from include.instore.ledger.database import Ledger
+from include.instore.ledger.tables import ExtractState, extracts, kept_text
+
+_ANY_VERSION = ""
+"""A file of this version is due whatever it is: a person has released it."""
+
+
+@dataclass(frozen=True)
+class WaitingFile:
+    """One file that was not loaded, as it is kept; ``orders`` are those before the fault."""
+
+    path: str
+    version: str
+    orders: int
+    detail: str
+    state: str
+    run: str
+    loaded_at: datetime
+
+
+def known_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:
+    """Path to version of those of the files that are not due again unless they change."""
+    query = sa.select(extracts.c.path, extracts.c.version, extracts.c.state).where(extracts.c.path.in_(paths))
+    with ledger.read() as connection:
+        return {
+            path: _ANY_VERSION if state == ExtractState.RELEASED.value else version
+            for path, version, state in connection.execute(query)
+        }
+
+
+def is_released(ledger: Ledger, path: str, version: str) -> bool:
+    """Whether a person wants what is before the fault of this very version."""
+    query = sa.select(extracts.c.path).where(
+        extracts.c.path == path, extracts.c.version == version, extracts.c.state == ExtractState.RELEASED.value
+    )
+    with ledger.read() as connection:
+        return connection.scalar(query) is not None
+
+
+def note_waiting(ledger: Ledger, run_id: str, path: str, version: str, orders: int, detail: str) -> None:
+    """Commit that this file could not be read to its end, and nothing of it was landed."""
+    values = {
+        "path": path,
+        "version": version,
+        "orders": orders,
+        "bad_rows": 0,
+        "state": ExtractState.WAITING.value,
+        "detail": kept_text(detail),
+        "run": run_id,
+        "loaded_at": datetime.now(timezone.utc),
+    }
+    with ledger.write() as connection:
+        statement = ledger.insert(extracts).values(values)
+        connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))
+
+
+def waiting_files(
+    ledger: Ledger, paths: Sequence[str] = (), *, run_id: str = "", limit: int = 100
+) -> list[WaitingFile]:
+    """Files that wait, the one that was found first at the top.
+
+    :param paths: only these; empty: all. :param run_id: only those that this run found.
+    """
+    query = sa.select(*(extracts.c[name] for name in WaitingFile.__dataclass_fields__))
+    query = query.where(extracts.c.state == ExtractState.WAITING.value)
+    if paths:
+        query = query.where(extracts.c.path.in_(paths))
+    if run_id:
+        query = query.where(extracts.c.run == run_id)
+    with ledger.read() as connection:
+        rows = connection.execute(query.order_by(extracts.c.loaded_at, extracts.c.path).limit(limit))
+        return [WaitingFile(*row) for row in rows]
+
+
+def move_waiting(ledger: Ledger, paths: Sequence[str], state: ExtractState) -> int:
+    """Commit what a person decided of files that wait; how many did still."""
+    with ledger.write() as connection:
+        moved = connection.scalars(
+            sa.update(extracts)
+            .where(extracts.c.path.in_(paths), extracts.c.state == ExtractState.WAITING.value)
+            .values(state=state.value)
+            .returning(extracts.c.path)
+        )
+        return len(moved.all())

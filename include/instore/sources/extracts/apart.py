@@ -1,0 +1,123 @@
+"""Rows of one order that stand apart in a file, put together again; what is remembered of a file is on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from include.instore.model.errors import RecordRefused
+from include.instore.model.order_keys import key_fields, order_key
+from include.instore.model.orders import InStoreOrder, order_of_payload
+from include.instore.model.settings import Settings
+from include.instore.sources.extracts.records import ExtractRecord
+
+SPLIT_ORDER = "split_order"
+"""Reason in the quarantine of rows that stand apart and do not make one order together."""
+
+
+class OrdersOfFile:
+    """The orders of one file by their keys: how often each comes, and the rows of those that come more than once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fields = key_fields(settings.order_key)
+        self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, which goes with it
+        self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT)")
+        self._database.execute("BEGIN")
+        self._last: str | None = None
+
+    def __enter__(self) -> OrdersOfFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def note(self, record: ExtractRecord) -> None:
+        """Remember an order of the first reading."""
+        self._last = key = self._key(record)
+        if key is not None:
+            assert isinstance(record.order, InStoreOrder)  # noqa: S101  it has a key
+            self._database.execute(
+                "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT (key)"
+                " DO UPDATE SET times = times + 1, adds_up = min(adds_up, excluded.adds_up)",
+                (key, record.order.adds_up()),
+            )
+
+    def seems_cut(self) -> str:
+        """Why the file seems to have lost its end, nothing where it does not.
+
+        Its last order does not make its total, and all others that can tell do. Where rows stand apart, any order may
+        have lost some of them.
+        """
+        counted = "SELECT count(*) FROM seen WHERE times = 1 AND adds_up = "
+        (whole,) = self._database.execute(f"{counted} 1").fetchone()
+        (short,) = self._database.execute(f"{counted} 0").fetchone()
+        (apart,) = self._database.execute("SELECT count(*) FROM seen WHERE times > 1 AND adds_up = 0").fetchone()
+        if apart and whole and short:
+            return f"its rows are not sorted by order, and of {whole + short} orders {short} do not make their totals"
+        last = f"{counted} 0 AND key = ?", (self._last,)
+        if short == 1 and whole and self._database.execute(*last).fetchone() == (1,):
+            return "its last order's lines do not make its total, those of all other orders do"
+        return ""
+
+    def is_short(self, record: ExtractRecord) -> bool:
+        """Whether an order that stands in one place does not make its total."""
+        query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
+        return self._database.execute(query, (self._key(record),)).fetchone() is not None
+
+    def hold(self, record: ExtractRecord) -> bool:
+        """Keep a record of the second reading whose order comes more than once; False: it is whole."""
+        key = self._key(record)
+        found = self._database.execute("SELECT times FROM seen WHERE key = ?", (key,)).fetchone()
+        if found is None or found[0] == 1:
+            return False
+        assert isinstance(record.order, InStoreOrder)  # noqa: S101  it has a key
+        row = key, record.line, record.raw, record.heading, record.order.payload()
+        self._database.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", row)
+        return True
+
+    def put_together(self) -> Iterator[ExtractRecord]:
+        """The orders of the rows that were held, by their first line."""
+        keys = self._database.execute("SELECT key FROM pieces GROUP BY key ORDER BY min(line)")
+        for (key,) in keys:
+            rows = self._database.execute(
+                "SELECT line, raw, heading, payload FROM pieces WHERE key = ? ORDER BY line", (key,)
+            )
+            yield from _together(
+                [ExtractRecord(line, raw, order_of_payload(payload), heading) for line, raw, heading, payload in rows]
+            )
+
+    def _key(self, record: ExtractRecord) -> str | None:
+        """The key of an order in rows; a document is never a piece of another."""
+        if not record.heading or not isinstance(record.order, InStoreOrder):
+            return None
+        try:
+            return order_key(record.order, self._fields, self._settings.store_timezone)
+        except RecordRefused:
+            return None  # and refused for it where it is landed
+
+
+def _together(pieces: Sequence[ExtractRecord]) -> Iterator[ExtractRecord]:
+    """One order where only all lines make its total; each its own where each does; none where it cannot be told."""
+    orders = [piece.order for piece in pieces if isinstance(piece.order, InStoreOrder)]
+    said = [order.model_dump(exclude={"lines"}) for order in orders]
+    if len({(order.store_id, order.date) for order in orders}) > 1:
+        yield from pieces  # several purchases under one number
+        return
+    alone = [order.adds_up() for order in orders]
+    if all(adds_up is True for adds_up in alone):
+        yield from pieces
+        return
+    first = orders[0].model_copy(
+        update={"lines": type(orders[0].lines)(line for each in orders for line in each.lines)}
+    )
+    whole = ExtractRecord(pieces[0].line, b"".join(piece.raw for piece in pieces), first, pieces[0].heading)
+    if all(one == said[0] for one in said) and first.adds_up() and True not in alone:
+        yield whole
+        return
+    lines = ", ".join(str(piece.line) for piece in pieces)
+    why = "their order fields differ" if any(one != said[0] for one in said) else "together they do not make its total"
+    detail = f"its rows stand apart, at lines {lines}, and {why}; have the ERP sort its export by order"
+    yield replace(whole, order=RecordRefused(SPLIT_ORDER, detail))

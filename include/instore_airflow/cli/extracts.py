@@ -1,0 +1,69 @@
+"""``extracts``: the files that could not be read to their end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from include.instore.ledger.extract_files import move_waiting, waiting_files
+from include.instore.ledger.tables import ExtractState
+from include.instore.model.errors import FatalError
+from include.instore_airflow.cli.common import (
+    DryRunOption,
+    JsonOption,
+    MaxOption,
+    moment,
+    opened,
+    print_json,
+    print_table,
+)
+
+extracts_app = typer.Typer(
+    help="Extracts that could not be read to their end. Nothing of them was landed; they wait.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+_Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Files as `list` shows them.")]
+
+
+@extracts_app.command("list")
+def list_waiting(most: MaxOption = 100, as_json: JsonOption = False) -> None:
+    """List files that wait, the one found first at the top: where each cannot be read on, and why."""
+    with opened() as ledger:
+        files = waiting_files(ledger, limit=most)
+    if as_json:
+        print_json([asdict(each) for each in files])
+        return
+    print_table(
+        ("path", "found", "orders before it", "detail", "run"),
+        [(each.path, moment(each.loaded_at), str(each.orders), each.detail, each.run) for each in files],
+    )
+
+
+@extracts_app.command("release")
+def release_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Have the next run read these files again and load what is before the fault, as far as that is.
+
+    After a setting was corrected that is the whole file. What is behind the fault goes into quarantine.
+    """
+    _move(paths, ExtractState.RELEASED, dry_run, as_json)
+
+
+@extracts_app.command("forget")
+def forget_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Give these files up as they are; one that comes in another version is loaded all the same."""
+    _move(paths, ExtractState.FORGOTTEN, dry_run, as_json)
+
+
+def _move(paths: list[str], state: ExtractState, dry_run: bool, as_json: bool) -> None:
+    with opened() as ledger:
+        found = [each.path for each in waiting_files(ledger, paths, limit=len(paths))]
+        if missing := set(paths) - set(found):
+            raise FatalError(f"No extract {sorted(missing)[0][:200]!r} waits; `extracts list` shows those that do.")
+        moved = len(found) if dry_run else move_waiting(ledger, found, state)
+    if as_json:
+        print_json({"dry_run": dry_run, "counts": {state.value: moved}})
+        return
+    typer.echo(f"{'Dry run: ' if dry_run else ''}{moved} {state.value}")
