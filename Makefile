@@ -69,6 +69,10 @@ servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, wh
 faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line
 	$(BIN)/python -m tests.faults
 
+.PHONY: mutants
+mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line
+	$(BIN)/python -m tests.mutants
+
 .PHONY: lint
 lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and docs/configuration.md are up to date
 	$(BIN)/ruff check .

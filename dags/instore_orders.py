@@ -8,18 +8,23 @@ the Profile Store. Nothing is lost, nothing is sent twice, and any date can be r
 ## What to look at
 
 `report_run` returns the run's counts (XCom, `return_value`). Every record received is in exactly one place:
-`received = orders + duplicates + quarantined`; every order is sent, unmatched, suppressed, rejected or carried over.
+`received = orders + duplicates + corrections + quarantined`; every order is sent, unmatched, suppressed, rejected, held
+or carried over.
 
 | count | means | what to do |
 |---|---|---|
 | `unmatched` | no customer behind the card; asked again after 1, 6, 24 hours, then daily | nothing: normal business |
 | `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
 | `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, run that window again |
+| `in_doubt` | nobody knows yet whether the Profile Store took it | nothing: a later run finds out |
+| `held` | nobody can tell whether it was taken | `deliveries list`, then decide |
+| `waiting_files` | extracts that are cut or damaged, of which nothing was landed | have them exported again |
 | `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
 
 ## When it is red
 
-A task finally failed, the numbers do not add up, or more than `INSTORE_MAX_BAD_SHARE` of the records were set aside.
+A task finally failed, the numbers do not add up, more than `INSTORE_MAX_BAD_SHARE` of the records were set aside, an
+order has another one's key, an extract could not be read to its end, or an event is held.
 The failed task's log ends in one sentence that names the connection or setting and what to do. Nothing is lost
 meanwhile: what was not committed is still on the bus, what was not sent is in the ledger. Clear the task, or let the
 next hour do it.

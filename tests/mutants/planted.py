@@ -1,0 +1,457 @@
+# ruff: noqa: E501 - pieces of code, as long as they are there
+"""Small bugs of the protocol, one at a time: each must be killed by a test that is there for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEDGER = "include/instore/ledger/"
+SOURCES = "include/instore/sources/"
+PROVIDER = "plugins/instore_provider/"
+OF_LEDGER = "tests/instore/ledger/test_"
+OF_SENDING = ("tests/instore/destinations",)
+OF_LOADING = ("tests/instore/sources/extracts/test_loading.py",)
+OF_BUS = ("tests/instore/sources/test_service_bus.py",)
+OF_REPORT = ("tests/instore/runs",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: a text of a file, which is there once, and what stands there instead.
+
+    :param tests: files and folders of which one test must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _of(file: str, tests: tuple[str, ...], *bugs: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(name, file, old, new, tests) for name, old, new in bugs]
+
+
+MUTANTS = [
+    *_of(
+        LEDGER + "database.py",
+        (OF_LEDGER + "database.py", OF_LEDGER + "migrations.py", OF_LEDGER + "suppressions.py"),
+        ("SQLite does not wait for the disk", '"synchronous=FULL"', '"synchronous=NORMAL"'),
+        ("SQLite's journal is not checked", 'if kept != ["wal", _SYNCHRONOUS_FULL]:', "if False:"),
+        ("PostgreSQL without fsync is taken", '("fsync", fsync), ', ""),
+        ("PostgreSQL's commits need not be on disk", ', ("synchronous_commit", synchronous_commit)', ""),
+        ("cards are hashed with their letter case", ".strip().casefold()", ".strip()"),
+        ("the hash needs no key", "self._hash_key.encode(), text", "b'', text"),
+    ),
+    *_of(
+        LEDGER + "claims.py",
+        (OF_LEDGER + "claims.py", OF_LEDGER + "editions.py", OF_SENDING[0], "tests/instore/runs"),
+        (
+            "a claim never ends",
+            "claims.c.alive_at >= stale",
+            "claims.c.alive_at >= datetime(1970, 1, 1, tzinfo=timezone.utc)",
+        ),
+        (
+            "a live run's orders are taken",
+            "orders.c.claim_run.in_(tries), sa.not_(alive))",
+            "orders.c.claim_run.in_(tries), sa.true())",
+        ),
+        (
+            "no sign of life is given",
+            ".values(alive_at=datetime.now(timezone.utc))",
+            ".values(alive_at=claims.c.alive_at)",
+        ),
+        (
+            "a released claim stays",
+            "sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None)",
+            "sa.update(orders).where(orders.c.claim_run == '').values(claim_run=None)",
+        ),
+        (
+            "unmatched orders are asked for before they are due",
+            "orders.c.next_attempt <= now)",
+            "orders.c.next_attempt.is_not(None))",
+        ),
+        ("unmatched orders that are due are not asked for", "may = sa.or_(under_way, due_again)", "may = under_way"),
+        ("a run asks for orders outside its window", "return (in_window(run.window),)", "return ()"),
+        (
+            "a window's last moment belongs to it",
+            "orders.c.order_time < window.end",
+            "orders.c.order_time <= window.end",
+        ),
+        (
+            "rejected orders are sent again by the run that saw it",
+            "sa.and_(rejected, orders.c.outcome_run != run.run_id)",
+            "rejected",
+        ),
+        ("with tracking off what is ready is claimed", "UNDER_WAY if tracking else (Status.PENDING,)", "UNDER_WAY"),
+        ("a card is spread over batches", "if filled >= size and key != keys[index - 1]:", "if filled >= size:"),
+        ("the number of batches shrinks", "sizes |= dict.fromkeys(range(len(sizes), earlier), 0)", "pass"),
+        (
+            "a run keeps the count of what another plans now",
+            ".values(claimed=runs.c.claimed - count)",
+            ".values(claimed=runs.c.claimed)",
+        ),
+        (
+            "what a resend run finds unsent is not its edition",
+            "note_editions(ledger, connection, run, mine, now)",
+            "pass",
+        ),
+        (
+            "a cleared run goes on under its first try's id",
+            "run.tries[-1] if begins or not begun else begun[-1]",
+            "run.tries[0]",
+        ),
+    ),
+    *_of(
+        LEDGER + "editions.py",
+        (OF_LEDGER + "editions.py",),
+        ("an edition has the event id of the one before", 'next_event_id(row["event_id"], edition)', 'row["event_id"]'),
+        (
+            "an edition a try and not a run",
+            "editions.c.ordered_by == run.tries[0])",
+            "editions.c.ordered_by == run.run_id)",
+        ),
+        (
+            "an order that is not sent gets an edition",
+            "orders.c.status == Status.SENT.value, sa.not_",
+            "orders.c.status != '', sa.not_",
+        ),
+        ("a new edition has the old content", "values |= taken_content(row, content)", "pass"),
+        ("the content that was sent is forgotten", "ContentState.SENT", "ContentState.REPLACED"),
+        (
+            "an edition for somebody else is not looked up",
+            '{"status": Status.PENDING.value, "reason": None}',
+            '{"status": Status.READY.value, "reason": None}',
+        ),
+    ),
+    *_of(
+        LEDGER + "deliveries.py",
+        (OF_LEDGER + "deliveries.py", OF_SENDING[0], OF_LEDGER + "suppressions.py"),
+        (
+            "sending is not committed",
+            "status=Status.SENDING.value,\n                attempts",
+            "status=Status.READY.value,\n                attempts",
+        ),
+        ("a marking does not count", "attempts=orders.c.attempts + 1", "attempts=1"),
+        (
+            "what leaves later has the place of the first",
+            "left_seq=left,\n                waited_seq=None,\n            )\n            .returning",
+            "left_seq=1,\n                waited_seq=None,\n            )\n            .returning",
+        ),
+        (
+            "suppressions are not read when marking",
+            "kept_back = {row.key for row in found if stopped & {row.card_hash, row.email_hash}}",
+            "kept_back = set()",
+        ),
+        ("a suppressed order counts as one that left", "attempts=orders.c.attempts - 1", "attempts=orders.c.attempts"),
+        ("a try sends on though another has taken over", "!= dict(attempts):", "!= dict(attempts) and False:"),
+        ("a request is tried again for who was suppressed", "return Renewed.SUPPRESSED", "pass"),
+        (
+            "a request tried again was waited for",
+            ".values(sending_at=datetime.now(timezone.utc), waited_seq=None)",
+            ".values(sending_at=datetime.now(timezone.utc))",
+        ),
+        (
+            "what was accepted stays sending",
+            "status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id)",
+            "reason=None, sent_at=now, outcome_run=run_id)",
+        ),
+        ("what was refused is ready again", "status=Status.REJECTED.value", "status=Status.READY.value"),
+        (
+            "what was not taken stays sending",
+            ".values(status=Status.READY.value, sending_at=None)\n            )",
+            ".values(sending_at=None)\n            )",
+        ),
+        ("another try's events are given back", "orders.c.attempts == made)", "orders.c.attempts >= 0)"),
+        ("a doubt that left again is given back", "orders.c.sending_at == each.sending_at,", ""),
+        ("the sent are no witnesses in order", "orders.c.left_seq > after", "orders.c.left_seq >= 0"),
+        (
+            "reconciling takes a live run's orders",
+            ".where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.event_id.in_(event_ids))",
+            ".where(_unsent(), orders.c.event_id.in_(event_ids))",
+        ),
+        ("held events are not reconciled", "Status.REJECTED, Status.HELD)", "Status.REJECTED)"),
+    ),
+    *_of(
+        LEDGER + "held.py",
+        OF_SENDING,
+        (
+            "a person's word moves what is not held",
+            "orders.c.status == Status.HELD.value, orders.c.event_id.in_(event_ids)",
+            "orders.c.event_id.in_(event_ids)",
+        ),
+        (
+            "what is asked again is sent again",
+            'Decision.ASK_AGAIN: {"status": Status.SENDING.value',
+            'Decision.ASK_AGAIN: {"status": Status.READY.value',
+        ),
+    ),
+    *_of(
+        LEDGER + "suppressions.py",
+        (OF_LEDGER + "suppressions.py",),
+        ("an address of many cards covers them all", "cards <= _PLACEHOLDER_CARDS", "cards > 0"),
+        ("the answer's address is not covered", "*([ledger.keyed_hash(email)] if email else [])", ""),
+        (
+            "ready orders are not stopped",
+            "_STILL_HERE = (Status.PENDING, Status.READY, Status.UNMATCHED)",
+            "_STILL_HERE = (Status.PENDING, Status.UNMATCHED)\n_ = Status.READY",
+        ),
+        ("an active answer lifts nothing", "if active:", "if False:"),
+        (
+            "an active answer lifts what other cards said",
+            "suppressions.c.learnt_from.in_(hashes)",
+            "suppressions.c.learnt_from != ''",
+        ),
+        ("another hash key is taken", "if known != mine:", "if False:"),
+    ),
+    *_of(
+        LEDGER + "customers.py",
+        (OF_LEDGER + "customers.py", "tests/instore/customers", OF_LEDGER + "suppressions.py"),
+        (
+            "an answer that ran out still counts",
+            "customers.c.expires_at > asked_after",
+            "customers.c.expires_at.is_not(None)",
+        ),
+        ("a card is remembered for ever", "if expires is None or expires <= now", "if expires is None"),
+        (
+            "an unmatched order is asked for for ever",
+            "return again if again <= received_at + expiry else None",
+            "return again",
+        ),
+        (
+            "suppressed is unmatched",
+            "Status.SUPPRESSED if outcome == SUPPRESSED else",
+            "Status.UNMATCHED if outcome == SUPPRESSED else",
+        ),
+        ("a suppressed person's order is ready", "outcome = SUPPRESSED\n", "pass\n"),
+    ),
+    *_of(
+        LEDGER + "intake.py",
+        (
+            OF_LEDGER + "intake.py",
+            OF_LEDGER + "known_again.py",
+            OF_LOADING[0],
+            OF_BUS[0],
+            "tests/instore/sources/test_quarantine.py",
+        ),
+        (
+            "records are received without being counted",
+            "received=runs.c.received + landed.received",
+            "received=runs.c.received",
+        ),
+        (
+            "a file is loaded before its last block",
+            'connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))',
+            "pass",
+        ),
+        ("a redriven row stays quarantined", '.values(state="redriven")', '.values(state="quarantined")'),
+        (
+            "twins land",
+            "rows = [item.row for key, item in first.items() if key not in twins]",
+            "rows = [item.row for item in first.values()]",
+        ),
+        (
+            "a collision is lost",
+            "for item, reason, why in others\n        ]",
+            "for item, reason, why in others[:0]\n        ]",
+        ),
+    ),
+    *_of(
+        LEDGER + "known_again.py",
+        (OF_LEDGER + "known_again.py",),
+        ("another store's order is a correction", 'why = "the store differs"', 'why = ""'),
+        (
+            "another moment's order is a correction",
+            'why = "the day differs" if before["day"] != row["day"] else "the time differs"',
+            'why = ""',
+        ),
+        ("another customer's order is a correction", 'why = "the customer differs"', 'why = ""'),
+        (
+            "an older content takes the later one's place",
+            "return None if at == known else bool(at > known)",
+            "return None if at == known else True",
+        ),
+        (
+            "what has left is corrected in place",
+            'if before["status"] not in _UNSENT or before["attempts"]:',
+            "if False:",
+        ),
+        ("a corrected customer is not looked up", "if _customer(before) != _customer(row) and", "if False and"),
+        (
+            "a piece is a correction",
+            "elif item.by_rows and not _holds(mine, theirs)",
+            "elif False and not _holds(mine, theirs)",
+        ),
+    ),
+    *_of(
+        LEDGER + "extract_files.py",
+        OF_LOADING,
+        ("a released file is not due", "_ANY_VERSION if state == ExtractState.RELEASED.value else version", "version"),
+        ("a forgotten file is released", ".values(state=state.value)", ".values(state=ExtractState.RELEASED.value)"),
+    ),
+    *_of(
+        LEDGER + "runs.py",
+        OF_REPORT,
+        ("what does not add up is green", "if counts.received != handled:", "if False:"),
+        ("held events are not counted", "held=outcome.get(Status.HELD.value, 0)", "held=0"),
+        (
+            "what is carried over is not counted",
+            "carried_over=sum(by(orders.c.status, carried).values())",
+            "carried_over=0",
+        ),
+    ),
+    *_of(
+        "include/instore/runs/report.py",
+        OF_REPORT + OF_LOADING,
+        ("a run with held events is green", "if not counts.held:", "if True:"),
+        ("a run with a file not read is green", "if not counts.unread_files:", "if True:"),
+        ("a run with collisions is green", "if not counts.collisions:", "if True:"),
+        ("a run keeps its claims", "release(ledger, run.run_id)", "pass"),
+    ),
+    *_of(
+        "include/instore/runs/reconcile.py",
+        OF_REPORT,
+        ("an unclear answer is taken for no", "sum(answer == UNCLEAR for", "sum(answer == '' for"),
+        ("what is not shown is marked", "if answers[event_id] == SHOWN", "if answers[event_id] != ''"),
+    ),
+    *_of(
+        "include/instore/destinations/delivery.py",
+        OF_SENDING,
+        (
+            "the right to send is not looked at",
+            "fresh, self._first = self._first and time.monotonic() < self._until, False",
+            "fresh = True",
+        ),
+        ("doubts are not settled", "doubts.settle(send_witnesses)", "send_witnesses()"),
+        ("a bulk that was not taken is no reason to stop", "if unsent:\n        raise", "if False:\n        raise"),
+        (
+            "an error loses the outcomes before it",
+            "ledger, run_id, batch, sent=sent, rejected=rejected",
+            "ledger, run_id, batch, sent=[], rejected=rejected",
+        ),
+        ("a wrong key leaves what it did not send in doubt", "unsent.extend(unanswered)", "pass"),
+        ("with tracking off events are sent", "if not settings.enable_track_events:", "if False:"),
+        (
+            "an event that cannot be built keeps back its bulk",
+            "except ValueError as error:",
+            "except ZeroDivisionError as error:",
+        ),
+        (
+            "refused is sent",
+            'elif outcome.state == "refused":',
+            'elif outcome.state == "refused" and not sent.append(outcome.track_id):',
+        ),
+    ),
+    *_of(
+        "include/instore/destinations/doubts.py",
+        OF_SENDING,
+        ("nobody waits before a witness leaves", "if (left := due - time.monotonic()) <= 0:", "if (left := 0) <= 0:"),
+        ("witnesses are not needed", "doubt.waited < shown_up_to", "doubt.waited >= 0"),
+        (
+            "a witness too few is enough",
+            "sorted(shown, reverse=True)[needed - 1] if len(shown) >= needed else 0",
+            "max(shown, default=0)",
+        ),
+        ("a witness need not be shown", "if answer == SHOWN]", "if answer]"),
+        ("an unclear answer proves absence", "if answers[event_id] == ABSENT}", "if answers[event_id] != SHOWN}"),
+        ("what nobody sent may be shown", "if answers[nobodys] != ABSENT:", "if False:"),
+        ("a doubt is asked for once", "missing = self._absent(missing)", "pass"),
+        ("what is shown stays in doubt", "record_outcomes(*self._place, sent=seen)", "pass"),
+        (
+            "no event is kept back",
+            "return self._settings.verify_witnesses if self._asks and self.known() else 0",
+            "return 0",
+        ),
+        ("nothing is ever held", "if doubt.sending_at < oldest]", "if False]"),
+        (
+            "without a reading side nothing is held",
+            'settings.on_ambiguous == "verify" and destination.reads_back',
+            'settings.on_ambiguous == "verify"',
+        ),
+        ("a reading side that is away holds up the ready", "send_witnesses()  # whoever", "pass  # whoever"),
+        ("every candidate is asked for at every look", "_FIRST_PAUSE = 1 / 8", "_FIRST_PAUSE = 1 / 8000"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        OF_BUS,
+        (
+            "a message is completed before it is landed",
+            '    landed = land(ledger, run_id, arrivals, list(refusals.values()))\n    fault_points.reach("topic.after_commit")',
+            '    for each in messages:\n        settle(receiver, each, None)\n    landed = land(ledger, run_id, arrivals, list(refusals.values()))\n    fault_points.reach("topic.after_commit")',
+        ),
+        (
+            "a refused message is completed",
+            "settle(receiver, message, refusals.get(index))",
+            "settle(receiver, message, None)",
+        ),
+        (
+            "the drain has no end",
+            "while empty_reads < settings.drain_empty_reads and (granted",
+            "while empty_reads < 50 and (granted",
+        ),
+        (
+            "a block that lost its locks is followed by one as large",
+            "return min(block, settled or max(1, block // 2))",
+            "return block",
+        ),
+        ("a drain goes beyond its budget", "self._left -= granted", "pass"),
+    ),
+    *_of(
+        SOURCES + "extracts/loading.py",
+        OF_LOADING,
+        (
+            "a broken file is landed up to its fault",
+            "if fault is not None and not is_released(ledger, file.name, file.version):",
+            "if False:",
+        ),
+        ("a file that changes is loaded", "if storage.look_again(file.path).version != file.version:", "if False:"),
+        ("a file that seems cut is loaded", "if why := orders.seems_cut():", "if why := '':"),
+        ("pieces of an order are landed one by one", "elif not orders.hold(record):", "elif True:"),
+        (
+            "the cut order of a released file is landed",
+            "if isinstance(fault, CutExtract) and orders.is_short(record):",
+            "if False:",
+        ),
+    ),
+    *_of(
+        SOURCES + "extracts/apart.py",
+        OF_LOADING,
+        ("pieces that do not make the total are an order", "and first.adds_up() and", "and"),
+        ("an unsorted file that lost its end is loaded", "if apart and whole and short:", "if False:"),
+        ("pieces that disagree are an order", "if all(one == said[0] for one in said) and first", "if first"),
+    ),
+    *_of(
+        PROVIDER + "hooks/profile_store.py",
+        ("tests/provider/test_send_events.py", "tests/provider/test_profile_store_reading.py"),
+        (
+            "a 502 was not taken",
+            "elif status is None or status >= 500 or 200 <= status <= 299:",
+            "elif status is None or 200 <= status <= 299:",
+        ),
+        (
+            "any answer shows the event",
+            'if any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items):',
+            "if items:",
+        ),
+        (
+            "an empty page proves absence",
+            'return "absent" if not items and total == 0 else "unclear"',
+            'return "absent" if not items else "unclear"',
+        ),
+        ("a refused bulk refuses all of its events", "elif len(part) > 1:", "elif False:"),
+        ("a page of a gateway is an acceptance", "and not _is_page(result):", "and True:"),
+        ("after three answers lost it goes on", "if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:", "if False:"),
+    ),
+    *_of(
+        PROVIDER + "http.py",
+        ("tests/provider/test_send_events.py", "tests/provider/test_privacy_and_security.py"),
+        (
+            "every 5xx was not taken",
+            "REFUSED_UNTAKEN = frozenset({408, 425, 429, 503})",
+            "REFUSED_UNTAKEN = frozenset({408, 425, 429, 500, 502, 503, 504})",
+        ),
+        ("redirects are followed", "allow_redirects=False", "allow_redirects=True"),
+        ("nobody is asked before a request leaves", "        before_leaving()\n", ""),
+    ),
+]
