@@ -15,13 +15,18 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
+from include.instore.customers.lookup import look_up_batch
+from include.instore.destinations.delivery import send_batch
 from include.instore.ledger import Ledger
+from include.instore.ledger.claims import release
+from include.instore.ledger.customers import CardAnswer
 from include.instore.ledger.intake import land
 from include.instore.ledger.keys import check_key
 from include.instore.ledger.tables import metadata
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
+from tests.instore.destinations.test_delivery import Store
 
 ROOT = Path(__file__).parents[3]
 _MIGRATE = """
@@ -154,4 +159,88 @@ def test_a_ledger_of_orders_by_their_number_keeps_its_orders_and_their_event_ids
     (early,) = given.arrivals(given.document("R1", total="-1.00", date="2017-06-05", storeName="Corrected"))
     early = replace(early, published_at=given.hours_ago(6))
     assert land(ledger, "run-1", [early], []).collisions == 1
+    ledger.close()
+
+
+EVERY_STATE = {
+    "pending": {"status": "pending"},
+    "ready": {"status": "ready", "email": "ready@example.com"},
+    "sending": {"status": "sending", "email": "sending@example.com", "attempts": 1, "sending_at": given.hours_ago(5)},
+    "sent twice": {"status": "sent", "email": "sent@example.com", "sends": 2, "attempts": 2, "outcome_run": "run-0"},
+    "rejected": {"status": "rejected", "email": "rejected@example.com", "reason": "400", "outcome_run": "run-0"},
+    "unmatched due": {"status": "unmatched", "reason": "not_found", "next_attempt": given.hours_ago(1)},
+    "unmatched expired": {"status": "unmatched", "reason": "not_found"},
+    "suppressed": {"status": "suppressed", "reason": "suppressed"},
+    "live claim": {"status": "pending", "claim_run": "run-live", "claim_batch": 0, "claim_time": given.hours_ago(1)},
+    "dead claim": {"status": "pending", "claim_run": "run-dead", "claim_batch": 0, "claim_time": given.hours_ago(3)},
+}
+
+
+def _in_every_state(url: sa.URL) -> dict[str, str]:
+    """A ledger of the first edition with an order in each state, an open run and a quarantined row; number to event."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    config, old = Config(), sa.MetaData()
+    config.set_main_option("script_location", str(ROOT / "include/instore/ledger/migrations"))
+    events = {}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        old.reflect(connection)
+        for number, state in EVERY_STATE.items():
+            # A customer each, or one that is suppressed would stand for all.
+            row = given.arrivals(given.document(number, loyaltyCardNumber=f"card {len(events)}"))[0].row
+            known = {name: value for name, value in row.items() if name in old.tables["orders"].c}
+            known |= {"received_at": given.hours_ago(5), "received_run": "run-0", "sends": 0, **state}
+            connection.execute(sa.insert(old.tables["orders"]).values(known))
+            events[number] = row["event_id"]
+        tallies = {column.name: 0 for column in old.tables["runs"].c if not column.nullable}
+        run = {**tallies, "run_id": "run-live", "kind": "scheduled", "started_at": given.hours_ago(1)}
+        connection.execute(sa.insert(old.tables["runs"]).values(run))
+        bad = {"id": "q1", "source": "extract", "reference": "a.csv:2", "reason": "bad_value", "detail": "d"}
+        bad |= {"raw": b"S9,x", "heading": b"order_number,x", "run": "run-0", "state": "quarantined"}
+        connection.execute(sa.insert(old.tables["quarantine"]).values(**bad, received_at=given.hours_ago(5)))
+        broken = {"path": "b.csv", "version": "1", "orders": 3, "bad_rows": 1, "broken": True, "run": "run-0"}
+        connection.execute(sa.insert(old.tables["extracts"]).values(**broken, loaded_at=given.hours_ago(5)))
+    engine.dispose()
+    return events
+
+
+def test_the_hour_after_a_migration_sends_nothing_twice_and_finishes_what_was_under_way(empty_url: sa.URL) -> None:
+    events = _in_every_state(empty_url)
+    ledger = Ledger(empty_url)
+    ledger.migrate()
+    rows = {row["order_number"]: row for row in given.rows(ledger, "orders")}
+    assert {number: row["event_id"] for number, row in rows.items()} == events
+    assert {number: row["status"] for number, row in rows.items()} == {
+        number: state["status"] for number, state in EVERY_STATE.items()
+    }
+    assert {row["edition"] for row in rows.values()} == {1}
+    assert [(each["run"], each["batch"]) for each in given.rows(ledger, "claims")] == [("run-dead", 0), ("run-live", 0)]
+    assert [each["heading"] for each in given.rows(ledger, "quarantine")] == [b"order_number,x"]
+    assert [(each["state"], each["detail"]) for each in given.rows(ledger, "extracts")] == [("loaded", "broken")]
+
+    class Everybody:
+        """A loyalty provider that knows every card."""
+
+        def resolve(self, card: str) -> CardAnswer:
+            return CardAnswer(card, "matched", f"{card.replace(' ', '')}@example.com")
+
+    (batch,) = given.planned(ledger, given.run("run-1"), claim_minutes=120)
+    settings = Settings(verify_after=0)
+    look_up_batch([Everybody()], ledger, "run-1", 0, settings)
+    store = Store(ledger)
+    store.shows = False
+    send_batch(store, ledger, "run-1", 0, settings)
+    assert batch.orders == 5
+    assert sorted(store.orders) == ["dead claim", "pending", "ready", "unmatched due"]
+    # What had left may have been taken: it is asked for, and stays in doubt where that is not known.
+    assert given.statuses(ledger)["sending"] == "sending"
+    assert given.row(ledger, "live claim")["claim_run"] == "run-live"
+
+    # A new edition of what was sent twice under one id has an id of its own.
+    day = given.window("2017-06-05", "2017-06-06")
+    release(ledger, "run-1")
+    given.planned(ledger, given.run("again", "backfill", window=day, claims="in_window", resend=True))
+    assert given.row(ledger, "sent twice")["edition"] == 2
+    assert given.row(ledger, "sent twice")["event_id"] != events["sent twice"]
     ledger.close()
