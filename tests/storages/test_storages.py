@@ -28,7 +28,7 @@ from tests.storages.standing import Azurite, Sftp
 
 
 def counts(loaded: dict[str, Any]) -> tuple[int, int, int]:
-    return loaded["orders"], loaded["files"], loaded["quarantined"] + loaded["left_files"] + loaded["broken_files"]
+    return loaded["orders"], loaded["files"], loaded["quarantined"] + loaded["left_files"] + loaded["unread_files"]
 
 
 def test_the_week_is_loaded_once(place: Place, connect: Connect) -> None:
