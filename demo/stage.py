@@ -191,7 +191,16 @@ def connect(
     )  # fmt: skip
     airflow.connect("instore_extracts", "fs", extra={"path": str(extracts)})
     airflow.connect("instore_ledger", "sqlite", host=str(folder / "ledger.db"))
-    airflow.connect("instore_hash_key", "generic", password=secrets.token_hex(32))
+    airflow.connect("instore_hash_key", "generic", password=_hash_key(folder))
+
+
+def _hash_key(folder: Path) -> str:
+    """The key of the ledger in the folder, made with it: another one is refused."""
+    path = folder / "hash_key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return path.read_text()
 
 
 def _connect_by_form(
