@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 HOSTILE ?=
+WEEK ?=
 LOCK ?= constraints.txt
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
@@ -17,8 +18,8 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(INSTALLED)  ## A week of orders through a real Airflow, twice; HOSTILE=1 for a bad day
-	$(BIN)/python -m demo run $(if $(HOSTILE),--hostile)
+demo: $(INSTALLED)  ## A week of orders through a real Airflow, twice; HOSTILE=1 for a bad day, WEEK=mixed for a mixed one
+	$(BIN)/python -m demo run $(if $(HOSTILE),--hostile) $(if $(WEEK),--week $(WEEK))
 
 .PHONY: demo-backfill
 demo-backfill: $(INSTALLED)  ## A past day backfilled beside the hourly run, again, and again with resend

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,13 @@ import typer
 
 from demo.backfill import demonstrate_backfill
 from demo.local_airflow import AirflowFailed
+from demo.mixed_week import ORDER_KEY, as_messages, expected, mixed_week, write_members
+from demo.mixed_week import faults_in as mixed_faults
 from demo.processes import Processes
 from demo.run_checks import faults_in
 from demo.runs import DAG, follow, manual_run, scheduled_run, table
-from demo.stage import console, forget, give_up, held_by_profile_store, sole_use, start, tell_of
-from sandbox.seed import write_cut_extract
+from demo.stage import console, events_of, forget, give_up, held_by_profile_store, sole_use, start, tell_of
+from sandbox.seed import copy_extracts, send, write_cut_extract
 
 _USE = """Command line:   . {folder}/env.sh   then: airflow dags list; python -m include.instore --help
 The password is also in {folder}/airflow/passwords.json.
@@ -45,9 +48,30 @@ Settings = Annotated[
 ]
 
 
+class Week(str, Enum):
+    """Which week is run."""
+
+    SAMPLE = "sample"
+    MIXED = "mixed"
+
+
+WeekOption = Annotated[
+    Week,
+    typer.Option(
+        "--week",
+        help="mixed: the sample week with opted-out members, returns, corrections, a second store of equal numbers.",
+    ),
+]
+
+
 @app.command()
-def run(folder: Folder = _FRESH, hostile: Hostile = False) -> None:
+def run(folder: Folder = _FRESH, hostile: Hostile = False, week: WeekOption = Week.SAMPLE) -> None:
     """Run the hourly DAG over a week of orders and once more, print what happened, and stop everything."""
+    if week is Week.MIXED:
+        if hostile:
+            raise typer.BadParameter("--hostile is for the sample week.")
+        _perform(folder, "result.json", lambda processes: _demonstrate_mixed(folder, processes))
+        return
     _perform(folder, "result.json", lambda processes: _demonstrate(folder, processes, hostile))
 
 
@@ -139,6 +163,34 @@ def _perform(folder: Path, name: str, demonstration: Callable[[Processes], dict[
         console.print(f"The same as JSON: {folder / name}", highlight=False)
         if result["faults"]:
             give_up("The demo did not end as it must: " + "; ".join(result["faults"]))
+
+
+def _demonstrate_mixed(folder: Path, processes: Processes) -> dict[str, Any]:
+    mixed, members = mixed_week(), folder / "members.csv"
+    wanted = expected(mixed)
+    write_members(members, mixed)
+    settings = {"INSTORE_ORDER_KEY": ORDER_KEY}
+    sandbox, airflow = start(folder, processes, settings=settings, members=members.resolve())
+    bus = sandbox["service_bus"]
+    copy_extracts(Path(sandbox["extracts"]))
+    send(as_messages(mixed.before), bus["connection_string"], bus["topic"])
+    first = follow(airflow, scheduled_run(airflow), console, "first run")
+    console.print(table(first, "first run (scheduled)"))
+    send(as_messages(mixed.between), bus["connection_string"], bus["topic"])
+    second = follow(airflow, manual_run(airflow), console, "second run")
+    console.print(table(second, "second run (manual)"))
+    for name, counts in (("first", wanted.first), ("second", wanted.second)):
+        console.print(f"Expected of the {name} run:", json.dumps(dict(counts)), soft_wrap=True, highlight=False)
+    events = [each["event"] for each in events_of(sandbox)]
+    console.print(f"Profile Store holds {len(events)} events, expected are {len(wanted.events)}.", highlight=False)
+    states = [f"the {run.run_id} run is {run.state}" for run in (first, second) if run.state != "success"]
+    return {
+        "first_run": asdict(first),
+        "second_run": asdict(second),
+        "expected": {"first": dict(wanted.first), "second": dict(wanted.second), "events": len(wanted.events)},
+        "profile_store": held_by_profile_store(sandbox),
+        "faults": states + mixed_faults(wanted, first.counts or {}, second.counts or {}, events),
+    }
 
 
 def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str, Any]:

@@ -109,6 +109,18 @@ def held_by_profile_store(sandbox: Mapping[str, Any]) -> dict[str, int]:
     return {name: state[name] for name in ("events", "track_ids", "emails")}
 
 
+def events_of(sandbox: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every event the Profile Store stand-in accepted, as it came."""
+    found: list[dict[str, Any]] = []
+    while True:
+        after = found[-1]["id"] if found else 0
+        url = f"{sandbox['profile_store']['url']}/sandbox/events?after={after}&limit=10000"
+        some = requests.get(url, timeout=60).json()
+        found += some
+        if len(some) < 10_000:
+            return found
+
+
 def start(
     folder: Path,
     processes: Processes,
@@ -116,16 +128,18 @@ def start(
     hostile: bool = False,
     settings: Mapping[str, str] | None = None,
     extracts: Path | None = None,
+    members: Path | None = None,
 ) -> tuple[dict[str, Any], LocalAirflow]:
     """Start the sandbox and Airflow, with the connections between them; what the sandbox says of itself, and Airflow.
 
     :param settings: environment of Airflow, such as INSTORE_* variables.
     :param extracts: the folder Airflow reads extracts from; the sandbox's own by default.
+    :param members: whom the loyalty API knows, where the sandbox is not to send the sample week by itself.
     :raises AirflowFailed: one of them did not start.
     """
     console.print(f"Starting the sandbox and Airflow in {folder} …", highlight=False)
     before = _ports(_said_by_sandbox(folder))
-    begin_sandbox(folder, processes, before, hostile)
+    begin_sandbox(folder, processes, before, hostile, members)
     airflow = LocalAirflow(folder.resolve() / "airflow", processes, _told_port("the Airflow UI", _UI_PORT), settings)
     airflow.start()
     sandbox = wait_for_sandbox(folder, processes)
@@ -142,12 +156,15 @@ def start(
     return sandbox, airflow
 
 
-def begin_sandbox(folder: Path, processes: Processes, before: Mapping[str, int], hostile: bool) -> None:
+def begin_sandbox(
+    folder: Path, processes: Processes, before: Mapping[str, int], hostile: bool, members: Path | None = None
+) -> None:
     """Begin to start it, on the ports it had before where they are free."""
     wanted = {**_SANDBOX_PORTS, **before}
     ports = ",".join(str(_told_port(f"the sandbox's {name}", wanted[name])) for name in _SANDBOX_PORTS)
     command = [sys.executable, "-m", "sandbox", "up", "--ports", ports]
     command += ["--state", str(folder.resolve() / "sandbox"), *(["--hostile"] if hostile else [])]
+    command += ["--no-seed", "--members", str(members)] if members else []
     ready = folder / _SANDBOX
     processes.start("sandbox", command, os.environ | {"PYTHONPATH": str(ROOT)}, stdout=ready)
     ready.chmod(0o600)  # it holds the sandbox's keys

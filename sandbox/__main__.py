@@ -93,6 +93,7 @@ def up(
     ] = False,
     seed: Annotated[bool, typer.Option(help="Send the sample week, once per state folder.")] = True,
     restart: Annotated[bool, typer.Option(help="Bring a stand-in that died back on its port.")] = True,
+    members: Annotated[Path, typer.Option(help="The members the loyalty API knows, as CSV.")] = week.MEMBERS,
     host: HostOption = LOOPBACK,
 ) -> None:
     """Run all three stand-ins until Ctrl-C, and print one JSON line with URLs, connection string and keys."""
@@ -111,6 +112,7 @@ def up(
         hostile=hostile,
         seed=seed,
         restart=restart,
+        members=members.resolve(),
     )
     raise typer.Exit(run(plan))
 

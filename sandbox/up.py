@@ -36,7 +36,10 @@ class Ports:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `up` is asked for. seed: send the sample week, unless this state folder has had it already."""
+    """What `up` is asked for.
+
+    seed: send the sample week, unless this state folder has had it already. members: whom the loyalty API knows.
+    """
 
     state: Path
     extracts: Path
@@ -45,6 +48,7 @@ class Plan:
     hostile: bool = False
     seed: bool = True
     restart: bool = True
+    members: Path = week.MEMBERS
 
 
 def hostile_loyalty() -> dict[str, Any]:
@@ -90,12 +94,12 @@ def run(plan: Plan) -> int:
 
 
 def _start(plan: Plan, keys: Keys, supervisor: Supervisor) -> dict[str, Any]:
-    def spawn(command: str, faults: dict[str, Any]) -> Spawn:
+    def spawn(command: str, faults: dict[str, Any], *more: str) -> Spawn:
         settings = [f"--set={name}={json.dumps(value)}" for name, value in faults.items()]
         common = ["--state", str(plan.state), "--host", plan.host, "--parent", str(os.getpid())]
 
         def with_port(port: int) -> subprocess.Popen[str]:
-            arguments = [sys.executable, "-m", "sandbox", command, "--port", str(port), *common, *settings]
+            arguments = [sys.executable, "-m", "sandbox", command, "--port", str(port), *common, *settings, *more]
             return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # noqa: S603
 
         return with_port
@@ -103,7 +107,8 @@ def _start(plan: Plan, keys: Keys, supervisor: Supervisor) -> dict[str, Any]:
     loyalty_faults = hostile_loyalty() if plan.hostile else {}
     profile_store_faults = hostile_profile_store() if plan.hostile else {}
     bus = supervisor.start("service_bus", spawn("servicebus", {}), plan.ports.service_bus)
-    loyalty = supervisor.start("loyalty", spawn("loyalty", loyalty_faults), plan.ports.loyalty)
+    loyal = spawn("loyalty", loyalty_faults, "--members", str(plan.members))
+    loyalty = supervisor.start("loyalty", loyal, plan.ports.loyalty)
     store = supervisor.start("profile_store", spawn("profile-store", profile_store_faults), plan.ports.profile_store)
     for child in supervisor.children:
         supervisor.wait(child)
