@@ -44,9 +44,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class MixedWeek:
-    """What is published before the first run, and before the second."""
+    """What is published before the first run, what corrects some of it before that, and what before the second."""
 
     before: list[dict[str, Any]]
+    corrected: list[dict[str, Any]]
     between: list[dict[str, Any]]
     opted_out: frozenset[str]
 
@@ -80,8 +81,7 @@ def mixed_week() -> MixedWeek:
             between.append({**order, "storeName": CORRECTED})
         elif place % 50 == 5:
             before.append({**order, "storeId": OTHER_STORE, "storeName": "The other store"})
-    # Last, since later is by the moment of publishing: two of the same moment would be a collision.
-    return MixedWeek([*before, *corrected], between, frozenset(opted_out))
+    return MixedWeek(before, corrected, between, frozenset(opted_out))
 
 
 def as_messages(orders: Iterable[Mapping[str, Any]]) -> list[SampleMessage]:
@@ -101,7 +101,7 @@ def expected(mixed: MixedWeek) -> Expected:
     from_files = [_of_row(row) for path in week.extracts() for row in _first_rows(path)]
     known: dict[Key, dict[str, Any]] = {}
     tally = Counter[str]()
-    for order in [*from_files, *mixed.before]:
+    for order in [*from_files, *mixed.before, *mixed.corrected]:
         key = _key(order)
         tally["received"] += 1
         if key not in known:

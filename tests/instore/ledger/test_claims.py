@@ -273,3 +273,19 @@ def test_two_dags_that_run_at_the_same_hour_share_the_orders_out_without_overlap
         planned[dag_id] = sum(batch.orders for batch in given.planned(ledger, run))
     assert planned == {"instore_orders": 20, "instore_maintenance": 0}
     assert len(given.rows(ledger, "runs")) == 3
+
+
+def test_a_run_that_is_begun_again_has_an_id_of_its_own_and_its_single_tasks_go_on_under_it(ledger: Ledger) -> None:
+    first, again = given.run("run-1"), given.run("run-1", clear_number=1)
+    assert open_run(ledger, first).run_id == "run-1"
+    assert open_run(ledger, again, begins=False).run_id == "run-1"
+    assert open_run(ledger, again).run_id == "run-1#1"
+    assert open_run(ledger, again, begins=False).run_id == "run-1#1"
+
+
+def test_a_run_that_plans_again_has_as_many_batches_as_before(ledger: Ledger) -> None:
+    given.landed(ledger, *(given.document(f"S{number}", loyaltyCardNumber=str(number)) for number in range(3)))
+    assert [batch.orders for batch in given.planned(ledger, batch_orders=1)] == [1, 1, 1]
+    given.set_orders(ledger, status="sent", claim_run=None)
+    again = open_run(ledger, given.run("run-1", clear_number=1))
+    assert [batch.orders for batch in claim(ledger, again, batch_orders=1, claim_minutes=120)] == [0, 0, 0]

@@ -12,6 +12,7 @@ from include.instore.ledger.claims import release
 from include.instore.ledger.deliveries import (
     OutgoingOrder,
     Renewed,
+    give_back,
     in_doubt,
     mark_sending,
     ready_orders,
@@ -191,3 +192,16 @@ def test_the_doubts_of_a_dead_run_go_to_the_run_that_takes_over(ledger: Ledger) 
     assert [doubt.event_id for doubt in in_doubt(ledger, "run-2", 0)] == [event_of(ledger, "S1")]
     record_outcomes(ledger, "run-2", 0, sent=[event_of(ledger, "S1")])
     assert given.row(ledger, "S1")["outcome_run"] == "run-2"
+
+
+def test_a_try_that_was_thought_dead_neither_gives_back_nor_rejects_what_another_one_is_sending(ledger: Ledger) -> None:
+    given.ready(ledger, "S1")
+    marked(ledger, "S1")
+    event = event_of(ledger, "S1")
+    give_back(ledger, "run-1", 0, in_doubt(ledger, "run-1", 0))
+    marked(ledger, "S1")
+    record_outcomes(ledger, "run-1", 0, unsent=[event], attempts={event: 1})
+    record_outcomes(ledger, "run-1", 0, rejected={event: "400"}, attempts={event: 1})
+    assert given.statuses(ledger) == {"S1": "sending"}
+    record_outcomes(ledger, "run-1", 0, unsent=[event], attempts={event: 2})
+    assert given.statuses(ledger) == {"S1": "ready"}

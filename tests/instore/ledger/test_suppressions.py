@@ -130,6 +130,7 @@ def test_an_order_that_is_ready_is_not_sent_after_its_person_was_suppressed(
 ) -> None:
     given.ready(ledger, "S1", "S2", loyaltyCardNumber=None)
     answered(ledger, "x1", "suppressed", "S1@example.com", run="run-2")
+    assert given.statuses(ledger) == {"S1": "suppressed", "S2": "ready"}
     store = Store(ledger)
     assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1)
     assert given.statuses(ledger) == {"S1": "suppressed", "S2": "sent"}
