@@ -164,6 +164,22 @@ def test_a_reading_side_that_answers_something_else_proves_nothing(ledger: Ledge
     assert given.statuses(ledger)["S1"] == "sending"
 
 
+def test_an_answer_to_another_question_proves_nothing_where_all_others_are_right(ledger: Ledger, send: Any) -> None:
+    class Muddled(Store):
+        """Answers for S1 with something else, and for all others as it should."""
+
+        def look_for(self, event_ids: Iterable[str]) -> dict[str, str]:
+            asked_for = given.row(ledger, "S1")["event_id"]
+            return {
+                each: "unclear" if each == asked_for else said for each, said in super().look_for(event_ids).items()
+            }
+
+    given.ready(ledger, "S1", *LATER)
+    store = Muddled("S1", there=["S1"])
+    assert send(store, bulk_events=1) == Delivered(sent=3, in_doubt=1)
+    assert store.sent == ["S1", *LATER]
+
+
 def test_a_reading_side_that_shows_what_nobody_sent_proves_nothing(ledger: Ledger, send: Any) -> None:
     class Boastful(Store):
         """Has everything, but for the one event that is asked for with it."""

@@ -217,3 +217,14 @@ def test_events_that_are_held_make_the_run_red_that_holds_them(ledger: Ledger, s
     assert list(report.red_by_cause[HELD_EVENTS]) == [report.red[0]]
     given.planned(ledger, given.run("run-2"))
     assert report_run(ledger, given.run("run-2"), [], settings()).red == ()
+
+
+def test_an_order_with_the_key_of_another_one_makes_the_run_red(ledger: Ledger, settings: MakeSettings) -> None:
+    given.landed(ledger, given.document("S1"))
+    given.landed(ledger, given.document("S1", storeId="0505"))
+    report = report_run(ledger, given.run(), [], settings(max_bad_share=1))
+    assert report.document["collisions"] == 1
+    assert report.red == (
+        "1 orders seem to have another order's key, or number, and were quarantined; their details "
+        "there say which, and what would tell them apart",
+    )
