@@ -393,11 +393,6 @@ MUTANTS = [
             "settle(receiver, message, None)",
         ),
         (
-            "the drain has no end",
-            "while empty_reads < settings.drain_empty_reads and (granted",
-            "while empty_reads < 50 and (granted",
-        ),
-        (
             "a block that lost its locks is followed by one as large",
             "return min(block, settled or max(1, block // 2))",
             "return block",

@@ -265,6 +265,24 @@ def test_a_refusals_detail_is_one_short_line_without_personal_data(wire: Wire, p
     assert len(detail) == 200
 
 
+def test_every_single_request_is_asked_for_right_before_it_leaves(wire: Wire, profile_store: Any) -> None:
+    wire.on(BULK, Reply(429), Reply(400), Reply(200))  # tried again, and cut in two
+    asked: list[int] = []
+    list(profile_store().send_events(events(2), before_leaving=lambda: asked.append(len(wire.seen))))
+    assert asked == [0, 1, 2, 3]
+    assert len(wire.seen) == 4
+
+
+def test_a_request_that_must_not_leave_does_not(wire: Wire, profile_store: Any) -> None:
+    def stop() -> None:
+        raise RuntimeError("another try has them")
+
+    wire.on(BULK, Reply(200))
+    with pytest.raises(RuntimeError, match="another try"):
+        list(profile_store().send_events(events(2), before_leaving=stop))
+    assert wire.seen == []
+
+
 def test_before_request_sees_the_indexes_before_they_leave_and_once_a_bulk(wire: Wire, profile_store: Any) -> None:
     wire.on(BULK, Reply(503), Reply(400), Reply(202))
     told: list[tuple[list[int], int]] = []
