@@ -45,6 +45,15 @@ def test_a_red_cause_is_told_once_a_run_however_often_it_reports(ledger: Ledger)
     assert reported(ledger, "run-2", (FAILED,)) == [FAILED]
 
 
+def test_a_red_cause_that_lasts_is_not_ended_by_a_green_run(ledger: Ledger) -> None:
+    reported(ledger, "run-1", ("unread_files", FAILED))
+    for run_id, lasting, told in (("run-2", ["unread_files"], FAILED), ("run-3", [], "unread_files")):
+        remember(ledger, given.run(run_id), red={}, recovery=recovery, lasting=lasting)
+        (recovered,) = (each for each in waiting(ledger, run_id) if each.cause == "recovered")
+        assert recovered.text == f"{told} x1"
+        mark(ledger, [recovered], TOLD)
+
+
 def test_a_soft_cause_is_told_when_it_begins_and_not_again_every_hour(ledger: Ledger) -> None:
     assert reported(ledger, "run-1", dead_letters=True) == ["dead_letters"]
     assert reported(ledger, "run-2", dead_letters=True) == []

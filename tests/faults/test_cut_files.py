@@ -54,12 +54,14 @@ def _landed(folder: Path, name: str, data: bytes) -> tuple[dict[str, list[Any]] 
 
 
 def _positions(text: bytes, data: bytes, seed: int) -> list[int]:
-    """Where it is cut: anywhere, and around the ends of lines."""
+    """Where it is cut: anywhere, around the ends of lines, and in the last field of lines."""
     chance = random.Random(seed)
     anywhere = [chance.randrange(1, len(data)) for _ in range(RANDOM)]
     if data is not text and data != text.rstrip(b"\n"):
         return anywhere
     ends = [place for place, byte in enumerate(text) if byte == ord("\n")]
+    last_fields = [(text.rindex(b",", 0, end) + 1, end) for end in chance.sample(ends[1:], AT_LINES)]
+    anywhere += [chance.randrange(comma, end) for comma, end in last_fields]
     return anywhere + [chance.choice(ends) + chance.choice((-1, 0, 1, 2)) for _ in range(AT_LINES)]
 
 

@@ -522,8 +522,9 @@ def _cut(world: World) -> tuple[Path, bytes]:
 
 
 @pytest.mark.remedy("A file was not read to its end", "1")
-def test_a_file_was_not_read_to_its_end_and_is_exported_again(begin: Begin) -> None:
+def test_a_file_was_not_read_to_its_end_and_is_exported_again(begin: Begin, webhook: Webhook) -> None:
     world, judge = begin(1165)
+    world.connections[ALERTS] = channel(webhook.url)
     path, whole = _cut(world)
     judge.fault_happened()
     done = world.run()
@@ -533,9 +534,11 @@ def test_a_file_was_not_read_to_its_end_and_is_exported_again(begin: Begin) -> N
     (file,) = printed(world, "extracts", "list")
     assert (file["path"], file["orders"], file["run"]) == ("2017/06/05/orders.csv", 39, done.run_id)
     assert world.run().green
+    assert webhook.titles == ["A file was not read to its end"]  # it is not over
 
     path.write_bytes(whole)
     assert world.run().green
+    assert webhook.titles[1:] == ["Recovered"]
     assert printed(world, "extracts", "list") == []
     judge.check(at_least=40, recovered=True)
 

@@ -6,7 +6,7 @@ day. A crash between a delivery and its note tells something twice; nothing is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -45,6 +45,7 @@ def remember(
     red: Mapping[str, Text],
     soft: Mapping[str, Text | None] | None = None,
     recovery: Callable[[Mapping[str, tuple[str, int]]], Text] | None = None,
+    lasting: Collection[str] = (),
 ) -> None:
     """Write down which causes begin and which have ended with this run.
 
@@ -55,6 +56,7 @@ def remember(
     :param soft: those that were judged: title and text, or None where the limit is kept.
     :param recovery: title and text for what has ended, from the causes with the moment and the number of runs; without
         it nothing ends by this run.
+    :param lasting: red causes that are not over, though this run is not red for them.
     """
     run_id, now = run.tries[-1], datetime.now(timezone.utc)
     ordinary = run.claims == "due" and not run.dry_run
@@ -94,7 +96,7 @@ def remember(
             ended += [
                 row
                 for row in still_open
-                if row["cause"] not in SOFT and (row["run"] in run.tries or (row["ordinary"] and ordinary))
+                if row["cause"] not in (*SOFT, *lasting) and (row["run"] in run.tries or (row["ordinary"] and ordinary))
             ]
         for row in ended:
             # Told after it is over it would mislead: its recovery names it.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.alert_causes import Ages
+from include.instore.model.alert_causes import UNREAD_FILES, Ages
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
@@ -79,7 +79,8 @@ def _write_down(
         return
     judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")
     soft = {cause: text(alert) if alert else None for cause, alert in judged.items()}
-    remember(ledger, run, red=red, soft=soft, recovery=recovery)
+    lasting = [UNREAD_FILES] if counts["waiting_files"] else []
+    remember(ledger, run, red=red, soft=soft, recovery=recovery, lasting=lasting)
 
 
 def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Settings) -> Ages:

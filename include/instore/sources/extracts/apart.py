@@ -27,6 +27,7 @@ class OrdersOfFile:
         self._database.execute("CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT)")
         self._database.execute("BEGIN")
         self._last: str | None = None
+        self._half_a_line = False
 
     def __enter__(self) -> OrdersOfFile:
         return self
@@ -37,6 +38,7 @@ class OrdersOfFile:
     def note(self, record: ExtractRecord) -> None:
         """Remember an order of the first reading."""
         self._last = key = self._key(record)
+        self._half_a_line = self._may_be_half_a_line(record)
         if key is not None:
             assert isinstance(record.order, InStoreOrder)  # noqa: S101  it has a key
             self._database.execute(
@@ -48,8 +50,8 @@ class OrdersOfFile:
     def seems_cut(self) -> str:
         """Why the file seems to have lost its end, nothing where it does not.
 
-        Its last order does not make its total, and all others that can tell do. Where rows stand apart, any order may
-        have lost some of them.
+        Its last order does not make its total, and all others that can tell do; without a final line break it is enough
+        that it cannot tell, since its last amount may be cut off. Where rows stand apart, any order may have lost some.
         """
         counted = "SELECT count(*) FROM seen WHERE times = 1 AND adds_up = "
         (whole,) = self._database.execute(f"{counted} 1").fetchone()
@@ -60,12 +62,21 @@ class OrdersOfFile:
         last = f"{counted} 0 AND key = ?", (self._last,)
         if short == 1 and whole and self._database.execute(*last).fetchone() == (1,):
             return "its last order's lines do not make its total, those of all other orders do"
+        if self._half_a_line and whole and not short and not apart:
+            return "its last line has no line break, and its last order cannot tell whether it is whole, all others can"
         return ""
 
     def is_short(self, record: ExtractRecord) -> bool:
-        """Whether an order that stands in one place does not make its total."""
+        """Whether an order that stands in one place does not make its total, or may be cut off in its last line."""
+        if self._may_be_half_a_line(record):
+            return True
         query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
         return self._database.execute(query, (self._key(record),)).fetchone() is not None
+
+    def _may_be_half_a_line(self, record: ExtractRecord) -> bool:
+        if record.ends or not record.heading:
+            return False
+        return not isinstance(record.order, InStoreOrder) or record.order.adds_up() is None
 
     def hold(self, record: ExtractRecord) -> bool:
         """Keep a record of the second reading whose order comes more than once; False: it is whole."""

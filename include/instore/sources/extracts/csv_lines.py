@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -37,6 +38,9 @@ _TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
 """Beside its number: a return may bear that of its sale, and two stores may count alike."""
 _REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
 _DELIMITERS = ",;\t|"
+_ENOUGH_ROWS = 20
+"""So many values of one length, and a shorter one that no line break follows seems cut."""
+_AMOUNT = re.compile(r"\s*[+-]?\d*\.(\d+)")
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
 
 
@@ -55,8 +59,11 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         next(csv.reader([header_line.removeprefix(_BYTE_ORDER_MARK)], delimiter=delimiter)), settings.extract_columns
     )
     heading = lines.taken()
+    if not lines.complete and _is_begun(header[-1]):
+        raise BrokenExtract(1, "breaks off in the name of a column", heading)
     csv.field_size_limit(settings.max_message_bytes)
     order = _OrderRows(header, heading, settings.max_message_bytes)
+    last_column = _LastColumn()
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         first, fault = lines.number + 1, None
@@ -77,8 +84,9 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         raw += lines.taken()
         if not row and fault is None and broken is None:
             continue
-        if broken is None and len(row) < len(header) and not lines.complete:
+        if broken is None and not lines.complete and (len(row) < len(header) or last_column.breaks_off(row[-1])):
             broken = BrokenExtract(first, "breaks off in the middle of a line")
+        last_column.learn(row)
         # Of a row that breaks off the last field may be half of itself.
         number = row[order.key] if len(row) > order.key + (broken is not None) else None
         if order.raw and number is not None and order.ends_before(row, number, whole=broken is None):
@@ -88,7 +96,51 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
             raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
         order.add(row, first, raw, number, fault)
     if order.raw:
-        yield order.record(settings)
+        yield order.record(settings, ends=lines.complete)
+
+
+def _is_begun(name: str) -> bool:
+    """Whether this is the beginning of one of our columns' names, and none itself."""
+    names = {*_ORDER_COLUMNS, *_LINE_COLUMNS}
+    return name not in names and any(each.startswith(name) for each in names)
+
+
+class _LastColumn:
+    """What the last column's values have in common, so that the half of one is told from a whole one.
+
+    A file may end without a line break, so that alone says nothing.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._decimals: int | None = None  # the fewest
+        self._zeros_are_written = False
+        self._lengths: set[int] = set()
+
+    def learn(self, row: Sequence[str]) -> None:
+        if not row:
+            return
+        self._rows += 1
+        decimals = _decimals(row[-1])
+        if self._decimals is None or decimals < self._decimals:
+            self._decimals, self._zeros_are_written = decimals, False
+        if decimals == self._decimals and row[-1].endswith("0"):
+            self._zeros_are_written = True
+        if len(self._lengths) < 2:
+            self._lengths.add(len(row[-1]))
+
+    def breaks_off(self, value: str) -> bool:
+        """Whether this one has fewer decimals than a writer of trailing zeros writes, or is shorter than all others."""
+        if value.endswith(".") and _decimals(value + "0"):
+            return True
+        if self._decimals and self._zeros_are_written and _decimals(value) < self._decimals:
+            return True
+        return self._rows >= _ENOUGH_ROWS and len(self._lengths) == 1 and len(value) < min(self._lengths)
+
+
+def _decimals(value: str) -> int:
+    found = _AMOUNT.fullmatch(value)
+    return len(found[1]) if found else 0
 
 
 def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
@@ -165,8 +217,8 @@ class _OrderRows:
                     self._disagreement or f"line {line}: {column} is not that of the order's other rows"
                 )
 
-    def record(self, settings: Settings) -> ExtractRecord:
-        return ExtractRecord(self._line, self.raw, self._order(settings), self._heading)
+    def record(self, settings: Settings, *, ends: bool = True) -> ExtractRecord:
+        return ExtractRecord(self._line, self.raw, self._order(settings), self._heading, ends)
 
     def _order(self, settings: Settings) -> Any:
         try:

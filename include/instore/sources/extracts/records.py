@@ -22,12 +22,14 @@ class ExtractRecord:
     :param line: line number, from 1, of the record's first line.
     :param order: the order, or the reason why it is none.
     :param heading: the line with the columns' names, without which the raw rows of a CSV say nothing.
+    :param ends: whether its last line ends in a line break.
     """
 
     line: int
     raw: bytes = field(repr=False)
     order: InStoreOrder | RecordRefused = field(repr=False)
     heading: bytes = field(default=b"", repr=False)
+    ends: bool = field(default=True, repr=False)
 
 
 class BrokenExtract(Exception):

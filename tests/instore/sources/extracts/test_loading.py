@@ -30,7 +30,7 @@ from include.instore.runs.report import report_run
 from include.instore.sources.extracts import Loaded, Storage, load_extracts
 from include.instore.sources.extracts.csv_lines import read_csv
 from tests.instore import given
-from tests.instore.sources.extracts.rows import csv_text, orders_text, row
+from tests.instore.sources.extracts.rows import HEADER, csv_text, orders_text, row
 
 MakeSettings = Callable[..., Settings]
 
@@ -528,3 +528,65 @@ def test_an_unsorted_file_that_lost_its_end_waits(tmp_path: Path, ledger: Ledger
     loaded = load(tmp_path, ledger, settings())
     assert (loaded.unread_files, loaded.landed) == (1, Landed())
     assert "not sorted by order, and of 11 orders 10" in extract(ledger, "orders.csv")["detail"]
+
+
+HALVES = [row(number, line, line_total="1.75") for number in ("S1", "S2", "S3") for line in (1, 2)]
+"""Orders that add up, each of two lines."""
+
+
+@pytest.mark.parametrize("last", ["", "-", "1", "1.", "1.7", "1.75"])
+def test_a_last_field_that_is_cut_keeps_its_file_waiting_and_a_whole_one_needs_no_line_break(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, last: str
+) -> None:
+    text = csv_text(*HALVES)
+    (tmp_path / "orders.csv").write_text(text[: text.rindex("1.75")] + last)
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.unread_files, loaded.landed.orders) == ((0, 3) if last == "1.75" else (1, 0))
+
+
+def test_a_released_file_whose_last_amount_is_cut_off_lands_all_but_its_last_order(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    text = csv_text(*HALVES)
+    (tmp_path / "orders.csv").write_text(text[: text.rindex("1.75")])
+    load(tmp_path, ledger, settings())
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    loaded = load(tmp_path, ledger, settings(), given.run("run-2"))
+    assert (loaded.landed.orders, loaded.landed.quarantined) == (2, 1)
+    assert given.rows(ledger, "quarantine")[0]["reason"] == "cut_order"
+
+
+@pytest.mark.parametrize("totals", [("3.50", "2.25", "1.50"), ("1.0", "2.25", "1.0")])
+def test_a_trailing_zero_that_is_cut_off_keeps_its_file_waiting(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, totals: tuple[str, ...]
+) -> None:
+    rows = [row(f"S{n}", order_total=total, line_total=total) for n, total in enumerate(totals)]
+    text = csv_text(*rows).rstrip("\n")
+    (tmp_path / "whole.csv").write_text(text)
+    (tmp_path / "cut.csv").write_text(text[:-1])
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.files, loaded.unread_files, loaded.landed.orders) == (1, 1, 3)
+
+
+def test_where_nobody_writes_trailing_zeros_fewer_decimals_are_no_cut(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    rows = [row(f"S{n}", order_total=total, line_total=total) for n, total in enumerate(("1.75", "2.25", "3.5"))]
+    (tmp_path / "orders.csv").write_text(csv_text(*rows).rstrip("\n"))
+    assert load(tmp_path, ledger, settings()).landed.orders == 3
+
+
+@pytest.mark.parametrize(("codes", "last", "waits"), [(25, "94", True), (25, "947860", False), (5, "94", False)])
+def test_a_last_field_of_text_that_is_shorter_than_all_others_is_cut(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, codes: int, last: str, waits: bool
+) -> None:
+    rows = [row(f"S{n}", product_code="947860")[:9] for n in range(codes)] + [[*row("S99")[:8], last]]
+    (tmp_path / "orders.csv").write_text(csv_text(*rows, header=HEADER[:9]).rstrip("\n"))
+    assert load(tmp_path, ledger, settings()).unread_files == waits
+
+
+def test_a_heading_that_is_cut_keeps_its_file_waiting(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
+    (tmp_path / "cut.csv").write_text(csv_text()[:-3])
+    (tmp_path / "quiet.csv").write_text(csv_text().rstrip("\n"))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.files, loaded.unread_files) == (1, 1)
