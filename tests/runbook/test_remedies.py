@@ -438,8 +438,17 @@ def test_events_are_held_for_a_person_to_decide_and_the_profile_store_is_asked_a
 
 
 @pytest.mark.remedy("Events are held for a person to decide", "2", "3")
-def test_events_are_held_for_a_person_to_decide_and_a_person_looks_for_them(begin: Begin) -> None:
-    world, judge = _held(begin, 1144, on_ambiguous="hold")
+def test_events_are_held_for_a_person_to_decide_and_a_person_looks_for_them(begin: Begin, webhook: Webhook) -> None:
+    def begin_told(*given: Any, **settings: Any) -> tuple[World, Judge]:
+        world, judge = begin(*given, **settings)
+        world.connections[ALERTS] = channel(webhook.url)
+        return world, judge
+
+    world, judge = _held(begin_told, 1144, on_ambiguous="hold")
+    assert world.run().green
+    assert "Events are held for a person to decide" in webhook.titles
+    recovered = webhook.titles.count("Recovered")  # the failed task, and nothing else: this is not over
+    assert recovered <= 1
     judge.look()
     taken = {event["trackId"] for event in judge.taken}
     held = _held_ids(world)
@@ -450,6 +459,7 @@ def test_events_are_held_for_a_person_to_decide_and_a_person_looks_for_them(begi
     printed(world, "deliveries", "settle", "--as", "sent", *shown)
     printed(world, "deliveries", "settle", "--as", "send-again", *missing)
     world.recover()
+    assert webhook.titles.count("Recovered") == recovered + 1
     judge.check(at_least=25, recovered=True)
 
 

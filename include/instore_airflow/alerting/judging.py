@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.alert_causes import UNREAD_FILES, Ages
+from include.instore.model.alert_causes import HELD_EVENTS, UNREAD_FILES, Ages
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
@@ -62,6 +62,7 @@ def _write_down(
     run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], ages: Ages, settings: Settings, dag_id: str
 ) -> None:
     from include.instore.ledger.alerts import remember
+    from include.instore.ledger.tables import Status
     from include.instore.runs.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
 
     counts = reported.document
@@ -79,7 +80,8 @@ def _write_down(
         return
     judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")
     soft = {cause: text(alert) if alert else None for cause, alert in judged.items()}
-    lasting = [UNREAD_FILES] if counts["waiting_files"] else []
+    still = {UNREAD_FILES: counts["waiting_files"], HELD_EVENTS: counts["ledger"].get(Status.HELD.value, 0)}
+    lasting = [cause for cause, count in still.items() if count]
     remember(ledger, run, red=red, soft=soft, recovery=recovery, lasting=lasting)
 
 
