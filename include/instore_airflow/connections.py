@@ -63,17 +63,34 @@ def get_connection(conn_id: str) -> Connection:
 
 
 def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -> Ledger:
-    """The ledger behind connection ``instore_ledger``, at the newest revision; the caller closes it.
+    """The ledger behind connection ``instore_ledger``, made where it is empty; the caller closes it.
 
     :param settings: those of the environment unless given.
     :param by_any_key: also one that knows its orders by another key than the settings say.
+    :raises ConfigurationError: it is of another release, or was begun with another key.
     """
-    import sqlalchemy as sa
-
-    from include.instore.ledger import Ledger
     from include.instore.ledger.keys import check_key
     from include.instore.ledger.suppressions import check_hash_key
     from include.instore.model.settings import load_settings
+
+    settings = settings or load_settings()
+    ledger = ledger_as_it_is()
+    try:
+        ledger.migrate(settings.store_timezone, only_new=True)
+        check_hash_key(ledger)
+        if not by_any_key:
+            check_key(ledger, settings)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def ledger_as_it_is() -> Ledger:
+    """The same, of whatever release it is: set-up brings it to this one."""
+    import sqlalchemy as sa
+
+    from include.instore.ledger import Ledger
 
     connection = get_connection(LEDGER)
     if connection.conn_type == "sqlite":
@@ -94,17 +111,7 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
         raise ConfigurationError(
             f"Connection {LEDGER} has type {connection.conn_type!r}; make it {CONNECTIONS[LEDGER]}."
         )
-    settings = settings or load_settings()
-    ledger = Ledger(url, hash_key=_hash_key())
-    try:
-        ledger.migrate(settings.store_timezone)
-        check_hash_key(ledger)
-        if not by_any_key:
-            check_key(ledger, settings)
-    except BaseException:
-        ledger.close()
-        raise
-    return ledger
+    return Ledger(url, hash_key=_hash_key())
 
 
 def _hash_key() -> str:

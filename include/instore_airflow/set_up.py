@@ -1,15 +1,17 @@
-"""What Airflow must have before the first run: the pools, in its metadata database, sized by the settings.
+"""What must be there before the first run, and after each release: Airflow's pools, and a ledger of this release.
 
-A task whose pool does not exist is never started; Airflow says so on the DAG's page only.
+A task whose pool does not exist is never started; Airflow says so on the DAG's page only. A task never migrates a
+ledger that is in use: it refuses one of another release.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from include.instore.model.errors import ConfigurationError
-from include.instore_airflow.connections import CONNECTIONS, get_connection
+from include.instore_airflow.connections import CONNECTIONS, HASH_KEY, LEDGER, get_connection, ledger_as_it_is
 
 if TYPE_CHECKING:
     from include.instore.model.settings import Settings
@@ -23,11 +25,11 @@ POOL_PROFILE_STORE = "instore_profile_store"
 class Found:
     """One thing a run needs.
 
-    :param what: ``pool`` or ``connection``.
-    :param detail: of a pool its slots; of a missing connection what it has to be.
+    :param what: ``pool``, ``connection`` or ``ledger``.
+    :param detail: of a pool its slots; of a missing connection what it has to be; of a ledger the revision it had.
     """
 
-    what: Literal["pool", "connection"]
+    what: Literal["pool", "connection", "ledger"]
     name: str
     state: Literal["created", "changed", "as it was", "there", "missing"]
     detail: str
@@ -43,8 +45,23 @@ def pools(settings: Settings) -> dict[str, tuple[int, str]]:
 
 
 def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
-    """Make the pools, and say which connections are missing."""
-    return [*_make_pools(settings, dry_run), *_connections()]
+    """Make the pools, say which connections are missing, and bring the ledger to this release where it can be opened.
+
+    :raises ConfigurationError: the ledger is of a newer release. :raises RetriableError: it cannot be reached.
+    """
+    found = [*_make_pools(settings, dry_run), *_connections()]
+    if not any(each.state == "missing" and each.name in (LEDGER, HASH_KEY) for each in found):
+        found.append(_migrate(settings, dry_run))
+    return found
+
+
+def _migrate(settings: Settings, dry_run: bool) -> Found:
+    with contextlib.closing(ledger_as_it_is()) as ledger:
+        found = ledger.migrate(settings.store_timezone, dry_run=dry_run)
+        newest = ledger.newest_revision()
+    state: Literal["created", "changed", "as it was"]
+    state = "created" if not found else "as it was" if found == newest else "changed"
+    return Found("ledger", LEDGER, state, f"revision: {newest}" + (f", before: {found}" if state == "changed" else ""))
 
 
 def _make_pools(settings: Settings, dry_run: bool) -> list[Found]:

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from airflow.sdk import CronDataIntervalTimetable
+from alembic import command
+from alembic.config import Config
 
+from include.instore.model.errors import ConfigurationError
+from include.instore_airflow.connections import open_ledger
 from sandbox import week
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreStandIn
@@ -90,7 +95,9 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory, airflow_database: Pat
     return home
 
 
-def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(airflow_home: Path, dag: Any) -> None:
+def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
+    airflow_home: Path, dag: Any, tmp_path: Path
+) -> None:
     wanted = {task.pool for task in dag.tasks} - {"default_pool"}
     assert len(wanted) == 3
     arguments = (
@@ -104,7 +111,9 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(airflow_home
 
     would = set_up("--dry-run")
     assert {would["pool", name] for name in wanted} == {("created", "slots: 1"), ("created", "slots: 4")}
-    first = set_up(AIRFLOW_CONN_INSTORE_LEDGER="sqlite:///ledger.db")
+    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    first = set_up(AIRFLOW_CONN_INSTORE_LEDGER=json.dumps(ledger))
+    assert first["ledger", "instore_ledger"] == ("created", "revision: 0004")
     assert {first["pool", name][0] for name in wanted} == {"created"}, "the dry run made them"
     assert first["connection", "instore_ledger"][0] == "there"
     assert first["connection", "instore_loyalty"] == ("missing", "Loyalty, with the provider's URL and key")
@@ -172,3 +181,38 @@ def run_python(script: str, home: Path | None = None, env: dict[str, str] | None
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def test_a_ledger_of_an_older_release_is_refused_until_set_up_migrates_it(
+    airflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = {"conn_type": "sqlite", "host": str(path)}
+    monkeypatch.setenv("AIRFLOW_CONN_INSTORE_LEDGER", json.dumps(ledger))
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "include/instore/ledger/migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+    with pytest.raises(ConfigurationError, match=r"older release \(revision 0003, this one needs 0004\); back it up"):
+        open_ledger()
+
+    set_up = (
+        "import sys; sys.argv = ['instore', 'set-up', '--json', {}]\nfrom include.instore_airflow.cli import app; app()"
+    )
+    states = []
+    for flag in ("'--dry-run'", "", ""):
+        script = set_up.format(flag).replace(", ]", "]")
+        found = json.loads(run_python(script, airflow_home, {"AIRFLOW_CONN_INSTORE_LEDGER": json.dumps(ledger)}))[
+            "found"
+        ]
+        states += [(each["state"], each["detail"]) for each in found if each["what"] == "ledger"]
+    changed = ("changed", "revision: 0004, before: 0003")
+    assert states == [changed, changed, ("as it was", "revision: 0004")]
+    open_ledger().close()
+
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match=r"newer release than this one \(revision 9999, newest known 0004\)"):
+        open_ledger()

@@ -93,10 +93,15 @@ class Ledger:
         with self._translated(), self._reader.begin() as connection:
             yield connection
 
-    def migrate(self, store_timezone: str = "UTC") -> None:
-        """Bring the database to the newest revision; processes that start together do so one after the other.
+    def migrate(self, store_timezone: str = "UTC", *, only_new: bool = False, dry_run: bool = False) -> str:
+        """Bring the database to the newest revision, and return the one it had, or nothing where it was empty.
+
+        Processes that start together do so one after the other.
 
         :param store_timezone: for the days of orders that are in it already.
+        :param only_new: make an empty database, and change none that is in use.
+        :param dry_run: change nothing.
+        :raises ConfigurationError: the database is of another release.
         """
         from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
@@ -105,10 +110,21 @@ class Ledger:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         script = ScriptDirectory.from_config(config)
-        head = script.get_current_head()
+        head = self.newest_revision()
         with self.read() as connection:
-            if MigrationContext.configure(connection).get_current_revision() == head:
-                return
+            found = MigrationContext.configure(connection).get_current_revision() or ""
+        if found and found not in {revision.revision for revision in script.walk_revisions()}:
+            raise ConfigurationError(
+                f"The ledger (connection instore_ledger) is of a newer release than this one (revision {found}, newest "
+                f"known {head}); deploy that release again."
+            )
+        if found and found != head and only_new:
+            raise ConfigurationError(
+                f"The ledger (connection instore_ledger) is of an older release (revision {found}, this one needs "
+                f"{head}); back it up, then: python -m include.instore set-up."
+            )
+        if found == head or dry_run:
+            return found
         with self.write() as connection:  # on SQLite the transaction itself is the lock
             if self._name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -121,6 +137,11 @@ class Ledger:
                     "keyed_hash": self.keyed_hash,
                 }
                 command.upgrade(config, "head")
+        return found
+
+    def newest_revision(self) -> str:
+        """The revision that this release needs."""
+        return max(path.name.partition("_")[0] for path in _MIGRATIONS.glob("versions/[0-9]*.py"))
 
     def dry_run_copy(self, run_id: str) -> Ledger:
         """A copy of the whole ledger for one dry run, reachable by all its tasks; made by the first that asks.
