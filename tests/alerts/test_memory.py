@@ -174,6 +174,13 @@ def test_a_dry_run_s_failure_is_told_and_ends_nothing(ledger: Ledger) -> None:
     assert [row["ended_run"] for row in rows(ledger)] == [None, None, None]
 
 
+def test_a_good_hourly_run_does_not_end_what_a_dry_run_failed_at(ledger: Ledger) -> None:
+    dry = given.run("dry", "manual", dry_run=True)
+    remember(ledger, dry, red={FAILED: TEXT})
+    mark(ledger, waiting(ledger, "dry"), TOLD)
+    assert reported(ledger, "run-1") == []
+
+
 def test_a_red_run_s_why_is_known_only_by_a_red_cause(ledger: Ledger) -> None:
     reported(ledger, "run-1", dead_letters=True)
     reported(ledger, "run-2", ("deadline",))

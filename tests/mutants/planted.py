@@ -12,6 +12,7 @@ OF_LEDGER = "tests/instore/ledger/test_"
 OF_SENDING = ("tests/instore/destinations",)
 OF_LOADING = ("tests/instore/sources/extracts/test_loading.py",)
 OF_BUS = ("tests/instore/sources/test_service_bus.py",)
+OF_DEAD_LETTERS = "tests/instore/sources/test_dead_letters.py::test_"
 OF_REPORT = ("tests/instore/runs",)
 
 
@@ -19,7 +20,7 @@ OF_REPORT = ("tests/instore/runs",)
 class Mutant:
     """One bug: a text of a file, which is there once, and what stands there instead.
 
-    :param tests: files and folders of which one test must fail.
+    :param tests: files, folders and single tests of which one must fail.
     """
 
     name: str
@@ -51,6 +52,9 @@ MUTANTS = [
         ),
         ("cards are hashed with their letter case", ".strip().casefold()", ".strip()"),
         ("the hash needs no key", "self._hash_key.encode(), text", "b'', text"),
+        ("a write begins when it may be too late", '"BEGIN IMMEDIATE"', '"BEGIN"'),
+        ("a look at PostgreSQL is no consistent one", '"REPEATABLE READ"', '"READ COMMITTED"'),
+        ("a ledger that is away is a bug", "except DBAPIError as error:", "except ZeroDivisionError as error:"),
     ),
     *_of(
         LEDGER + "claims.py",
@@ -173,6 +177,7 @@ MUTANTS = [
         ),
         ("another try's events are given back", "orders.c.attempts == made)", "orders.c.attempts >= 0)"),
         ("a doubt that left again is given back", "orders.c.sending_at == each.sending_at,", ""),
+        ("what left before is a witness", "orders.c.left_seq > after", "orders.c.left_seq >= 0"),
         (
             "reconciling takes a live run's orders",
             ".where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.event_id.in_(event_ids))",
@@ -299,13 +304,24 @@ MUTANTS = [
     ),
     *_of(
         LEDGER + "runs.py",
-        OF_REPORT,
+        (*OF_REPORT, OF_LEDGER + "editions.py"),
         ("what does not add up is green", "if counts.received != handled:", "if False:"),
         ("held events are not counted", "held=outcome.get(Status.HELD.value, 0)", "held=0"),
         (
             "what is carried over is not counted",
             "carried_over=sum(by(orders.c.status, carried).values())",
             "carried_over=0",
+        ),
+        (
+            "a claimed order that is gone is green",
+            "sum(counts.planned.values()) < counts.claimed",
+            "counts.claimed < 0",
+        ),
+        ("a status that nobody knows is green", "    if strange:", "    if False:"),
+        (
+            "what was sent again counts as sent",
+            "outcome.get(Status.SENT.value, 0) - resent",
+            "outcome.get(Status.SENT.value, 0)",
         ),
     ),
     *_of(
@@ -315,6 +331,8 @@ MUTANTS = [
         ("a run with a file not read is green", "if not counts.unread_files:", "if True:"),
         ("a run with collisions is green", "if not counts.collisions:", "if True:"),
         ("a run keeps its claims", "release(ledger, run.run_id)", "pass"),
+        ("a run with a failed task is green", "(*_failures(failed_tasks), *(reason", "(*_failures(()), *(reason"),
+        ("a run that set too much aside is green", "bad / handled <= max_bad_share", "bad / handled <= 1"),
     ),
     *_of(
         "include/instore/runs/reconcile.py",
@@ -444,6 +462,29 @@ MUTANTS = [
         ("a refused bulk refuses all of its events", "elif len(part) > 1:", "elif False:"),
         ("a page of a gateway is an acceptance", "and not _is_page(result):", "and True:"),
         ("after three answers lost it goes on", "if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:", "if False:"),
+        (
+            "a request whose answer was lost is sent again",
+            "return not result.left if isinstance(result, NoAnswer) else",
+            "return True if isinstance(result, NoAnswer) else",
+        ),
+        (
+            "a 502 is sent again",
+            "else result.status in REFUSED_UNTAKEN\n",
+            "else result.status in REFUSED_UNTAKEN or result.status >= 500\n",
+        ),
+        (
+            "a lost answer is taken for no request",
+            "(isinstance(result, NoAnswer) and not result.left)",
+            "isinstance(result, NoAnswer)",
+        ),
+        ("an address that is wrong refuses all events", "if status in _WRONG_PLACE:", "if False:"),
+        ("the second half of a bulk gets lost", "[part[middle:], part[:middle]]", "[part[:middle]]"),
+        (
+            "the rest of a bulk that was cut has no outcome",
+            "for rest in chain(reversed(parts), bulks):",
+            "for rest in bulks:",
+        ),
+        ("any id may stand in a filter", "if not all(_ASKABLE_TRACK_ID.fullmatch(each) for each in ids):", "if False:"),
     ),
     *_of(
         PROVIDER + "http.py",
@@ -455,5 +496,250 @@ MUTANTS = [
         ),
         ("redirects are followed", "allow_redirects=False", "allow_redirects=True"),
         ("nobody is asked before a request leaves", "        before_leaving()\n", ""),
+        (
+            "a 503 may have been taken",
+            "REFUSED_UNTAKEN = frozenset({408, 425, 429, 503})",
+            "REFUSED_UNTAKEN = frozenset({408, 425, 429})",
+        ),
+        ("a request without a connection has left", "return NoAnswer(left=False,", "return NoAnswer(left=True,"),
+        ("a request whose answer was lost has not left", "return NoAnswer(left=True,", "return NoAnswer(left=False,"),
+        ("nobody waits as long as the service asked for", "if asked is None:", "if True:"),
+        (
+            "a service may ask for any wait",
+            "min(asked, self._longest_retry_after) + self",
+            "asked + self",
+        ),
+        ("a refused key is a refused event", "if status in KEY_REFUSED:", "if False:"),
+        ("a redirect is a refused event", "if 300 <= status <= 399:", "if False:"),
+        ("TLS is not verified", "verify=self.ca_bundle or True", "verify=self.ca_bundle or False"),
+    ),
+    *_of(
+        PROVIDER + "http.py",
+        ("tests/provider/test_breaker.py", "tests/provider/test_profile_store_reading.py"),
+        ("a request leaves before its turn", "        self.before_attempt()\n", ""),
+        (
+            "an open breaker is not looked at while waiting",
+            "            return resting\n        before_leaving()",
+            "            pass\n        before_leaving()",
+        ),
+        (
+            "a question is not asked again after a 500",
+            "answer.status in REFUSED_UNTAKEN or answer.status >= 500",
+            "answer.status in REFUSED_UNTAKEN",
+        ),
+        ("half an answer is an answer", "return answer.whole", "return True"),
+        (
+            "a refused card counts as a failing call",
+            "return not (again(result) or _unwell(result))",
+            "return isinstance(result, Answer) and result.taken",
+        ),
+    ),
+    *_of(
+        PROVIDER + "breaker.py",
+        ("tests/provider/test_breaker.py",),
+        ("a breaker never opens", "fail_max=failures", "fail_max=10**6"),
+        ("a breaker never tries the service again", "reset_timeout=seconds", "reset_timeout=10**6"),
+        ("calls queue up", "if self._circuit.current_state == STATE_CLOSED:", "if False:"),
+        ("what is well does not count", "self._learn(is_well)", "self._learn(False)"),
+        ("who waits does not hear that it opened", "self._opened.set()", "pass"),
+        (
+            "nobody is told for how long it is open",
+            "return left if left > 0 else None",
+            "return None",
+        ),
+    ),
+    *_of(
+        PROVIDER + "hooks/loyalty.py",
+        ("tests/provider/test_loyalty.py",),
+        (
+            "a failing provider knows no card",
+            "return answer.status in rules.not_found_statuses or",
+            "return answer.status >= 400 or",
+        ),
+        (
+            "an answer by no rule is no such card",
+            'if not answer.taken:\n            raise service.error(\n                "url_template",',
+            'if not answer.taken:\n            return None\n        if False:\n            raise service.error(\n                "url_template",',
+        ),
+        ("a refused key is a wrong address", "service.check_door(answer.status)", "pass"),
+        ("an inactive member is matched", "if word not in rules.active_statuses:", "if False:"),
+        ("a suppressed member is only inactive", "if word in rules.suppressed_statuses:", "if False:"),
+        ("the first of several members is the customer", "if len(members) != 1:", "if not members:"),
+        ("any text is an address", 'if "@" in email else', "if email else"),
+        ("a card is not encoded", 'quote(value, safe="")', "value"),
+        ("a revoked token is kept", "auth.forget(token)", "pass"),
+    ),
+    *_of(
+        LEDGER + "keys.py",
+        (OF_LEDGER + "keys.py",),
+        ("a ledger known by another key is opened", "if known != wanted:", "if False:"),
+        ("a ledger with orders takes any key", "wanted if is_new else _BEFORE_KEYS", "wanted"),
+        ("two orders become one", "if key in references:", "if False:"),
+        (
+            "an order without the key's fields is skipped",
+            "except RecordRefused as error:\n                raise",
+            "except RecordRefused as error:\n                continue\n                raise",
+        ),
+        ("a dry run changes the keys", "if not dry_run:", "if True:"),
+        ("keys change in one step", '_ON_THE_WAY = "rekeyed:"', '_ON_THE_WAY = ""'),
+        ("contents keep the key from before", "(orders, contents, editions)", "(orders, editions)"),
+        ("editions keep the key from before", "(orders, contents, editions)", "(orders, contents)"),
+        (
+            "the new key is not written down",
+            'connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))',
+            "pass",
+        ),
+    ),
+    *_of(
+        LEDGER + "alerts.py",
+        ("tests/alerts/test_memory.py",),
+        ("a soft cause is told every hour", "if judged is not None and known is None:", "if judged is not None:"),
+        ("a soft cause never ends", "ended.append(known)", "pass"),
+        ("a red run ends what others failed at", "if not red:", "if True:"),
+        (
+            "an hourly run ends what a backfill failed at",
+            '(row["ordinary"] and ordinary)',
+            "ordinary",
+        ),
+        (
+            "a backfill ends what the hourly runs fail at",
+            'row["ordinary"] and ordinary)',
+            'row["ordinary"])',
+        ),
+        ("what nobody was told of is recovered", 'if row["state"] != NOBODY)', ")"),
+        ("what is over is told afterwards", 'TOLD if row["state"] == WAITING else row["state"]', 'row["state"]'),
+        ("what another run is about to tell is told twice", "alerts.c.begun_at < now - _OTHERS_AFTER, ", ""),
+        ("an alert is tried for ever", ", alerts.c.begun_at > now - _GIVEN_UP_AFTER", ""),
+        ("what was told stays waiting", "cause)).values(state=state))", "cause)).values(state=WAITING))"),
+        (
+            "a failed dry run is one of the hourly stream",
+            'run.claims == "due" and not run.dry_run',
+            'run.claims == "due"',
+        ),
+        ("half a run's orders are judged", "if new.get(Status.PENDING.value):", "if False:"),
+    ),
+    *_of(
+        "include/instore/runs/alerts.py",
+        ("tests/alerts/test_judging.py",),
+        ("a limit that is reached is kept", "value >= limit", "value > limit"),
+        ("what was open before a limit was switched off stays so", "judged[alert.cause] = None  #", "pass  #"),
+        ("a backfill's shares are the stream's", "shares and received >= settings", "received >= settings"),
+        ("a failed task alerts nobody", "for task in failed_tasks\n", "for task in ()\n"),
+    ),
+    *_of(
+        "include/instore/runs/planning.py",
+        ("tests/instore/runs/test_planning.py",),
+        ("a window's run takes what is free", "if held and not run.dry_run and", "if False and"),
+        ("a window's run waits for ever", "waited < timedelta(seconds=settings.claim_wait)", "waited"),
+        ("a dry run waits", "if held and not run.dry_run and", "if held and"),
+        (
+            "a dry run tells nothing while tracking is off",
+            "settings.enable_track_events or run.dry_run",
+            "settings.enable_track_events",
+        ),
+    ),
+    *_of(
+        LEDGER + "quarantined.py",
+        ("tests/instore/sources/test_quarantine.py",),
+        (
+            "what was decided is decided again",
+            ".where(quarantine.c.id.in_(ids), quarantine.c.state == QUARANTINED)",
+            ".where(quarantine.c.id.in_(ids))",
+        ),
+        (
+            "what was discarded gets another reason",
+            ".where(quarantine.c.id == id, quarantine.c.state == QUARANTINED)",
+            ".where(quarantine.c.id == id)",
+        ),
+        ("the first of several ids is taken", "if len(found) == 1:", "if found:"),
+        ("a message's rows are found by half its reference", "quarantine.c.raw == raw)", "sa.true())"),
+    ),
+    *_of(
+        SOURCES + "quarantine.py",
+        ("tests/instore/sources/test_quarantine.py", OF_LEDGER + "keys.py", OF_LOADING[0]),
+        ("what was discarded is redriven", "if row.state != QUARANTINED:", "if False:"),
+        ("a redriven record stays in quarantine", "run.land(arrivals, [row.id])", "run.land(arrivals)"),
+        (
+            "a record is as new as its redrive",
+            "published_at=row.received_at,",
+            "published_at=datetime.now(timezone.utc),",
+        ),
+        ("the rest of a broken file is redriven", "if row.reason == BROKEN_FILE:", "if False:"),
+        ("what may be half an order is redriven unasked", "if row.reason == CUT_ORDER and not named:", "if False:"),
+        ("a redrive is not counted", "if self._opened:\n            report", "if False:\n            report"),
+        ("a dry run lands", "if dry_run:\n            new", "if False:\n            new"),
+        ("the reason of today is not noted", "if not dry_run:\n            note", "if False:\n            note"),
+        ("a collision is quarantined once more", "refuse_collisions=True", "refuse_collisions=False"),
+    ),
+    # The tests of the bus wait for it: each of these bugs names the one test that is for it.
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "orders_land_and_are_completed_and_what_is_no_order_stays_with_today_s_reason",),
+        (
+            "what is no order leaves the bus",
+            'outcomes.append(letter.became("refused"))\n        return False',
+            'outcomes.append(letter.became("refused"))\n        return True',
+        ),
+        ("what landed stays in quarantine", "run.land([letter.order], letter.waiting)", "run.land([letter.order])"),
+        ("what stays is locked", "receiver.abandon_message(message)", "pass"),
+    ),
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "nothing_is_completed_that_the_ledger_did_not_take",),
+        (
+            "a dead letter is completed before it is safe",
+            "if _redrive(letter, ledger, run, sender, done.outcomes):\n                    settled = settle(receiver, letter.message)",
+            "settled = settle(receiver, letter.message)\n                if _redrive(letter, ledger, run, sender, done.outcomes):",
+        ),
+    ),
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "what_was_discarded_in_quarantine_is_completed_without_landing",),
+        ("what was given up lands", "if letter.given_up:\n        outcomes", "if False:\n        outcomes"),
+    ),
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "what_no_run_has_ever_read_is_in_quarantine_once_it_was_refused_and_can_be_given_up",),
+        ("what nobody has read is not kept", "if not letter.rows:", "if False:"),
+    ),
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_the_dead",),
+        ("what was published stays in quarantine", "move(ledger, letter.waiting, REDRIVEN)", "pass"),
+        ("what the bus added is published", "if _text(name) not in _ADDED_BY_THE_BUS", "if True"),
+    ),
+    *_of(
+        SOURCES + "dead_letters.py",
+        (OF_DEAD_LETTERS + "a_redrive_looks_at_no_more_than_it_was_told_to",),
+        ("more is redriven than was asked for", "min(_BLOCK, limit - len(seen))", "_BLOCK"),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_a_settlement_that_is_refused_brings_the_message_again_as_a_duplicate",),
+        ("a message that was not settled ends the drain", "return False\n    return True", "raise\n    return True"),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_refused_messages_are_dead_lettered_with_their_reason_and_kept_with_their_raw_bytes",),
+        ("a dead letter has no reason", "reason=refused.reason, error_description", "error_description"),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_a_wrong_key_is_a_configuration_error_that_names_the_connection",),
+        (
+            "a wrong key is tried again",
+            "except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):",
+            "except ZeroDivisionError:",
+        ),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_a_connection_cut_in_the_middle_loses_nothing_and_doubles_nothing",),
+        ("a bus that is gone is asked to settle each message", "raise  # each", "return False  # each"),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_no_message_can_stop_the_others",),
+        ("a message without an id has no reference", "{message.message_id or '-'}#", "{message.message_id}#"),
     ),
 ]

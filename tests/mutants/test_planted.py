@@ -20,7 +20,10 @@ def test_it_can_be_planted(mutant: Mutant) -> None:
     assert source.count(mutant.old) == 1
     planted = source.replace(mutant.old, mutant.new)
     assert ast.dump(ast.parse(planted)) != ast.dump(ast.parse(source))
-    assert all((ROOT / each).exists() for each in mutant.tests)
+    for each in mutant.tests:
+        file, _, test = each.partition("::")
+        assert (ROOT / file).exists()
+        assert not test or f"def {test}(" in (ROOT / file).read_text()
 
 
 def test_no_two_have_one_name() -> None:

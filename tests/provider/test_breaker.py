@@ -88,6 +88,22 @@ def test_an_open_breaker_ends_the_waiting_of_all_threads(loyalty: Callable[..., 
     assert len(wire.to(CARD)) == 4
 
 
+def test_a_call_whose_turn_comes_when_the_breaker_is_open_is_not_made(loyalty: Callable[..., Any], wire: Wire) -> None:
+    shared = Breaker(failures=1)
+
+    def turn_after_another_call_has_failed() -> None:
+        shared.watch(lambda: None, lambda _: False)
+
+    wire.on(CARD, FOUND)
+    hook = loyalty(
+        hook={"breaker": lambda _service: shared, "limiter": lambda _per_second: turn_after_another_call_has_failed},
+        rate_limit=1,
+    )
+    with pytest.raises(ServiceUnavailable):
+        hook.look_up("1")
+    assert wire.seen == []
+
+
 def test_calls_of_several_threads_are_made_side_by_side_while_the_breaker_is_closed(
     loyalty: Callable[..., Any], wire: Wire
 ) -> None:

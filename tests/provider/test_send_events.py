@@ -230,6 +230,13 @@ def test_outcomes_of_a_cut_bulk_before_an_outage_stand(wire: Wire, profile_store
     assert states(outcomes) == ["accepted"] * 2 + ["unsent"] * 4
 
 
+def test_what_is_left_of_a_cut_bulk_is_unsent_when_an_outage_comes(wire: Wire, profile_store: Any) -> None:
+    wire.on(BULK, Reply(400), Reply(503))
+    outcomes = list(profile_store().send_events(events(6), bulk_size=4))
+    assert states(outcomes) == ["unsent"] * 6
+    assert [ids(seen) for seen in wire.seen] == [["t0", "t1", "t2", "t3"], *[["t0", "t1"]] * 3]
+
+
 def test_a_bulk_that_is_too_large_is_halved(wire: Wire, profile_store: Any) -> None:
     wire.on(BULK, lambda seen: Reply(413) if len(seen.json) > 2 else Reply(202))
     assert states(list(profile_store().send_events(events(8)))) == ["accepted"] * 8

@@ -78,3 +78,15 @@ def test_keys_may_change_places(ledger: Ledger) -> None:
     assert {row["order_number"]: row["key"] for row in given.rows(ledger, "orders")} == {
         "1": '["2", "sale"]', "2": '["1", "sale"]',
     }  # fmt: skip
+
+
+def test_contents_and_editions_go_with_their_order_s_key(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1"), given.document("S1", total="9.90"))
+    (before,) = (row["key"] for row in given.rows(ledger, "orders"))
+    edition = {"key": before, "ordered_by": "again", "edition": 2, "event_id": "e", "made_at": given.hours_ago(0)}
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.insert(given.TABLES["editions"]).values(**edition))
+    rekey(ledger, STORE)
+    (now,) = (row["key"] for row in given.rows(ledger, "orders"))
+    assert now != before
+    assert [row["key"] for table in ("contents", "editions") for row in given.rows(ledger, table)] == [now, now]

@@ -61,3 +61,16 @@ def test_a_dry_run_does_not_wait_for_what_another_run_holds(ledger: Ledger, sett
     with pytest.raises(HeldByAnotherRun):
         planned(ledger, window_run("real"), settings)
     assert planned(ledger, window_run("dry", dry_run=True), settings) == 0
+
+
+def test_a_run_of_a_window_waits_so_long_for_what_another_run_holds_and_then_takes_the_rest(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    given.ready(ledger, "held")
+    given.landed(ledger, given.document("free"))
+    run = window_run("real")
+    open_run(ledger, run)
+    with pytest.raises(HeldByAnotherRun):
+        plan(ledger, run, settings(claim_wait=60))
+    assert sum(batch.orders for batch in plan(ledger, run, settings(claim_wait=0))) == 1
+    assert given.row(ledger, "held")["claim_run"] == "run-1"

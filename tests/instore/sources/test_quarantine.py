@@ -14,8 +14,8 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import land, refusal
-from include.instore.ledger.quarantined import NotInQuarantine, Wanted, find, of_message
-from include.instore.ledger.tables import ExtractState, quarantine
+from include.instore.ledger.quarantined import NotInQuarantine, Wanted, find, move, note_reason, of_message
+from include.instore.ledger.tables import CUT_ORDER, ExtractState, quarantine
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts import Storage, load_extracts
@@ -201,6 +201,17 @@ def test_a_broken_file_is_not_redriven_and_the_text_says_what_to_do(
     assert set(states(ledger).values()) == {"quarantined"}
 
 
+def test_what_may_be_half_an_order_is_redriven_by_its_id_alone(ledger: Ledger, settings: MakeSettings) -> None:
+    heading, one, other, _ = CSV.encode().splitlines(keepends=True)
+    error = RecordRefused(CUT_ORDER, "the last of its file")
+    item = refusal(error, source="extract", reference="week.csv:2", raw=one + other, heading=heading)
+    open_run(ledger, given.run())
+    land(ledger, "run-1", [], [item])
+    assert outcomes(redrive(ledger, Wanted(), settings())) == ["impossible"]
+    assert (given.statuses(ledger), states(ledger)) == ({}, {"week.csv:2": "quarantined"})
+    assert outcomes(redrive(ledger, Wanted(ids=(item.id,)), settings())) == ["landed"]
+
+
 def test_discarded_records_are_kept_and_never_redriven(ledger: Ledger, settings: MakeSettings) -> None:
     id = refused_message(ledger, given.body("S1"))
     assert outcomes(discard(ledger, Wanted(ids=(id,)), dry_run=True)) == ["discarded"]
@@ -210,6 +221,15 @@ def test_discarded_records_are_kept_and_never_redriven(ledger: Ledger, settings:
     assert outcomes(redrive(ledger, Wanted(ids=(id,)), settings())) == ["unchanged"]
     assert outcomes(discard(ledger, Wanted(ids=(id,)))) == ["unchanged"]
     assert given.statuses(ledger) == {}
+
+
+def test_what_was_decided_about_a_record_stays(ledger: Ledger) -> None:
+    id = refused_message(ledger, b"a")
+    assert move(ledger, [id], "discarded") == [id]
+    assert move(ledger, [id], "redriven") == []
+    note_reason(ledger, id, "not_json", "another detail")
+    (row,) = given.rows(ledger, "quarantine")
+    assert (row["state"], row["reason"], row["detail"]) == ("discarded", "too_large", "a detail")
 
 
 def test_a_message_s_rows_are_found_by_its_number_or_else_by_its_id_and_bytes(ledger: Ledger) -> None:
@@ -242,6 +262,16 @@ def test_an_id_that_fits_no_record_is_named(id: str, ledger: Ledger) -> None:
     refused_message(ledger, b"a")
     with pytest.raises(NotInQuarantine, match="id"):
         find(ledger, Wanted(ids=(id,)))
+
+
+def test_an_id_that_fits_several_records_is_named(ledger: Ledger) -> None:
+    for number, ending in enumerate("ab"):
+        id = refused_message(ledger, ending.encode(), f"m{number}#{number}")
+        with ledger.engine.begin() as connection:
+            connection.execute(sa.update(quarantine).where(quarantine.c.id == id).values(id=f"012345{ending}"))
+    with pytest.raises(NotInQuarantine, match="Several quarantined records have an id beginning with '012345'"):
+        find(ledger, Wanted(ids=("012345",)))
+    assert [row.id for row in find(ledger, Wanted(ids=("012345b",)))] == ["012345b"]
 
 
 def test_neither_record_nor_heading_is_in_the_repr_of_a_row(ledger: Ledger) -> None:
