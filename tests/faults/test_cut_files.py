@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import simplejson
+import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
@@ -31,13 +34,10 @@ FORMS = ("csv", "csv without a final line break", "csv.gz")
 
 def _landed(folder: Path, name: str, data: bytes) -> tuple[dict[str, list[Any]] | None, str]:
     """Order number to its lines as landed, None where the file waits; and why it does."""
-    import simplejson
-    import sqlalchemy as sa
-
     (folder / "extracts").mkdir(parents=True)
     (folder / "extracts" / name).write_bytes(data)
+    shutil.copy(_empty_ledger(folder.parent), folder / "ledger.db")
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
-    ledger.migrate()
     run = Run("cut", "scheduled", None, True, True, "due")
     open_run(ledger, run)
     loaded = load_extracts(Storage.local(folder / "extracts"), ledger, run, Settings())
@@ -51,6 +51,18 @@ def _landed(folder: Path, name: str, data: bytes) -> tuple[dict[str, list[Any]] 
         return None, str(details[0])
     assert not quarantined
     return {number: simplejson.loads(payload, use_decimal=True)["lines"] for number, payload in rows}, ""
+
+
+def _empty_ledger(folder: Path) -> Path:
+    """A ledger without an order, made once for all cuts of a file."""
+    path = folder / "empty.db"
+    if not path.exists():
+        ledger = Ledger(f"sqlite:///{path}")
+        ledger.migrate()
+        with ledger.write() as connection:
+            connection.execute(sa.text("SELECT 1"))
+        ledger.close()  # the last connection puts what is in the WAL into the file
+    return path
 
 
 def _positions(text: bytes, data: bytes, seed: int) -> list[int]:
