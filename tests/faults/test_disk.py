@@ -337,3 +337,23 @@ def test_serialization_failures(make_world: MakeWorld, postgres: PostgresServer)
         judge.check(at_least=len(world.published) * 2 // 3, deliveries=6, recovered=True)
     failed = [each.error for run in world.runs for _, each in run.tries if each.state == "failed"]
     world.timeline.note(f"{sum('serialize' in error for error in failed)} tries failed to serialize")
+
+
+@pytest.mark.smoke
+def test_the_disk_for_temporary_files_is_full(make_world: MakeWorld) -> None:
+    """The file is not damaged: it is read again when there is room."""
+    world, judge = make_world(650, use_topic=False)
+    assert world.run().green  # the ledger is there, and small
+    padded = [order.with_description("x" * 4000) for order in world.source.take(200, only="sent")]
+    path = world.extract("2017/06/05/orders.csv", padded)
+    limit = path.stat().st_size // 2
+    judge.fault_happened()
+    world.inject(6, f"no file may be larger than {limit} bytes")
+    full = world.run(tries=1, only=["load_extracts"], file_size_limit=limit)
+    (error,) = full.errors("load_extracts")
+    assert "The disk for temporary files failed" in error
+    done = world.run()
+    assert done.green
+    assert (done.report or {})["unread_files"] == 0
+    world.recover(done)
+    judge.check(at_least=200, recovered=True)

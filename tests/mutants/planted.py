@@ -422,12 +422,12 @@ MUTANTS = [
         OF_LOADING,
         (
             "a broken file is landed up to its fault",
-            "if fault is not None and not is_released(ledger, file.name, file.version):",
+            "if fault is not None and not (whole and is_released(ledger, file.name, file.version)):",
             "if False:",
         ),
         ("a file that changes is loaded", "if storage.look_again(file.path).version != file.version:", "if False:"),
         ("a file that seems cut is loaded", "if why := orders.seems_cut():", "if why := '':"),
-        ("pieces of an order are landed one by one", "elif not orders.hold(record):", "elif True:"),
+        ("pieces of an order are landed one by one", "if not is_piece:", "if True:"),
         (
             "the cut order of a released file is landed",
             "if isinstance(fault, CutExtract) and orders.is_short(record):",

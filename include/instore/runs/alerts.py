@@ -4,8 +4,8 @@
     soft     the run is green, but a limit is passed: told when it begins, and its end told once
     missed   the report could not tell: it was killed, or the run is not done in time
 
-Plain judging: nothing here asks or tells anybody. Every text is made of counts, names of tasks and settings, and a
-link: no order, email or card can get into one. Every cause has a section of the same heading in docs/runbook.md.
+Plain judging: nothing here asks or tells anybody. Every text is made of counts, names of tasks, settings and extracts,
+and a link: no order, email or card can get into one. Every cause has a section of the same heading in docs/runbook.md.
 """
 
 from __future__ import annotations

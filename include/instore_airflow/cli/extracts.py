@@ -46,7 +46,8 @@ def list_waiting(most: MaxOption = 100, as_json: JsonOption = False) -> None:
 def release_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Have the next run read these files again and load what is before the fault, as far as that is.
 
-    After a setting was corrected that is the whole file. What is behind the fault goes into quarantine.
+    After a setting was corrected that is the whole file. The record at the fault goes into quarantine; what is behind
+    it is not read. A file larger than INSTORE_MAX_EXTRACT_BYTES waits again.
     """
     _move(paths, ExtractState.RELEASED, dry_run, as_json)
 

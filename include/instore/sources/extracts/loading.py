@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -93,7 +95,8 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             reading.to_its_end(orders) if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
         )
         fault_points.reach("extracts.read")
-        if fault is not None and not is_released(ledger, file.name, file.version):
+        # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
+        if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
             size = copy.seek(0, io.SEEK_END)
             detail = f"line {fault.line}: {fault.detail}; {size} bytes, {reading.orders} orders before it"
             log.warning("extract %s waits: %s", file.name, detail)
@@ -105,16 +108,23 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
 def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> bool:
     """Copy the file to disk; False where it is larger than it may be."""
     while block := stream.read(_COPY_BYTES):
-        try:
+        with _disk_errors():
             copy.write(block)
-        except OSError as error:
-            raise RetriableError(
-                f"The disk for temporary files failed ({error.strerror}); make room in {tempfile.gettempdir()}."
-            ) from None
+            copy.flush()
         if copy.tell() > settings.max_extract_bytes:
             return False
-    copy.flush()
     return True
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """A full disk for temporary files is no fault of the file that is read. :raises RetriableError: it failed."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise RetriableError(
+            f"The disk for temporary files failed ({error}); make room in {tempfile.gettempdir()}."
+        ) from None
 
 
 class _Reading:
@@ -131,7 +141,8 @@ class _Reading:
         last = 1
         try:
             for record in self._records():
-                orders.note(record)
+                with _disk_errors():
+                    orders.note(record)
                 last = record.line
                 self.orders += 1
         except BrokenExtract as error:
@@ -148,8 +159,11 @@ class _Reading:
             for record in self._records():
                 if isinstance(fault, CutExtract) and orders.is_short(record):
                     block.refuse(RecordRefused(CUT_ORDER, fault.detail), record.line, record.raw, record.heading)
-                elif not orders.hold(record):
-                    block.add(record)
+                else:
+                    with _disk_errors():
+                        is_piece = orders.hold(record)
+                    if not is_piece:
+                        block.add(record)
                 if block.full():
                     landed += block.land(ledger, run_id)
         except BrokenExtract as error:

@@ -201,6 +201,12 @@ def test_a_file_larger_than_it_may_be_waits(tmp_path: Path, ledger: Ledger, sett
     (tmp_path / "orders.csv").write_text(orders_text(*(f"S{number}" for number in range(50))))
     assert load(tmp_path, ledger, settings(max_extract_bytes=2000)).unread_files == 1
     assert "larger than 2000 bytes" in extract(ledger, "orders.csv")["detail"]
+    # What was not copied cannot be set aside: released or not, it waits until it may be that large.
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    again = load(tmp_path, ledger, settings(max_extract_bytes=2000), given.run("run-2"))
+    assert (again.unread_files, again.landed) == (1, Landed())
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    assert load(tmp_path, ledger, settings(), given.run("run-3")).landed.orders == 50
 
 
 class Growing(LocalFileSystem):
