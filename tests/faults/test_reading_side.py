@@ -8,7 +8,6 @@ import pytest
 
 from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import Judge
-from tests.faults.source import write_extract
 from tests.faults.world import RunDone, World
 
 LAGS = {
@@ -151,21 +150,12 @@ def test_all_in_doubt_and_nothing_else_for_a_day(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.weight(200)
-def test_a_lag_of_a_minute_at_the_default_settings(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("lag", [{"ingest_delay": 60}, {"ingest_spread": 60}], ids=["of all alike", "of each its own"])
+def test_a_lag_of_a_minute_at_the_default_settings(make_world: MakeWorld, lag: dict[str, int]) -> None:
     world, judge = make_world(1207, use_topic=False, bulk_events=10)
     for name in ("verify_after", "breaker_seconds"):
         del world.settings[name]
-    _in_doubt(world, judge, share=0.1, ingest_delay=60)
-    world.recover()
-    judge.check(at_least=120)
-
-
-@pytest.mark.weight(200)
-def test_a_lag_of_each_events_own_up_to_a_minute_at_the_default_settings(make_world: MakeWorld) -> None:
-    world, judge = make_world(1208, use_topic=False, bulk_events=10)
-    for name in ("verify_after", "breaker_seconds"):
-        del world.settings[name]
-    _in_doubt(world, judge, share=0.1, ingest_spread=60)
+    _in_doubt(world, judge, share=0.1, **lag)
     world.recover()
     judge.check(at_least=120)
 
@@ -173,7 +163,6 @@ def test_a_lag_of_each_events_own_up_to_a_minute_at_the_default_settings(make_wo
 def test_one_doubt_holds_up_nobody(make_world: MakeWorld) -> None:
     world, judge = make_world(1209, use_topic=False, bulk_events=20)
     orders = world.source.take(340, only="sent")
-    write_extract(world.extracts, "2017/06/05/none.csv", [])
     world.extract("2017/06/05/orders.csv", orders)
     world.inject(11, "one request of many is reset, and the reading side shows empty pages")
     world.sandbox.store.set_faults(script={orders[100].number: ["reset"] * 9}, only=["POST "], empty_pages=True)

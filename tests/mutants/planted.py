@@ -380,7 +380,7 @@ MUTANTS = [
         ),
         ("a witness need not be shown", "if answer == SHOWN]", "if answer]"),
         ("an unclear answer proves absence", "if answers[event_id] == ABSENT}", "if answers[event_id] != SHOWN}"),
-        ("what nobody sent may be shown", "if answers[nobodys] != ABSENT:", "if False:"),
+        ("what nobody sent may be shown", "if answers[unknown] != ABSENT:", "if False:"),
         ("a doubt is asked for once", "missing = self._absent(missing)", "pass"),
         ("what is shown stays in doubt", "record_outcomes(*self._place, sent=seen)", "pass"),
         (

@@ -18,7 +18,7 @@ from include.instore.ledger.deliveries import (
     give_back,
     hold_for_a_person,
     in_doubt,
-    latest_left,
+    left_later,
     record_outcomes,
     waited_for,
 )
@@ -134,7 +134,7 @@ class Doubts:
         needed = self._settings.verify_witnesses
         first = min(doubt.waited or 0 for doubt in doubts)
         last = max(doubt.waited or 0 for doubt in doubts)
-        candidates = latest_left(self._place[0], first, _CANDIDATES * needed)
+        candidates = left_later(self._place[0], first, _CANDIDATES * needed)
         if len(candidates) < needed:
             return 0
         shown: list[int] = []
@@ -152,11 +152,11 @@ class Doubts:
         """Those the destination says it does not have, where it says so of one that nobody sent as well."""
         if not event_ids:
             return set()
-        nobodys = str(uuid.uuid4())
-        answers = self._look(event_ids, nobodys)
-        if answers[nobodys] != ABSENT:
+        unknown = str(uuid.uuid4())
+        answers = self._look(event_ids, unknown)
+        if answers[unknown] != ABSENT:
             log.warning(
-                "the destination says of an event nobody sent that it is %s; it proves nothing", answers[nobodys]
+                "the destination says of an event nobody sent that it is %s; it proves nothing", answers[unknown]
             )
             return set()
         return {event_id for event_id in event_ids if answers[event_id] == ABSENT}

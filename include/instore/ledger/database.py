@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -18,6 +18,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from include.instore import fault_points
 from include.instore.ledger.tables import counters
 from include.instore.model.errors import ConfigurationError, RetriableError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
 _SYNCHRONOUS_FULL = 2
@@ -103,27 +107,25 @@ class Ledger:
         :param dry_run: change nothing.
         :raises ConfigurationError: the database is of another release.
         """
-        from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
 
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        script = ScriptDirectory.from_config(config)
-        head = self.newest_revision()
+        config, script = _alembic()
+        head = script.get_current_head()
         with self.read() as connection:
             found = MigrationContext.configure(connection).get_current_revision() or ""
+        if found == head:
+            return found
         if found and found not in {revision.revision for revision in script.walk_revisions()}:
             raise ConfigurationError(
                 f"The ledger (connection instore_ledger) is of a newer release than this one (revision {found}, newest "
                 f"known {head}); deploy that release again."
             )
-        if found and found != head and only_new:
+        if found and only_new:
             raise ConfigurationError(
                 f"The ledger (connection instore_ledger) is of an older release (revision {found}, this one needs "
                 f"{head}); back it up, then: python -m include.instore set-up."
             )
-        if found == head or dry_run:
+        if dry_run:
             return found
         with self.write() as connection:  # on SQLite the transaction itself is the lock
             if self._name == "postgresql":
@@ -141,7 +143,7 @@ class Ledger:
 
     def newest_revision(self) -> str:
         """The revision that this release needs."""
-        return max(path.name.partition("_")[0] for path in _MIGRATIONS.glob("versions/[0-9]*.py"))
+        return _alembic()[1].get_current_head() or ""
 
     def dry_run_copy(self, run_id: str) -> Ledger:
         """A copy of the whole ledger for one dry run, reachable by all its tasks; made by the first that asks.
@@ -217,6 +219,15 @@ class Ledger:
             raise RetriableError(
                 f"The ledger (connection instore_ledger) failed: {type(error.orig).__name__}: {first}"
             ) from None
+
+
+def _alembic() -> tuple[Config, ScriptDirectory]:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config, ScriptDirectory.from_config(config)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

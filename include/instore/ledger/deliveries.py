@@ -245,7 +245,7 @@ def in_doubt(ledger: Ledger, run_id: str, batch: int) -> list[Doubt]:
         return [Doubt(*row) for row in rows]
 
 
-def latest_left(ledger: Ledger, after: int, most: int) -> dict[str, int]:
+def left_later(ledger: Ledger, after: int, most: int) -> dict[str, int]:
     """Event id to place among all that left, of sent orders behind a place: the first of them, and the last."""
     sent = sa.select(orders.c.event_id, orders.c.left_seq).where(
         orders.c.status == Status.SENT.value, orders.c.left_seq > after

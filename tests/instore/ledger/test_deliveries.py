@@ -14,7 +14,7 @@ from include.instore.ledger.deliveries import (
     Renewed,
     give_back,
     in_doubt,
-    latest_left,
+    left_later,
     mark_sending,
     ready_orders,
     record_outcomes,
@@ -136,8 +136,8 @@ def test_only_what_left_later_and_was_taken_is_a_witness(ledger: Ledger) -> None
     for number in ("S1", "S2", "S3", "S4", "S5"):
         marked(ledger, number)
     record_outcomes(ledger, "run-1", 0, sent=[event_of(ledger, number) for number in ("S1", "S3", "S4", "S5")])
-    assert latest_left(ledger, 2, 9) == {event_of(ledger, f"S{place}"): place for place in (3, 4, 5)}
-    assert latest_left(ledger, 2, 1) == {event_of(ledger, f"S{place}"): place for place in (3, 5)}
+    assert left_later(ledger, 2, 9) == {event_of(ledger, f"S{place}"): place for place in (3, 4, 5)}
+    assert left_later(ledger, 2, 1) == {event_of(ledger, f"S{place}"): place for place in (3, 5)}
 
 
 def test_doubts_tell_when_their_request_left(ledger: Ledger) -> None:

@@ -37,14 +37,15 @@ class OrdersOfFile:
 
     def note(self, record: ExtractRecord) -> None:
         """Remember an order of the first reading."""
-        self._last = key = self._key(record)
+        keyed = self._keyed(record)
+        self._last = keyed[0] if keyed else None
         self._half_a_line = self._may_be_half_a_line(record)
-        if key is not None:
-            assert isinstance(record.order, InStoreOrder)  # noqa: S101  it has a key
+        if keyed:
+            key, order = keyed
             self._database.execute(
                 "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT (key)"
                 " DO UPDATE SET times = times + 1, adds_up = min(adds_up, excluded.adds_up)",
-                (key, record.order.adds_up()),
+                (key, order.adds_up()),
             )
 
     def seems_cut(self) -> str:
@@ -70,8 +71,9 @@ class OrdersOfFile:
         """Whether an order that stands in one place does not make its total, or may be cut off in its last line."""
         if self._may_be_half_a_line(record):
             return True
+        keyed = self._keyed(record)
         query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
-        return self._database.execute(query, (self._key(record),)).fetchone() is not None
+        return bool(keyed and self._database.execute(query, keyed[:1]).fetchone())
 
     def _may_be_half_a_line(self, record: ExtractRecord) -> bool:
         if record.ends or not record.heading:
@@ -80,12 +82,13 @@ class OrdersOfFile:
 
     def hold(self, record: ExtractRecord) -> bool:
         """Keep a record of the second reading whose order comes more than once; False: it is whole."""
-        key = self._key(record)
-        found = self._database.execute("SELECT times FROM seen WHERE key = ?", (key,)).fetchone()
-        if found is None or found[0] == 1:
+        keyed = self._keyed(record)
+        if not keyed:
             return False
-        assert isinstance(record.order, InStoreOrder)  # noqa: S101  it has a key
-        row = key, record.line, record.raw, record.heading, record.order.payload()
+        key, order = keyed
+        if not self._database.execute("SELECT 1 FROM seen WHERE key = ? AND times > 1", (key,)).fetchone():
+            return False
+        row = key, record.line, record.raw, record.heading, order.payload()
         self._database.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", row)
         return True
 
@@ -100,12 +103,12 @@ class OrdersOfFile:
                 [ExtractRecord(line, raw, order_of_payload(payload), heading) for line, raw, heading, payload in rows]
             )
 
-    def _key(self, record: ExtractRecord) -> str | None:
-        """The key of an order in rows; a document is never a piece of another."""
+    def _keyed(self, record: ExtractRecord) -> tuple[str, InStoreOrder] | None:
+        """An order in rows, and its key; a document is never a piece of another."""
         if not record.heading or not isinstance(record.order, InStoreOrder):
             return None
         try:
-            return order_key(record.order, self._fields, self._settings.store_timezone)
+            return order_key(record.order, self._fields, self._settings.store_timezone), record.order
         except RecordRefused:
             return None  # and refused for it where it is landed
 
@@ -121,9 +124,7 @@ def _together(pieces: Sequence[ExtractRecord]) -> Iterator[ExtractRecord]:
     if all(adds_up is True for adds_up in alone):
         yield from pieces
         return
-    first = orders[0].model_copy(
-        update={"lines": type(orders[0].lines)(line for each in orders for line in each.lines)}
-    )
+    first = orders[0].model_copy(update={"lines": tuple(line for each in orders for line in each.lines)})
     whole = ExtractRecord(pieces[0].line, b"".join(piece.raw for piece in pieces), first, pieces[0].heading)
     if all(one == said[0] for one in said) and first.adds_up() and True not in alone:
         yield whole
