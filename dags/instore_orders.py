@@ -43,8 +43,9 @@ from datetime import datetime, timedelta, timezone
 from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, result, task, task_group
 
 from include.instore_airflow import alerting, tasks
+from include.instore_airflow.destinations import DESTINATIONS, PROFILE_STORE
 from include.instore_airflow.retry_policy import RetryByKind
-from include.instore_airflow.set_up import POOL_BUS, POOL_LOYALTY, POOL_PROFILE_STORE
+from include.instore_airflow.set_up import POOL_BUS, POOL_LOYALTY, pool_of
 
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
@@ -79,6 +80,15 @@ PARAMS = {
         title="Send again",
         description="On: orders of the window (or of the backfill's interval) that were sent before are sent again, "
         "each once, as a new edition: an event with an id of its own, beside the first.",
+    ),
+    "destination": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *DESTINATIONS],
+        section=WHAT,
+        title="Destination",
+        description="Orders of the window that were never sent to this destination go there as well, as those do that "
+        "came before it was switched on; with Send again only there.",
     ),
     "dry_run": Param(
         False,
@@ -117,14 +127,19 @@ def instore_orders() -> None:
             pool=POOL_LOYALTY,
             multiple_outputs=False,
         )
-        look_up(batch=batch) >> tasks.SendEventsOperator(
-            task_id="send_events",
-            batch=batch,
-            trigger_rule=TriggerRule.ALL_DONE,  # a loyalty API that is down must not hold up whose customer is known
-            map_index_template="batch {{ task.batch.batch }}, {{ task.batch.orders }} orders",
-            pool=POOL_PROFILE_STORE,
-            doc_md="Send the events of the batch's ready orders to the Profile Store, and record what became of each.",
-        )
+        look_up(batch=batch) >> [
+            tasks.sender(destination)(
+                task_id="send_events" if destination == PROFILE_STORE else f"send_events_to_{destination}",
+                batch=batch,
+                destination=destination,
+                # A loyalty API that is down must not hold up whose customer is known.
+                trigger_rule=TriggerRule.ALL_DONE,
+                map_index_template="batch {{ task.batch.batch }}, {{ task.batch.orders }} orders",
+                pool=pool_of(destination),
+                doc_md="Send the events of the batch's orders that are ready for it, and record what became of each.",
+            )
+            for destination in DESTINATIONS
+        ]
 
     batches = batch.expand(batch=planned)
     report = result(task(tasks.report_run, trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False))()

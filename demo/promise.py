@@ -35,6 +35,10 @@ except ImportError:
 _DAY = ("2017/06/05 00:00", "2017/06/05 23:00")
 _RUNS, _RUNS_AT_ONCE = 24, 4
 _SHOWN_MS = 120_000
+_BY_STATUS = (
+    "SELECT coalesce(d.status, o.status), count(*) FROM orders o"
+    " LEFT JOIN deliveries d ON d.key = o.key AND d.is_latest GROUP BY 1"
+)
 
 
 def main(folder: Path = Path(".cache/browser")) -> None:
@@ -93,7 +97,7 @@ def _held(folder: Path) -> dict[str, Any]:
     """What must be the same after a stop: counts as the command line and the files of the folder have them."""
     sandbox = json.loads((folder / "sandbox.json").read_text())
     with closing(sqlite3.connect(folder / "ledger.db")) as ledger:
-        orders = dict(ledger.execute("SELECT status, count(*) FROM orders GROUP BY status"))
+        orders = dict(ledger.execute(_BY_STATUS))
     return {
         "runs": _rows(folder, f"airflow dags list-runs {DAG}"),
         "backfill": newest_backfill(LocalAirflow.running(folder))["id"],

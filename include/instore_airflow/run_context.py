@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from include.instore.model.errors import FatalError, RetriableError
 from include.instore.model.windows import Run, resolve_run
 from include.instore_airflow.connections import open_ledger
+from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.retry_policy import TryAgain
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def pipeline(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         from include.instore.ledger.claims import open_run
+        from include.instore.ledger.destinations import switch_destinations
         from include.instore.model.settings import load_settings
 
         settings = load_settings()
@@ -43,6 +45,7 @@ def pipeline(
             if run.dry_run:
                 settings = settings.model_copy(update={"enable_track_events": False})
                 ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
+            switch_destinations(ledger, list(DESTINATIONS))
             yield open_run(ledger, run, begins=begins), ledger, settings
     except FatalError as error:
         raise AirflowFailException(str(error)) from None

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from include.instore.model.errors import ConfigurationError
 from include.instore_airflow.connections import CONNECTIONS, HASH_KEY, LEDGER, get_connection, ledger_as_it_is
+from include.instore_airflow.destinations import DESTINATIONS
 
 if TYPE_CHECKING:
     from include.instore.model.settings import Settings
 
 POOL_BUS = "instore_bus"
 POOL_LOYALTY = "instore_loyalty"
-POOL_PROFILE_STORE = "instore_profile_store"
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,17 @@ class Found:
     detail: str
 
 
+def pool_of(destination: str) -> str:
+    """The pool of the tasks that send to a destination."""
+    return f"instore_{destination}"
+
+
 def pools(settings: Settings) -> dict[str, tuple[int, str]]:
     """Slots and description of each pool the DAG names."""
     return {
         POOL_BUS: (settings.pool_bus, "Drains of the orders topic at once"),
         POOL_LOYALTY: (settings.pool_loyalty, "Tasks that ask the loyalty API at once"),
-        POOL_PROFILE_STORE: (settings.pool_profile_store, "Tasks that send to the Profile Store at once"),
+        **{pool_of(name): (settings.pool_profile_store, f"Tasks that send to {name} at once") for name in DESTINATIONS},
     }
 
 

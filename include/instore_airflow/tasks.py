@@ -13,16 +13,20 @@ from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
 from instore_provider.operators.profile_store import ProfileStoreTrackOperator
 
+from include.instore.model.destinations import PROFILE_STORE as PROFILE_STORE_NAME
 from include.instore_airflow.alerting import tell_report
 from include.instore_airflow.connections import PROFILE_STORE, extracts, open_ledger, service_bus_client
+from include.instore_airflow.destinations import opener_of, profile_store
 from include.instore_airflow.run_context import failed_tasks, pipeline
-from include.instore_airflow.services import destination, resolvers
+from include.instore_airflow.services import resolvers
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+    from include.instore_airflow.destinations import Opener
 
 _LANDED = ("received", "orders", "duplicates", "corrections", "quarantined")
 
@@ -85,14 +89,19 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
 
 
 def send_events(
-    dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int], hook: ProfileStoreHook
+    dag_run: Any,
+    params: Mapping[str, Any],
+    batch: Mapping[str, int],
+    name: str,
+    opener: Opener,
 ) -> dict[str, int]:
-    """Send the events of one batch's ready orders through the hook; the counts of this try."""
+    """Send the events of one batch's orders that are ready for a destination; the counts of this try."""
     with pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.destinations.delivery import send_batch
+        from include.instore.ledger.deliveries import HeldBatch
 
-        sends_to = destination(hook, ledger, settings)
-        delivered = send_batch(sends_to, ledger, run.run_id, batch["batch"], settings)
+        with opener(ledger, settings) as destination:
+            delivered = send_batch(destination, ledger, HeldBatch(run.run_id, batch["batch"], name), settings)
         return {"batch": batch["batch"]} | asdict(delivered)
 
 
@@ -122,21 +131,46 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
     return reported.document
 
 
-class SendEventsOperator(ProfileStoreTrackOperator):
-    """Send one batch's events from the ledger, which also remembers what became of each.
+class SendEventsOperator(BaseOperator):
+    """Send one batch's events to a destination, from the ledger, which also remembers what became of each.
 
     :param batch: the batch's reference, as :func:`plan_batches` returns it.
+    :param destination: a name of ``destinations.DESTINATIONS``.
     """
+
+    template_fields = ("batch",)
+
+    def __init__(self, *, batch: Any, destination: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch = batch
+        self.destination = destination
+
+    def execute(self, context: Context) -> dict[str, int]:
+        opener = opener_of(self.destination)
+        return send_events(context["dag_run"], context["params"], self.batch, self.destination, opener)
+
+
+class SendToProfileStoreOperator(ProfileStoreTrackOperator):
+    """The same for the Profile Store, by the provider's operator, whose connection can be set and link followed."""
 
     template_fields = ("batch", "profile_store_conn_id")
 
-    def __init__(self, *, batch: Any, profile_store_conn_id: str = PROFILE_STORE, **kwargs: Any) -> None:
+    def __init__(
+        self, *, batch: Any, destination: str, profile_store_conn_id: str = PROFILE_STORE, **kwargs: Any
+    ) -> None:
         super().__init__(profile_store_conn_id=profile_store_conn_id, **kwargs)
         self.batch = batch
+        self.destination = destination
 
     def execute(self, context: Context) -> dict[str, int]:
         with contextlib.closing(self.make_hook()) as hook:
-            return send_events(context["dag_run"], context["params"], self.batch, hook)
+            opener = profile_store.through(hook)
+            return send_events(context["dag_run"], context["params"], self.batch, self.destination, opener)
+
+
+def sender(destination: str) -> type[BaseOperator]:
+    """The operator that sends to a destination."""
+    return SendToProfileStoreOperator if destination == PROFILE_STORE_NAME else SendEventsOperator
 
 
 def _picked(counts: Any, *names: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_counts_and_ages_leave_by_statsd(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-3000:]
         heard = {}
-        while "airflow.instore.ledger.rejected" not in heard:  # the last that is sent
+        while "airflow.instore.ledger.unmatched" not in heard:  # the last that is sent
             name, _, value = listener.recv(1024).decode().partition(":")
             heard[name] = value
     expected = {

@@ -24,6 +24,7 @@ from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.seed import send
 from sandbox.servicebus import ServiceBusStandIn
+from tests.instore.destinations.archive import Archive
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,41 +124,52 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
     assert set_up(INSTORE_POOL_LOYALTY="7")["pool", "instore_loyalty"] == ("as it was", "slots: 7")
 
 
-def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_path: Path) -> None:
-    orders = list(week.messages())[:60]
+RUN = (
+    "import json\n"
+    "from airflow.dag_processing.dagbag import DagBag\n"
+    "run = DagBag('dags').dags['instore_orders'].test()\n"
+    "from airflow.models.xcom import XComModel\n"
+    "from airflow.utils.session import create_session\n"
+    "with create_session() as session:\n"
+    "    query = XComModel.get_many(key='return_value', task_ids='report_run', run_id=run.run_id)\n"
+    "    value = session.execute(query).scalars().one().value\n"
+    "mapped = [ti for ti in run.get_task_instances() if ti.map_index >= 0]\n"
+    "labels = sorted([ti.task_id, ti.rendered_map_index] for ti in mapped)\n"
+    "print(json.dumps([str(run.state.value), value, labels]))"
+)
+
+
+def run_of_sixty(
+    home: Path, folder: Path, root: Path = ROOT, **others: dict[str, Any]
+) -> tuple[str, dict[str, Any], list[list[str]], dict[str, int]]:
+    """One run of the DAG by dag.test(): its state, counts and labels, and what the Profile Store holds after it.
+
+    :param root: where the product is. :param others: more connections.
+    """
     keys = LoyaltyKeys("loyalty-key", "id", "secret")
-    (tmp_path / "extracts").mkdir()
+    (folder / "extracts").mkdir()
     with (
         ServiceBusStandIn() as bus,
         LoyaltyStandIn(week.MEMBERS, keys) as loyalty,
         ProfileStoreStandIn("store-key") as store,
     ):
-        send(orders, bus.connection_string, "orders")
+        send(list(week.messages())[:60], bus.connection_string, "orders")
         connections = {
             "instore_service_bus": {"conn_type": "azure_service_bus", "schema": bus.connection_string},
             "instore_loyalty": {"conn_type": "loyalty", "host": loyalty.url, "password": "loyalty-key"},
             "instore_profile_store": {"conn_type": "profile_store", "host": store.url, "password": "store-key"},
-            "instore_extracts": {"conn_type": "fs", "extra": {"path": str(tmp_path / "extracts")}},
-            "instore_ledger": {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")},
+            "instore_extracts": {"conn_type": "fs", "extra": {"path": str(folder / "extracts")}},
+            "instore_ledger": {"conn_type": "sqlite", "host": str(folder / "ledger.db")},
+            **others,
         }
-        script = (
-            "import json\n"
-            "from airflow.dag_processing.dagbag import DagBag\n"
-            "from airflow.sdk.execution_time.xcom import XCom\n"
-            "run = DagBag('dags').dags['instore_orders'].test()\n"
-            "from airflow.models.xcom import XComModel\n"
-            "from airflow.utils.session import create_session\n"
-            "with create_session() as session:\n"
-            "    query = XComModel.get_many(key='return_value', task_ids='report_run', run_id=run.run_id)\n"
-            "    value = session.execute(query).scalars().one().value\n"
-            "mapped = [ti for ti in run.get_task_instances() if ti.map_index >= 0]\n"
-            "labels = sorted([ti.task_id, ti.rendered_map_index] for ti in mapped)\n"
-            "print(json.dumps([str(run.state.value), value, labels]))"
-        )
         env = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
         env["INSTORE_DEADLINE_MINUTES"] = "0"  # dag.test() of 3.3.2 breaks on any deadline: it never gave it an id
-        state, counts, labels = json.loads(run_python(script, airflow_home, env).splitlines()[-1])
-        held = store.store.totals()
+        state, counts, labels = json.loads(run_python(RUN, home, env, root).splitlines()[-1])
+        return state, counts, labels, store.store.totals()
+
+
+def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_path: Path) -> None:
+    state, counts, labels, held = run_of_sixty(airflow_home, tmp_path)
     assert state == "success"
     # One has no card.
     assert labels == [[f"batch.{task}", "batch 0, 59 orders"] for task in ("look_up_customers", "send_events")]
@@ -167,17 +179,67 @@ def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_pa
     assert held["events"] == held["track_ids"] == counts["sent"]
 
 
-def run_python(script: str, home: Path | None = None, env: dict[str, str] | None = None) -> str:
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"} | (env or {})
+ARCHIVE = (
+    (ROOT / "tests/instore/destinations/archive.py").read_text()
+    + """
+
+def opened(ledger, settings):
+    import contextlib
+    from include.instore_airflow.connections import get_connection
+    return contextlib.nullcontext(Archive(get_connection("archive").extra_dejson["url"]))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def with_an_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The product with another destination: one new file, and one line."""
+    root: Path = tmp_path_factory.mktemp("product")
+    for name in ("dags", "include", "plugins"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = root / "include/instore_airflow/destinations"
+    (folder / "archive.py").write_text(ARCHIVE)
+    listed = (folder / "__init__.py").read_text()
+    assert listed.count("    PROFILE_STORE,\n") == 1
+    (folder / "__init__.py").write_text(listed.replace("    PROFILE_STORE,\n", '    PROFILE_STORE,\n    "archive",\n'))
+    return root
+
+
+def test_another_destination_is_one_new_file_and_one_line(
+    with_an_archive: Path, airflow_home: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(airflow_home / "airflow.db", home / "airflow.db")
+    pools = "import sys; sys.argv = ['instore', 'set-up', '--json']\nfrom include.instore_airflow.cli import app; app()"
+    made = json.loads(run_python(pools, home, root=with_an_archive))["found"]
+    assert "instore_archive" in {each["name"] for each in made if each["what"] == "pool"}
+    url = f"file://{tmp_path}/archive"
+    archive = {"conn_type": "generic", "extra": {"url": url}}
+    state, counts, labels, held = run_of_sixty(home, tmp_path, with_an_archive, archive=archive)
+    assert state == "success"
+    assert [task for task, _ in labels] == [
+        "batch.look_up_customers", "batch.send_events", "batch.send_events_to_archive",
+    ]  # fmt: skip
+    sent = counts["by_destination"]["profile_store"]["sent"]
+    assert counts["by_destination"] == {"archive": {"sent": sent}, "profile_store": {"sent": sent}}
+    assert sent > 40
+    assert held["events"] == sent
+    assert len(Archive(url).events()) == sent
+
+
+def run_python(script: str, home: Path | None = None, env: dict[str, str] | None = None, root: Path = ROOT) -> str:
+    path = os.pathsep.join([str(root), str(root / "plugins")])
+    environ = os.environ | {"PYTHONPATH": path, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"} | (env or {})
     if home is not None:
         environ |= {
             "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         }
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script], cwd=root, env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout

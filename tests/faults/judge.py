@@ -20,6 +20,12 @@ from tests.faults.source import CARD, MAIL, Order
 from tests.faults.totals import TOTALS
 from tests.faults.world import World
 
+ON_THE_WAY = (
+    "(select o.order_number, o.claim_run, case when o.status = 'matched' then d.status else o.status end as status"
+    " from orders o left join deliveries d on d.key = o.key and d.is_latest) as on_the_way"
+)
+"""Orders with how far they are, in SQL: those whose customer is known as far as their latest delivery."""
+
 _CANARY = re.compile(rf"@{re.escape(MAIL)}|\b{CARD}\d{{8}}\b".encode())
 
 
@@ -192,7 +198,7 @@ class Judge:
         with self._ledger() as ledger:
             if ledger is None:
                 return ["there is no ledger"]
-            rows = ledger.execute(sa.text("select order_number, status, claim_run from orders")).all()
+            rows = ledger.execute(sa.text(f"select order_number, status, claim_run from {ON_THE_WAY}")).all()
             status = {number: state for number, state, _ in rows}
             tallies = ledger.execute(sa.text("select run_id, received, duplicates, corrections from runs")).all()
             quarantined = ledger.execute(sa.text("select run, raw from quarantine")).all()
@@ -223,7 +229,7 @@ class Judge:
     def _held_in_the_ledger(self) -> set[str]:
         with self._ledger() as ledger:
             assert ledger is not None
-            return set(ledger.scalars(sa.text("select order_number from orders where status = 'held'")))
+            return set(ledger.scalars(sa.text(f"select order_number from {ON_THE_WAY} where status = 'held'")))
 
     def _in_the_reports(self) -> list[str]:
         sentences = [red for run in self._world.runs for red in (run.report or {}).get("red", ())]

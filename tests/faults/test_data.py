@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.conftest import MakeWorld, in_smoke
-from tests.faults.judge import Judge, LedgerLook
+from tests.faults.judge import ON_THE_WAY, Judge, LedgerLook
 from tests.faults.source import HEADER, Order
 from tests.faults.world import World
 
@@ -113,7 +113,7 @@ def _where(world: World, judge: Judge, bodies: dict[str, bytes]) -> None:
             break
     with LedgerLook(world.ledger) as ledger:
         assert ledger is not None
-        status = dict(ledger.execute(sa.text("select order_number, status from orders")).tuples().all())
+        status = dict(ledger.execute(sa.text(f"select order_number, status from {ON_THE_WAY}")).tuples().all())
         quarantined = Counter(bytes(raw) for raw in ledger.scalars(sa.text("select raw from quarantine")))
     sent = Counter(str(each["event"]["payload"]["orderNumber"]) for each in world.sandbox.events(world.first_event))
     mine = {number: times for number, times in sent.items() if number in bodies or number in status}

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
 from include.instore_airflow import connections, tasks
+from include.instore_airflow.destinations.profile_store import through
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.servicebus import ServiceBusStandIn
@@ -91,7 +92,7 @@ def test_a_missing_profile_store_is_named(batch: dict[str, int]) -> None:
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
     with pytest.raises(AirflowFailException) as error:
-        tasks.send_events(RUN, {}, batch, ProfileStoreHook(connections.PROFILE_STORE))
+        tasks.send_events(RUN, {}, batch, "profile_store", through(ProfileStoreHook(connections.PROFILE_STORE)))
     assert "Connection instore_profile_store is missing; create it" in sentence_of(error)
 
 
@@ -152,7 +153,7 @@ def test_a_wrong_profile_store_key_is_named_and_the_order_stays_ready(
         connect("instore_profile_store", "profile_store", host=store.url, password=SECRET)
         tasks.look_up_customers(RUN, {}, batch)
         with pytest.raises(AirflowFailException) as error:
-            tasks.send_events(RUN, {}, batch, ProfileStoreHook(connections.PROFILE_STORE))
+            tasks.send_events(RUN, {}, batch, "profile_store", through(ProfileStoreHook(connections.PROFILE_STORE)))
     text = sentence_of(error)
     assert "instore_profile_store" in text
     assert "password" in text

@@ -21,6 +21,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
 from include.instore.model.settings import Settings
 from include.instore_airflow import connections, tasks
+from include.instore_airflow.destinations.profile_store import through
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 from sandbox.faults import FaultSettings
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
@@ -186,7 +187,7 @@ def test_a_tracking_api_that_is_down_ends_the_sending_after_a_few_calls_and_the_
     profile_store.app.faults.replace(ProfileStoreFaults(share=1, answers=(429,)))
     for batch in batches:
         with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook, pytest.raises(TryAgain) as error:
-            tasks.send_events(RUN, {}, batch, hook)
+            tasks.send_events(RUN, {}, batch, "profile_store", through(hook))
         assert str(error.value) == (
             "The destination did not take 6 of 6 events (the Tracking API is left alone, since 3 calls in a row "
             "failed); they stay ready, the next try sends them."
@@ -204,7 +205,7 @@ def test_a_profile_store_that_is_down_does_not_hold_up_the_loyalty_api(
     tasks.look_up_customers(RUN, {}, first)
     profile_store.app.faults.replace(ProfileStoreFaults(share=1, answers=(503,)))
     with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook, pytest.raises(TryAgain):
-        tasks.send_events(RUN, {}, first, hook)
+        tasks.send_events(RUN, {}, first, "profile_store", through(hook))
     assert tasks.look_up_customers(RUN, {}, second)["looked_up"] == 6
 
 

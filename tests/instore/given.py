@@ -9,17 +9,37 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.instore.destinations.delivery import Delivered, send_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
+from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder
+from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
-from include.instore.ledger.tables import claims, contents, customers, editions, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import (
+    DeliveryStatus,
+    claims,
+    contents,
+    customers,
+    deliveries,
+    destinations,
+    editions,
+    extracts,
+    orders,
+    quarantine,
+    runs,
+)
+from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.errors import RecordRefused
+from include.instore.model.events import build_event
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run, Window
 
 SETTINGS = Settings()
-TABLES = {table.name: table for table in (orders, claims, contents, editions, customers, quarantine, extracts, runs)}
+TABLES = {
+    table.name: table
+    for table in (orders, claims, contents, deliveries, destinations, editions, customers, quarantine, extracts, runs)
+}
 
 CARD = "6035770741165744"
 CANARY = "canary-7f3a"
@@ -109,6 +129,36 @@ def ready(ledger: Ledger, *numbers: str, run: Run | None = None, **changes: Any)
     return run
 
 
+class Events:
+    """The part of a destination that makes events: those of the Profile Store, in bulks, by the settings."""
+
+    settings = SETTINGS
+
+    @property
+    def bulk_events(self) -> int:
+        return self.settings.bulk_events
+
+    def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
+        return build_event(
+            track_id=order.event_id,
+            order_type=order.order_type,
+            order_time=order.order_time,
+            payload=order.payload,
+            email=order.email,
+            settings=self.settings,
+        )
+
+
+def send(destination: Any, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:
+    """Send a batch to a destination that makes its events by these settings."""
+    destination.settings = settings
+    return send_batch(destination, ledger, held, settings)
+
+
+def batch(run_id: str = "run-1", batch: int = 0, destination: str = PROFILE_STORE) -> HeldBatch:
+    return HeldBatch(run_id, batch, destination)
+
+
 def rows(ledger: Ledger, table: str) -> list[dict[str, Any]]:
     """All rows of a table, in the order of its key."""
     selected = TABLES[table]
@@ -117,9 +167,30 @@ def rows(ledger: Ledger, table: str) -> list[dict[str, Any]]:
         return [dict(row) for row in found.mappings()]
 
 
-def row(ledger: Ledger, number: str) -> dict[str, Any]:
-    """One order's row."""
-    (found,) = (each for each in rows(ledger, "orders") if each["order_number"] == number)
+def on_the_way(ledger: Ledger, destination: str = PROFILE_STORE) -> list[dict[str, Any]]:
+    """Orders, each with its latest delivery: of one whose customer is known the status is that of the delivery."""
+    none: dict[str, Any] = dict.fromkeys(column.name for column in deliveries.c) | {"edition": 1, "attempts": 0}
+    latest = {
+        row["key"]: row for row in rows(ledger, "deliveries") if row["destination"] == destination and row["is_latest"]
+    }
+    found = []
+    for order in rows(ledger, "orders"):
+        delivery = latest.get(order["key"], none)
+        both = {**order, **{name: delivery[name] for name in _OF_DELIVERIES}}
+        if delivery["status"]:
+            both["event_id"] = delivery["event_id"]
+            if order["status"] == "matched":
+                both |= {"status": delivery["status"], "reason": delivery["reason"]}
+        found.append(both)
+    return found
+
+
+_OF_DELIVERIES = ("edition", "attempts", "sending_at", "left_seq", "waited_seq", "sent_at", "outcome_run")
+
+
+def row(ledger: Ledger, number: str, destination: str = PROFILE_STORE) -> dict[str, Any]:
+    """One order, as :func:`on_the_way`."""
+    (found,) = (each for each in on_the_way(ledger, destination) if each["order_number"] == number)
     return found
 
 
@@ -129,14 +200,37 @@ def tally(ledger: Ledger, run_id: str = "run-1") -> dict[str, Any]:
     return found
 
 
-def statuses(ledger: Ledger) -> dict[str, str]:
-    return {each["order_number"]: each["status"] for each in rows(ledger, "orders")}
+def statuses(ledger: Ledger, destination: str = PROFILE_STORE) -> dict[str, str]:
+    return {each["order_number"]: each["status"] for each in on_the_way(ledger, destination)}
 
 
 def set_orders(ledger: Ledger, *where: Any, **values: Any) -> None:
-    """Change orders behind the pipeline's back, all of them unless told which."""
+    """Change orders and their deliveries to the Profile Store behind the pipeline's back, all unless told which."""
+    of_delivery = {name: values.pop(name) for name in _OF_DELIVERIES if name in values}
+    status = values.get("status")
+    if status in {each.value for each in DeliveryStatus} - {"suppressed"} or (of_delivery and not status):
+        of_delivery |= {name: values.pop(name) for name in ("status", "reason") if name in values}
+        values |= {"status": "matched"} if status else {}
+    elif status:
+        of_delivery = {}
     with ledger.engine.begin() as connection:
-        connection.execute(sa.update(orders).where(*where).values(**values))
+        chosen = connection.execute(sa.select(orders.c.key, orders.c.event_id).where(*where)).all()
+        keys = [row.key for row in chosen]
+        if status and not of_delivery:  # it has never been as far as that
+            connection.execute(sa.delete(deliveries).where(deliveries.c.key.in_(keys)))
+        if values:
+            connection.execute(sa.update(orders).where(orders.c.key.in_(keys)).values(**values))
+        if of_delivery and chosen:
+            made = [ready_for(PROFILE_STORE, row.key, row.event_id) for row in chosen]
+            connection.execute(ledger.insert(deliveries).on_conflict_do_nothing(), made)
+            latest = (deliveries.c.key.in_(keys), deliveries.c.destination == PROFILE_STORE, deliveries.c.is_latest)
+            connection.execute(sa.update(deliveries).where(*latest).values(**of_delivery))
+            if of_delivery.get("attempts") or of_delivery.get("status") in ("sending", "sent", "rejected", "held"):
+                its = {
+                    name: sa.select(orders.c[name]).where(orders.c.key == deliveries.c.key).scalar_subquery()
+                    for name in ("fingerprint", "email")
+                }
+                connection.execute(sa.update(deliveries).where(*latest).values(**its))
 
 
 def alive_hours_ago(ledger: Ledger, hours: float, batch: int | None = None) -> None:
@@ -152,7 +246,7 @@ def hours_ago(hours: float) -> datetime:
 
 def assert_every_record_is_in_one_place(ledger: Ledger) -> None:
     """Invariant 2, over the whole ledger."""
-    known = {"pending", "ready", "sending", "sent", "unmatched", "suppressed", "rejected", "held"}
+    known = {"pending", "ready", "sending", "sent", "unmatched", "suppressed", "rejected", "held", "cancelled"}
     assert set(statuses(ledger).values()) <= known
     received = sum(each["received"] for each in rows(ledger, "runs"))
     known_again = sum(each["duplicates"] + each["corrections"] for each in rows(ledger, "runs"))

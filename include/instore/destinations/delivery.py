@@ -13,10 +13,9 @@ from include.instore import fault_points
 from include.instore.destinations.doubts import Doubts
 from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import Renewed, ready_orders, record_outcomes
+from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder, Renewed, ready_orders, record_outcomes
+from include.instore.model.destinations import ReadingSide
 from include.instore.model.errors import ConfigurationError, RetriableError
-from include.instore.model.events import build_event
-from include.instore.model.reading_side import ReadingSide
 from include.instore.model.settings import Settings
 
 _ROUNDS = 3
@@ -50,6 +49,15 @@ class EventOutcome(Protocol):
 class Destination(ReadingSide, Protocol):
     """Where events go. The Profile Store is one; another is one new file."""
 
+    @property
+    def bulk_events(self) -> int:
+        """Events handed over at once, at most."""
+        ...
+
+    def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
+        """The order's event with its ``trackId``, and whether it had to be truncated. :raises ValueError: none."""
+        ...
+
     def send_events(
         self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
     ) -> Iterable[EventOutcome]:
@@ -81,8 +89,10 @@ class Delivered:
         return Delivered(*map(add, astuple(self), astuple(other)))
 
 
-def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> Delivered:
+def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:
     """Send the batch's ready orders, and find out what became of those that are in doubt, which hold up no other.
+
+    Every destination has a task of its own: one that is down, or refuses, does not touch the others.
 
     With ``enable_track_events`` off nothing is sent and the orders stay ready.
 
@@ -91,19 +101,20 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
         ``sending`` until it is known.
     """
     if not settings.enable_track_events:
-        log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", batch)
+        log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", held.batch)
         return Delivered()
-    hold(ledger, run_id, batch)
-    doubts = Doubts(destination, ledger, run_id, batch, settings)
+    batch = held.batch
+    hold(ledger, held.run_id, batch)
+    doubts = Doubts(destination, ledger, held, settings)
     tally = [Delivered()]
     for round_ in range(_ROUNDS):
-        keys = ready_orders(ledger, run_id, batch)
+        keys = ready_orders(ledger, held)
         if not keys and (round_ or not doubts.known()):
             break
         rest = keys
-        while bulk := rest[: min(settings.bulk_events, max(0, len(rest) - doubts.to_keep_back()))]:
+        while bulk := rest[: min(destination.bulk_events, max(0, len(rest) - doubts.to_keep_back()))]:
             rest = rest[len(bulk) :]
-            done, doubtful = _send(destination, ledger, run_id, batch, settings, bulk)
+            done, doubtful = _send(destination, ledger, held, settings, bulk)
             tally.append(done)
             if doubtful == len(bulk):
                 # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
@@ -111,9 +122,9 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
                 rest = rest[: doubts.to_keep_back()]
 
         def send_witnesses(kept: Sequence[str] = rest) -> None:
-            for start in range(0, len(kept), settings.bulk_events):
-                part = kept[start : start + settings.bulk_events]
-                tally.append(_send(destination, ledger, run_id, batch, settings, part)[0])
+            for start in range(0, len(kept), destination.bulk_events):
+                part = kept[start : start + destination.bulk_events]
+                tally.append(_send(destination, ledger, held, settings, part)[0])
 
         if doubts.known():
             doubts.settle(send_witnesses)
@@ -124,30 +135,23 @@ def send_batch(destination: Destination, ledger: Ledger, run_id: str, batch: int
         batch, delivered.sent, delivered.rejected, delivered.verified, delivered.truncated, delivered.in_doubt,
         delivered.held,
     )  # fmt: skip
-    if left := len(ready_orders(ledger, run_id, batch)):
+    if left := len(ready_orders(ledger, held)):
         raise RetriableError(f"{left} events of batch {batch} were never answered; they stay ready for the next try.")
     return delivered
 
 
 def _send(
-    destination: Destination, ledger: Ledger, run_id: str, batch: int, settings: Settings, keys: Sequence[str]
+    destination: Destination, ledger: Ledger, held: HeldBatch, settings: Settings, keys: Sequence[str]
 ) -> tuple[Delivered, int]:
     """Send one bulk; what it came to, and how many of its events left without an answer."""
     events: list[dict[str, Any]] = []
     truncated: set[str] = set()
-    marked = deliveries.mark_sending(ledger, run_id, batch, keys)
-    lease = _Lease(ledger, run_id, batch, {order.event_id: order.attempts for order in marked}, settings)
+    marked = deliveries.mark_sending(ledger, held, keys)
+    lease = _Lease(ledger, held, {order.event_id: order.attempts for order in marked}, settings)
     rejected: dict[str, str] = {}
     for order in marked:
         try:
-            event, cut = build_event(
-                track_id=order.event_id,
-                order_type=order.order_type,
-                order_time=order.order_time,
-                payload=order.payload,
-                email=order.email,
-                settings=settings,
-            )
+            event, cut = destination.event(order)
         except ValueError as error:  # one order of which no event can be made must not keep back its whole batch
             rejected[order.event_id] = f"no event can be built of it ({type(error).__name__})"
             continue
@@ -179,7 +183,7 @@ def _send(
         raise
     finally:
         record_outcomes(
-            ledger, run_id, batch, sent=sent, rejected=rejected, unsent=unsent,
+            ledger, held, sent=sent, rejected=rejected, unsent=unsent,
             truncated=len(truncated.intersection(sent)), attempts=lease.attempts,
         )  # fmt: skip
     for track_id, reason in rejected.items():
@@ -202,11 +206,9 @@ class _Lease:
     whether a person was suppressed meanwhile.
     """
 
-    def __init__(
-        self, ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int], settings: Settings
-    ) -> None:
+    def __init__(self, ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int], settings: Settings) -> None:
         self.attempts = attempts
-        self._place = ledger, run_id, batch
+        self._place = ledger, held
         self._seconds = min(_LEASE_SECONDS, settings.verify_after / 4)
         self._until = time.monotonic() + self._seconds
         self._first = True
@@ -219,10 +221,10 @@ class _Lease:
         renewed = deliveries.renew_sending(*self._place, self.attempts)
         if renewed is Renewed.TAKEN_OVER:
             raise RetriableError(
-                f"Another try of this task has taken over batch {self._place[2]}; this one sends nothing more."
+                f"Another try of this task has taken over batch {self._place[1].batch}; this one sends nothing more."
             )
         if renewed is Renewed.SUPPRESSED:
             raise RetriableError(
-                f"A person of batch {self._place[2]} has been suppressed while a request was tried again; what became "
-                "of its events is found out by the next try, which sends the others."
+                f"A person of batch {self._place[1].batch} has been suppressed while a request was tried again; what "
+                "became of its events is found out by the next try, which sends the others."
             )

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from include.instore.ledger import Ledger
 from include.instore.ledger.deliveries import (
     Doubt,
+    HeldBatch,
     give_back,
     hold_for_a_person,
     in_doubt,
@@ -22,8 +23,8 @@ from include.instore.ledger.deliveries import (
     record_outcomes,
     waited_for,
 )
+from include.instore.model.destinations import ABSENT, SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.errors import InStoreError
-from include.instore.model.reading_side import ABSENT, SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.settings import Settings
 
 _FIRST_PAUSE = 1 / 8
@@ -37,9 +38,9 @@ log = logging.getLogger(__name__)
 class Doubts:
     """The events in doubt of one batch, while one try of its task is at work."""
 
-    def __init__(self, destination: ReadingSide, ledger: Ledger, run_id: str, batch: int, settings: Settings) -> None:
+    def __init__(self, destination: ReadingSide, ledger: Ledger, held: HeldBatch, settings: Settings) -> None:
         self._destination = destination
-        self._place = ledger, run_id, batch
+        self._place = ledger, held
         self._settings = settings
         self._asks = settings.on_ambiguous == "verify" and destination.reads_back
         # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that
@@ -134,7 +135,7 @@ class Doubts:
         needed = self._settings.verify_witnesses
         first = min(doubt.waited or 0 for doubt in doubts)
         last = max(doubt.waited or 0 for doubt in doubts)
-        candidates = left_later(self._place[0], first, _CANDIDATES * needed)
+        candidates = left_later(self._place[0], self._place[1].destination, first, _CANDIDATES * needed)
         if len(candidates) < needed:
             return 0
         shown: list[int] = []

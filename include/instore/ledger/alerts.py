@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import UNDER_WAY, Status, alerts, orders
+from include.instore.ledger.tables import UNDER_WAY, Status, alerts, deliveries, orders
 from include.instore.model.alert_causes import DEADLINE, RECOVERED, SOFT, Ages
 from include.instore.model.windows import Run
 
@@ -145,8 +145,11 @@ def measure(ledger: Ledger, run_id: str) -> Ages:
             sa.select(orders.c.status, sa.func.count()).where(orders.c.received_run == run_id).group_by(orders.c.status)
         )
         new: dict[str, int] = dict(rows.tuples().all())
-        under_way = orders.c.status.in_([status.value for status in UNDER_WAY])
-        oldest = connection.scalar(sa.select(sa.func.min(orders.c.received_at)).where(under_way))
+        waiting = sa.union_all(
+            sa.select(orders.c.key).where(orders.c.status == Status.PENDING.value),
+            sa.select(deliveries.c.key).where(deliveries.c.status.in_(UNDER_WAY)),
+        )
+        oldest = connection.scalar(sa.select(sa.func.min(orders.c.received_at)).where(orders.c.key.in_(waiting)))
     if new.get(Status.PENDING.value):
         new = {}  # those that could be told without asking say nothing about the others
     age = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else 0.0

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from include.instore import fault_points
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.destinations import cancel_switched_off, order_first_deliveries
 from include.instore.ledger.editions import note_editions, order_editions, to_be_sent_again
-from include.instore.ledger.tables import UNDER_WAY, Status, claims, orders, runs
+from include.instore.ledger.tables import UNDER_WAY, DeliveryStatus, Status, claims, deliveries, orders, runs
 from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50
@@ -54,7 +55,8 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     """Claim the orders this run may send and cut them into at most fifty batches, by loyalty card.
 
     Unmatched orders whose next attempt is due become pending again. Of those that a window's or a cleared run is asked
-    for, what another run saw rejected becomes ready again, and with ``resend`` what another run sent, as a new edition.
+    for, what another run saw rejected becomes ready again, and with ``resend`` what another run sent, as a new edition;
+    where it names a destination, orders that were never there go there, and only there again.
     Orders whose run gave no sign of life for ``claim_minutes`` are taken over. Planning again finds its own claims, and
     gives at least as many batches.
 
@@ -65,21 +67,14 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     free = held_by_no_live_run(claim_minutes, run.tries)
     with ledger.write() as connection:
         take_turns(ledger, connection)
+        cancel_switched_off(connection, run.run_id)
+        if run.destination:
+            order_first_deliveries(ledger, connection, run, (*_asked_for(run), free))
         if run.resend and tracking:
-            order_editions(ledger, connection, run, (to_be_sent_again(run), *_asked_for(run), free), now)
-        connection.execute(
-            sa.update(orders)
-            .where(_may_send(run, now, tracking), free)
-            .values(
-                claim_run=run.run_id,
-                status=sa.case(
-                    (orders.c.status == Status.UNMATCHED.value, Status.PENDING.value),
-                    (orders.c.status == Status.REJECTED.value, Status.READY.value),
-                    else_=orders.c.status,
-                ),
-            )
-        )
-        mine = (orders.c.claim_run == run.run_id, orders.c.status.in_([status.value for status in UNDER_WAY]))
+            order_editions(ledger, connection, run, (*_asked_for(run), free), now)
+        connection.execute(sa.update(orders).where(_may_send(run, now, tracking), free).values(claim_run=run.run_id))
+        _begin_again(connection, run, now)
+        mine = (orders.c.claim_run == run.run_id, under_way())
         if run.resend and tracking:
             note_editions(ledger, connection, run, mine, now)
         _count_as_mine(connection, run.run_id, mine)
@@ -107,6 +102,24 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
         )
         fault_points.reach("claims.planned")
     return [Batch(batch, size) for batch, size in sizes.items()]
+
+
+def _begin_again(connection: sa.Connection, run: Run, now: datetime) -> None:
+    """What the run has just claimed is on its way again: customers are searched again, rejected events tried again."""
+    connection.execute(
+        sa.update(orders)
+        .where(
+            orders.c.claim_run == run.run_id,
+            orders.c.status == Status.UNMATCHED.value,
+            orders.c.next_attempt <= now,
+        )
+        .values(status=Status.PENDING.value)
+    )
+    if run.claims != "due":
+        claimed = sa.exists().where(orders.c.key == deliveries.c.key, orders.c.claim_run == run.run_id)
+        connection.execute(
+            sa.update(deliveries).where(_rejected(run), claimed).values(status=DeliveryStatus.READY.value)
+        )
 
 
 def _count_as_mine(connection: sa.Connection, run_id: str, mine: Sequence[sa.ColumnElement[bool]]) -> None:
@@ -161,7 +174,7 @@ def hold(ledger: Ledger, run_id: str, batch: int) -> None:
                 orders.c.planned_run == run_id,
                 orders.c.claim_batch == batch,
                 orders.c.claim_run.is_(None),
-                orders.c.status.in_([status.value for status in UNDER_WAY]),
+                under_way(),
             )
             .values(claim_run=run_id)
         )
@@ -175,7 +188,8 @@ def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: 
     with ledger.read() as connection:
         may = _may_send(run, now, tracking)
         if run.resend and tracking:
-            may = sa.or_(may, sa.and_(to_be_sent_again(run), *_asked_for(run)))
+            again = sa.select(deliveries.c.key).where(to_be_sent_again(run))
+            may = sa.or_(may, sa.and_(orders.c.key.in_(again), *_asked_for(run)))
         mine = sa.select(sa.func.count()).select_from(orders).where(may, sa.not_(free))
         return connection.scalar(mine) or 0
 
@@ -199,16 +213,37 @@ def held_by_no_live_run(claim_minutes: float, tries: Sequence[str] = ()) -> sa.C
     return sa.or_(orders.c.claim_run.is_(None), orders.c.claim_run.in_(tries), sa.not_(alive))
 
 
+def under_way() -> sa.ColumnElement[bool]:
+    """Orders that still have somewhere to go by themselves."""
+    going = sa.exists().where(deliveries.c.key == orders.c.key, _going()).correlate(orders)
+    return sa.or_(orders.c.status == Status.PENDING.value, going)
+
+
+def _going() -> sa.ColumnElement[bool]:
+    """Deliveries, each beside its order; one of an order whose customer is searched anew waits for that."""
+    ready = sa.and_(deliveries.c.status == DeliveryStatus.READY.value, orders.c.status == Status.MATCHED.value)
+    return sa.or_(deliveries.c.status == DeliveryStatus.SENDING.value, ready)
+
+
+def _rejected(run: Run) -> sa.ColumnElement[bool]:
+    """What this run has seen rejected itself is not sent again when its planning is tried again."""
+    rejected = deliveries.c.status == DeliveryStatus.REJECTED.value
+    return sa.and_(rejected, deliveries.c.is_latest, deliveries.c.outcome_run != run.run_id)
+
+
 def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]:
-    moving = UNDER_WAY if tracking else (Status.PENDING,)
-    under_way = orders.c.status.in_([status.value for status in moving])
+    # A union, because each part has an index of its own; of an OR over two tables PostgreSQL reads every order.
     due_again = sa.and_(orders.c.status == Status.UNMATCHED.value, orders.c.next_attempt <= now)
-    may = sa.or_(under_way, due_again)
+    may = [
+        sa.select(orders.c.key).where(orders.c.status == Status.PENDING.value),
+        sa.select(orders.c.key).where(due_again),
+    ]
+    if tracking:
+        going = sa.select(deliveries.c.key).join(orders, orders.c.key == deliveries.c.key)
+        may.append(going.where(deliveries.c.status.in_(UNDER_WAY), _going()))
     if run.claims != "due" and tracking:
-        # What this run has seen rejected itself is not sent again when its planning is tried again.
-        rejected = orders.c.status == Status.REJECTED.value
-        may = sa.or_(may, sa.and_(rejected, orders.c.outcome_run != run.run_id))
-    return sa.and_(may, *_asked_for(run))
+        may.append(sa.select(deliveries.c.key).where(_rejected(run)))
+    return sa.and_(orders.c.key.in_(sa.union_all(*may)), *_asked_for(run))
 
 
 def _asked_for(run: Run) -> tuple[sa.ColumnElement[bool], ...]:

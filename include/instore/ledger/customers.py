@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.destinations import make_deliveries
 from include.instore.ledger.suppressions import SUPPRESSED, learn_from_answers, suppressed_among
 from include.instore.ledger.tables import Status, customers, orders, runs
 
@@ -87,9 +88,10 @@ def remember(
 def settle_customers(
     ledger: Ledger, run_id: str, batch: int, *, asked_after: datetime, cache_hits: int, expiry: timedelta
 ) -> None:
-    """Move the batch's pending orders to ready, unmatched or suppressed, by what is known of their cards.
+    """Move the batch's pending orders to matched, unmatched or suppressed, by what is known of their cards.
 
-    An order whose card has no answer of this asking stays pending.
+    Those matched are ready for their destinations in the same commit. An order whose card has no answer of this asking
+    stays pending.
 
     :param asked_after: answers that expired before this moment do not count.
     :param expiry: how long after its arrival an unmatched order is asked for again.
@@ -98,7 +100,8 @@ def settle_customers(
     with ledger.write() as connection:
         rows = connection.execute(
             sa.select(
-                orders.c.key, orders.c.received_at, orders.c.look_ups, orders.c.email, orders.c.card_hash,
+                orders.c.key, orders.c.event_id, orders.c.received_at, orders.c.look_ups, orders.c.email,
+                orders.c.card_hash,
                 customers.c.outcome, customers.c.email.label("customer_email"),
             )
             .outerjoin(
@@ -106,6 +109,8 @@ def settle_customers(
                 sa.and_(customers.c.loyalty_card == orders.c.loyalty_card, customers.c.expires_at > asked_after),
             )
             .where(*_pending(run_id, batch))
+            .order_by(orders.c.key)
+            .with_for_update(of=orders)  # nobody takes the batch over before this is written
         ).all()  # fmt: skip
         addresses = {email: ledger.keyed_hash(email) for row in rows if (email := row.email or row.customer_email)}
         stopped = suppressed_among(connection, [*addresses.values(), *(row.card_hash for row in rows)])
@@ -120,7 +125,7 @@ def settle_customers(
             if {row.card_hash, addresses.get(email or "")} & stopped:
                 outcome = SUPPRESSED
             matched = outcome == "matched"
-            status = Status.READY if matched else Status.SUPPRESSED if outcome == SUPPRESSED else Status.UNMATCHED
+            status = Status.MATCHED if matched else Status.SUPPRESSED if outcome == SUPPRESSED else Status.UNMATCHED
             again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
             updates.append(
                 {
@@ -135,6 +140,9 @@ def settle_customers(
                 }
             )
         if updates:
+            found = {row.key: (row.event_id, row.received_at) for row in rows}
+            matched_now = [each["order"] for each in updates if each["to_status"] == Status.MATCHED.value]
+            make_deliveries(ledger, connection, {key: found[key] for key in matched_now})
             connection.execute(
                 sa.update(orders)
                 .where(orders.c.key == sa.bindparam("order"), *_pending(run_id, batch))

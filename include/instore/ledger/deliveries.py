@@ -15,11 +15,31 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import held_by_no_live_run, keep_alive, take_turns
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import SUPPRESSED, suppressed_among
-from include.instore.ledger.tables import UNDER_WAY, Status, kept_text, orders, runs
+from include.instore.ledger.tables import (
+    UNDER_WAY,
+    DeliveryStatus,
+    Status,
+    contents,
+    deliveries,
+    kept_text,
+    orders,
+    runs,
+)
+from include.instore.model.events import first_event_id
 
 _LEAVING = "leaving"
-_UNSENT = (*UNDER_WAY, Status.UNMATCHED, Status.REJECTED, Status.HELD)
+_UNSENT = (*UNDER_WAY, DeliveryStatus.REJECTED.value, DeliveryStatus.HELD.value)
 """Not the suppressed: of them nothing was ever sent, and nothing will be."""
+_NOT_FOUND_YET = (Status.PENDING.value, Status.UNMATCHED.value)
+
+
+@dataclass(frozen=True)
+class HeldBatch:
+    """The orders of one batch of a run, at one destination."""
+
+    run_id: str
+    batch: int
+    destination: str
 
 
 @dataclass(frozen=True)
@@ -49,63 +69,86 @@ class Doubt:
     sending_at: datetime
 
 
-def ready_orders(ledger: Ledger, run_id: str, batch: int) -> list[str]:
-    """Keys of the batch's ready orders, oldest first."""
+def ready_orders(ledger: Ledger, held: HeldBatch) -> list[str]:
+    """Keys of the batch's orders that are ready for the destination, oldest first."""
     with ledger.read() as connection:
         return list(
             connection.scalars(
                 sa.select(orders.c.key)
-                .where(*_held(run_id, batch), orders.c.status == Status.READY.value)
+                .join(deliveries, deliveries.c.key == orders.c.key)
+                .where(
+                    *_held(held),
+                    orders.c.status == Status.MATCHED.value,
+                    *_at(held),
+                    deliveries.c.status == DeliveryStatus.READY.value,
+                )
                 .order_by(orders.c.order_time, orders.c.key)
             )
         )
 
 
-def mark_sending(ledger: Ledger, run_id: str, batch: int, keys: Sequence[str]) -> list[OutgoingOrder]:
-    """Commit that these orders are about to leave. Only those returned may.
+def mark_sending(ledger: Ledger, held: HeldBatch, keys: Sequence[str]) -> list[OutgoingOrder]:
+    """Commit that these orders are about to leave, with the content they have now. Only those returned may.
 
     The others are no longer this run's, or of a person for whom nothing may be sent: those are suppressed.
     """
     with ledger.write() as connection:
         left = ledger.next_number(connection, _LEAVING)
-        found = connection.execute(
-            sa.update(orders)
-            .where(*_held(run_id, batch), orders.c.status == Status.READY.value, orders.c.key.in_(keys))
+        persons = {
+            row.key: {row.card_hash, row.email_hash}
+            for row in connection.execute(
+                sa.select(orders.c.key, orders.c.card_hash, orders.c.email_hash)
+                .where(*_held(held), orders.c.status == Status.MATCHED.value, orders.c.key.in_(keys))
+                .order_by(orders.c.key)
+                .with_for_update()
+            )
+        }
+        ready = (*_at(held), deliveries.c.status == DeliveryStatus.READY.value, deliveries.c.key.in_(persons))
+        # After the rows are locked, or one who is suppressed meanwhile would be missed by both.
+        stopped = suppressed_among(connection, [each for hashes in persons.values() for each in hashes])
+        kept_back = [key for key, hashes in persons.items() if stopped & hashes]
+        if kept_back:
+            connection.execute(
+                sa.update(deliveries)
+                .where(*ready, deliveries.c.key.in_(kept_back))
+                .values(status=DeliveryStatus.SUPPRESSED.value, reason=SUPPRESSED, outcome_run=held.run_id)
+            )
+        marked = connection.scalars(
+            sa.update(deliveries)
+            .where(*ready)
             .values(
-                status=Status.SENDING.value,
-                attempts=orders.c.attempts + 1,
+                status=DeliveryStatus.SENDING.value,
+                attempts=deliveries.c.attempts + 1,
                 sending_at=datetime.now(timezone.utc),
                 left_seq=left,
                 waited_seq=None,
+                # Frozen when it leaves for the first time.
+                fingerprint=sa.func.coalesce(deliveries.c.fingerprint, _of_the_order("fingerprint")),
+                email=sa.func.coalesce(deliveries.c.email, _of_the_order("email")),
             )
-            .returning(orders.c.key, orders.c.card_hash, orders.c.email_hash)
+            .returning(deliveries.c.key)
         ).all()
-        # After the rows are locked, or one who is suppressed meanwhile would be missed by both.
-        stopped = suppressed_among(connection, [each for row in found for each in row[1:]])
-        kept_back = {row.key for row in found if stopped & {row.card_hash, row.email_hash}}
-        if kept_back:
-            connection.execute(
-                sa.update(orders)
-                .where(orders.c.key.in_(kept_back))
-                .values(
-                    status=Status.SUPPRESSED.value,
-                    reason=SUPPRESSED,
-                    resolved_run=run_id,
-                    attempts=orders.c.attempts - 1,
-                    sending_at=None,
-                    left_seq=None,
-                )
-            )
-        marked = {row.key for row in found} - kept_back
         rows = connection.execute(
             sa.select(
-                orders.c.key, orders.c.event_id, orders.c.order_type, orders.c.order_time, orders.c.payload,
-                orders.c.email, orders.c.attempts,
+                orders.c.key, deliveries.c.event_id, orders.c.order_type, orders.c.order_time,
+                sa.case(
+                    (deliveries.c.fingerprint == orders.c.fingerprint, orders.c.payload), else_=contents.c.payload
+                ),
+                deliveries.c.email, deliveries.c.attempts,
             )
-            .where(orders.c.key.in_(marked))
+            .join(deliveries, deliveries.c.key == orders.c.key)
+            .outerjoin(
+                contents,
+                sa.and_(contents.c.key == orders.c.key, contents.c.fingerprint == deliveries.c.fingerprint),
+            )
+            .where(*_at(held), orders.c.key.in_(marked))
             .order_by(orders.c.order_time, orders.c.key)
         )  # fmt: skip
         return [OutgoingOrder(*row) for row in rows]
+
+
+def _of_the_order(column: str) -> sa.ScalarSelect[str]:
+    return sa.select(orders.c[column]).where(orders.c.key == deliveries.c.key).scalar_subquery()
 
 
 class Renewed(str, Enum):
@@ -116,7 +159,7 @@ class Renewed(str, Enum):
     SUPPRESSED = "a person among them has been suppressed meanwhile"
 
 
-def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str, int]) -> Renewed:
+def renew_sending(ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int]) -> Renewed:
     """Commit that these orders are about to leave now; where any must not, nothing is written.
 
     Their place among all that left stays that of the first time, and nobody has waited for them any more.
@@ -124,11 +167,12 @@ def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str
     :param attempts: event id to the order's attempts when it was marked: each marking counts one more, so the number
         tells whose ``sending`` it is.
     """
-    mine = (*_held(run_id, batch), orders.c.status == Status.SENDING.value, orders.c.event_id.in_(attempts))
     with ledger.write() as connection:
         rows = connection.execute(
-            sa.select(orders.c.event_id, orders.c.attempts, orders.c.card_hash, orders.c.email_hash)
-            .where(*mine)
+            sa.select(deliveries.c.event_id, deliveries.c.attempts, orders.c.card_hash, orders.c.email_hash)
+            .join(orders, orders.c.key == deliveries.c.key)
+            .where(*_held(held), *_sending(held), deliveries.c.event_id.in_(attempts))
+            .order_by(orders.c.key)
             .with_for_update()
         ).all()
         if {row.event_id: row.attempts for row in rows} != dict(attempts):
@@ -136,16 +180,17 @@ def renew_sending(ledger: Ledger, run_id: str, batch: int, attempts: Mapping[str
         if suppressed_among(connection, [each for row in rows for each in row[2:]]):
             return Renewed.SUPPRESSED
         connection.execute(
-            sa.update(orders).where(*mine).values(sending_at=datetime.now(timezone.utc), waited_seq=None)
+            sa.update(deliveries)
+            .where(*_sending(held), deliveries.c.event_id.in_(attempts))
+            .values(sending_at=datetime.now(timezone.utc), waited_seq=None)
         )
-        keep_alive(connection, run_id, batch)
+        keep_alive(connection, held.run_id, held.batch)
         return Renewed.YES
 
 
 def record_outcomes(
     ledger: Ledger,
-    run_id: str,
-    batch: int,
+    held: HeldBatch,
     *,
     sent: Collection[str] = (),
     rejected: Mapping[str, str] | None = None,
@@ -161,151 +206,202 @@ def record_outcomes(
     :param attempts: as for :func:`renew_sending`; an order that another try is sending is neither rejected nor ready.
     """
     now = datetime.now(timezone.utc)
-    held = (*_held(run_id, batch), orders.c.status == Status.SENDING.value)
+    mine = (*_sending(held), _of_held_orders(held))
     if attempts is not None:
-        whose = [sa.and_(orders.c.event_id == event, orders.c.attempts == made) for event, made in attempts.items()]
-        held = (*held, sa.or_(sa.false(), *whose))
+        whose = [
+            sa.and_(deliveries.c.event_id == event, deliveries.c.attempts == made) for event, made in attempts.items()
+        ]
+        mine = (*mine, sa.or_(sa.false(), *whose))
+    open_still = [each.value for each in (DeliveryStatus.SENDING, DeliveryStatus.READY, DeliveryStatus.HELD)]
     with ledger.write() as connection:
         if sent:
             connection.execute(
-                sa.update(orders)
+                sa.update(deliveries)
                 .where(
-                    *_held(run_id, batch),
-                    orders.c.status.in_([Status.SENDING.value, Status.READY.value, Status.HELD.value]),
-                    orders.c.event_id.in_(sent),
+                    *_at(held),
+                    _of_held_orders(held),
+                    deliveries.c.status.in_(open_still),
+                    deliveries.c.event_id.in_(sent),
                 )
-                .values(status=Status.SENT.value, reason=None, sent_at=now, outcome_run=run_id)
+                .values(status=DeliveryStatus.SENT.value, reason=None, sent_at=now, outcome_run=held.run_id)
             )
         for event_id, reason in (rejected or {}).items():
             connection.execute(
-                sa.update(orders)
-                .where(*held, orders.c.event_id == event_id)
-                .values(status=Status.REJECTED.value, reason=kept_text(reason), outcome_run=run_id)
+                sa.update(deliveries)
+                .where(*mine, deliveries.c.event_id == event_id)
+                .values(status=DeliveryStatus.REJECTED.value, reason=kept_text(reason), outcome_run=held.run_id)
             )
         if unsent:
             connection.execute(
-                sa.update(orders)
-                .where(*held, orders.c.event_id.in_(unsent))
-                .values(status=Status.READY.value, sending_at=None)
+                sa.update(deliveries)
+                .where(*mine, deliveries.c.event_id.in_(unsent))
+                .values(status=DeliveryStatus.READY.value, sending_at=None)
             )
         if truncated:
             connection.execute(
-                sa.update(runs).where(runs.c.run_id == run_id).values(truncated=runs.c.truncated + truncated)
+                sa.update(runs).where(runs.c.run_id == held.run_id).values(truncated=runs.c.truncated + truncated)
             )
-        keep_alive(connection, run_id, batch)
+        keep_alive(connection, held.run_id, held.batch)
 
 
-def give_back(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt]) -> None:
+def give_back(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]) -> None:
     """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile."""
     if doubts:
-        _move(ledger, run_id, batch, doubts, status=Status.READY.value, sending_at=None)
+        _move(ledger, held, doubts, status=DeliveryStatus.READY.value, sending_at=None)
 
 
-def hold_for_a_person(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt], reason: str) -> None:
+def hold_for_a_person(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], reason: str) -> None:
     """Commit that nobody can tell whether these were taken, unless they have left once more meanwhile."""
-    _move(ledger, run_id, batch, doubts, status=Status.HELD.value, reason=kept_text(reason), outcome_run=run_id)
+    _move(
+        ledger, held, doubts,
+        status=DeliveryStatus.HELD.value, reason=kept_text(reason), outcome_run=held.run_id,
+    )  # fmt: skip
 
 
-def waited_for(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt]) -> None:
+def waited_for(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]) -> None:
     """Commit that ``verify_after`` has passed since these were in doubt: what leaves from now on are witnesses."""
     if doubts:
         with ledger.write() as connection:
             waited = ledger.next_number(connection, _LEAVING)
-            connection.execute(_unmoved(run_id, batch, doubts).values(waited_seq=waited))
-            keep_alive(connection, run_id, batch)
+            connection.execute(_unmoved(held, doubts).values(waited_seq=waited))
+            keep_alive(connection, held.run_id, held.batch)
 
 
-def _move(ledger: Ledger, run_id: str, batch: int, doubts: Collection[Doubt], **values: object) -> None:
+def _move(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], **values: object) -> None:
     with ledger.write() as connection:
-        connection.execute(_unmoved(run_id, batch, doubts).values(values))
-        keep_alive(connection, run_id, batch)
+        connection.execute(_unmoved(held, doubts).values(values))
+        keep_alive(connection, held.run_id, held.batch)
 
 
-def _unmoved(run_id: str, batch: int, doubts: Collection[Doubt]) -> sa.Update:
+def _unmoved(held: HeldBatch, doubts: Collection[Doubt]) -> sa.Update:
     left = [
         sa.and_(
-            orders.c.event_id == each.event_id,
-            orders.c.left_seq == each.left,
-            orders.c.sending_at == each.sending_at,
-            orders.c.waited_seq.is_not_distinct_from(each.waited),
+            deliveries.c.event_id == each.event_id,
+            deliveries.c.left_seq == each.left,
+            deliveries.c.sending_at == each.sending_at,
+            deliveries.c.waited_seq.is_not_distinct_from(each.waited),
         )
         for each in doubts
     ]
-    return sa.update(orders).where(*_held(run_id, batch), orders.c.status == Status.SENDING.value, sa.or_(*left))
+    return sa.update(deliveries).where(*_sending(held), _of_held_orders(held), sa.or_(*left))
 
 
-def in_doubt(ledger: Ledger, run_id: str, batch: int) -> list[Doubt]:
+def in_doubt(ledger: Ledger, held: HeldBatch) -> list[Doubt]:
     """The batch's orders in ``sending``, in the order in which they left: nobody knows what became of them."""
     with ledger.read() as connection:
         rows = connection.execute(
-            sa.select(orders.c.event_id, orders.c.left_seq, orders.c.waited_seq, orders.c.sending_at)
-            .where(*_held(run_id, batch), orders.c.status == Status.SENDING.value)
-            .order_by(orders.c.left_seq, orders.c.event_id)
-        )
+            sa.select(
+                deliveries.c.event_id, deliveries.c.left_seq, deliveries.c.waited_seq, deliveries.c.sending_at
+            )
+            .join(orders, orders.c.key == deliveries.c.key)
+            .where(*_held(held), *_sending(held))
+            .order_by(deliveries.c.left_seq, deliveries.c.event_id)
+        )  # fmt: skip
         return [Doubt(*row) for row in rows]
 
 
-def left_later(ledger: Ledger, after: int, most: int) -> dict[str, int]:
-    """Event id to place among all that left, of sent orders behind a place: the first of them, and the last."""
-    sent = sa.select(orders.c.event_id, orders.c.left_seq).where(
-        orders.c.status == Status.SENT.value, orders.c.left_seq > after
+def left_later(ledger: Ledger, destination: str, after: int, most: int) -> dict[str, int]:
+    """Event id to place among all that left, of what was sent behind a place: the first of them, and the last."""
+    sent = sa.select(deliveries.c.event_id, deliveries.c.left_seq).where(
+        deliveries.c.destination == destination,
+        deliveries.c.status == DeliveryStatus.SENT.value,
+        deliveries.c.left_seq > after,
     )
     with ledger.read() as connection:
-        first = connection.execute(sent.order_by(orders.c.left_seq).limit(most)).tuples().all()
-        last = connection.execute(sent.order_by(orders.c.left_seq.desc()).limit(most)).tuples().all()
+        first = connection.execute(sent.order_by(deliveries.c.left_seq).limit(most)).tuples().all()
+        last = connection.execute(sent.order_by(deliveries.c.left_seq.desc()).limit(most)).tuples().all()
     return dict(first) | dict(last)
 
 
-def _held(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return orders.c.claim_run == run_id, orders.c.claim_batch == batch
+def _held(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+    """Orders, in the run's hands."""
+    return orders.c.claim_run == held.run_id, orders.c.claim_batch == held.batch
 
 
-def unsent_after(ledger: Ledger, key: str, *, limit: int, claim_minutes: float) -> dict[str, str]:
-    """Key to event id of the next unsent orders that no live run holds, by key.
+def _at(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+    """Deliveries, whoever has their orders."""
+    return deliveries.c.destination == held.destination, deliveries.c.is_latest
+
+
+def _sending(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+    return (*_at(held), deliveries.c.status == DeliveryStatus.SENDING.value)
+
+
+def _of_held_orders(held: HeldBatch) -> sa.ColumnElement[bool]:
+    return sa.exists().where(orders.c.key == deliveries.c.key, *_held(held))
+
+
+def unsent_after(ledger: Ledger, destination: str, key: str, *, limit: int, claim_minutes: float) -> dict[str, str]:
+    """Key to event id of the next orders that the destination was not sent and no live run holds, by key.
 
     :param key: behind this one; empty: from the beginning.
     :param claim_minutes: a run that gave no sign of life for so long is not live.
     """
     with ledger.read() as connection:
         rows = connection.execute(
-            sa.select(orders.c.key, orders.c.event_id)
+            sa.select(orders.c.key, orders.c.event_id, deliveries.c.event_id)
+            .select_from(_with_latest(destination))
             .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.key > key)
             .order_by(orders.c.key)
             .limit(limit)
         )
-        return dict(rows.tuples().all())
+        return {key: known or first_event_id(event, destination) for key, event, known in rows.tuples()}
 
 
-def count_held(ledger: Ledger, claim_minutes: float) -> int:
-    """How many unsent orders a live run holds."""
-    held = sa.select(sa.func.count()).select_from(orders).where(_unsent(), sa.not_(held_by_no_live_run(claim_minutes)))
+def count_held(ledger: Ledger, destination: str, claim_minutes: float) -> int:
+    """How many orders that the destination was not sent a live run holds."""
+    held = sa.select(sa.func.count()).select_from(_with_latest(destination))
     with ledger.read() as connection:
-        return connection.scalar(held) or 0
+        return connection.scalar(held.where(_unsent(), sa.not_(held_by_no_live_run(claim_minutes)))) or 0
 
 
-def mark_sent(ledger: Ledger, run_id: str, event_ids: Collection[str], claim_minutes: float) -> int:
-    """Commit that these orders are sent; how many were marked.
+def mark_sent(ledger: Ledger, destination: str, run_id: str, keys: Collection[str], claim_minutes: float) -> int:
+    """Commit that these orders are sent, also those whose customer is not known yet; how many were marked.
 
     One that a live run has claimed since, or that is sent by now, is left alone.
     """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
         take_turns(ledger, connection)
-        marked = connection.scalars(
-            sa.update(orders)
-            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.event_id.in_(event_ids))
-            .values(
-                status=Status.SENT.value,
-                reason=None,
-                next_attempt=None,
-                sent_at=now,
-                outcome_run=run_id,
-                claim_run=None,
-            )
-            .returning(orders.c.key)
+        rows = connection.execute(
+            sa.select(orders.c.key, orders.c.event_id, orders.c.fingerprint, orders.c.email, deliveries.c.edition)
+            .select_from(_with_latest(destination))
+            .where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.key.in_(keys))
+            .order_by(orders.c.key)
+        ).all()
+        marked = [row.key for row in rows]
+        sent = {"status": DeliveryStatus.SENT.value, "reason": None, "sent_at": now, "outcome_run": run_id}
+        new = [
+            {**sent, "key": row.key, "destination": destination, "edition": 1, "is_latest": True, "attempts": 0}
+            | {
+                "event_id": first_event_id(row.event_id, destination),
+                "fingerprint": row.fingerprint,
+                "email": row.email,
+            }
+            for row in rows
+            if row.edition is None
+        ]
+        if new:
+            connection.execute(sa.insert(deliveries), new)
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.key.in_(marked), deliveries.c.destination == destination, deliveries.c.is_latest)
+            .values(sent)
         )
-        return len(marked.all())
+        connection.execute(
+            sa.update(orders)
+            .where(orders.c.key.in_(marked))
+            .values(status=Status.MATCHED.value, reason=None, next_attempt=None, claim_run=None)
+        )
+        return len(marked)
+
+
+def _with_latest(destination: str) -> sa.Join:
+    """Orders, each beside its latest edition at the destination, or nothing."""
+    latest = sa.and_(deliveries.c.key == orders.c.key, deliveries.c.destination == destination, deliveries.c.is_latest)
+    return orders.outerjoin(deliveries, latest)
 
 
 def _unsent() -> sa.ColumnElement[bool]:
-    return orders.c.status.in_([status.value for status in _UNSENT])
+    waits = sa.and_(deliveries.c.status.is_(None), orders.c.status.in_(_NOT_FOUND_YET))
+    return sa.or_(waits, deliveries.c.status.in_(_UNSENT))

@@ -1,6 +1,7 @@
 """Editions: an order that is sent again goes out under an event id of its own, so that neither proves the other.
 
-A run orders at most one new edition of an order, however often it is cleared or reprocessed: the table's key says so.
+A run orders at most one new edition of an order at a destination, however often it is cleared or reprocessed: the
+table's key says so.
 """
 
 from __future__ import annotations
@@ -12,9 +13,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.known_again import content_row, taken_content
 from include.instore.ledger.suppressions import person_hashes
-from include.instore.ledger.tables import NO_CUSTOMER_KEY, ContentState, Status, UtcDateTime, contents, editions, orders
+from include.instore.ledger.tables import (
+    NO_CUSTOMER_KEY,
+    UNDER_WAY,
+    ContentState,
+    DeliveryStatus,
+    Status,
+    UtcDateTime,
+    contents,
+    deliveries,
+    destinations,
+    editions,
+    orders,
+)
 from include.instore.model.events import next_event_id
 from include.instore.model.windows import Run
 
@@ -22,20 +36,34 @@ _CHUNK = 500
 
 
 def to_be_sent_again(run: Run) -> sa.ColumnElement[bool]:
-    """Orders that were sent, and of which this run has no edition yet."""
-    mine = sa.select(editions.c.key).where(editions.c.key == orders.c.key, editions.c.ordered_by == run.tries[0])
-    return sa.and_(orders.c.status == Status.SENT.value, sa.not_(sa.exists(mine)))
+    """Deliveries that were sent, and of whose order and destination this run has no edition yet."""
+    mine = sa.exists().where(
+        editions.c.key == deliveries.c.key,
+        editions.c.destination == deliveries.c.destination,
+        editions.c.ordered_by == run.tries[0],
+    )
+    named = deliveries.c.destination == run.destination if run.destination else sa.true()
+    on = deliveries.c.destination.in_(sa.select(destinations.c.name).where(destinations.c.is_on))
+    return sa.and_(deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.is_latest, named, on, sa.not_(mine))
 
 
 def order_editions(
     ledger: Ledger, connection: sa.Connection, run: Run, which: Sequence[sa.ColumnElement[bool]], now: datetime
 ) -> None:
-    """Make the sent orders among these ready, each as a new edition with its latest content."""
+    """Make the next edition of what was sent of these orders, each with its order's latest content."""
     names = (
-        "key", "event_id", "edition", "fingerprint", "content_at", "source", "reference", "payload", "loyalty_card",
-        "email", "status",
+        "key", "fingerprint", "content_at", "source", "reference", "payload", "loyalty_card", "email", "status",
     )  # fmt: skip
-    wanted = sa.select(*(orders.c[name] for name in names)).where(*which).order_by(orders.c.key).with_for_update()
+    wanted = (
+        sa.select(
+            *(orders.c[name] for name in names),
+            deliveries.c.destination, deliveries.c.edition, deliveries.c.event_id.label("before"),
+        )
+        .join(deliveries, deliveries.c.key == orders.c.key)
+        .where(to_be_sent_again(run), *which)
+        .order_by(orders.c.key, deliveries.c.destination)
+        .with_for_update()
+    )  # fmt: skip
     rows = [dict(row) for row in connection.execute(wanted).mappings()]
     for start in range(0, len(rows), _CHUNK):
         _order(ledger, connection, run, rows[start : start + _CHUNK], now)
@@ -44,38 +72,58 @@ def order_editions(
 def note_editions(
     ledger: Ledger, connection: sa.Connection, run: Run, which: Sequence[sa.ColumnElement[bool]], now: datetime
 ) -> None:
-    """What a resend run finds unsent goes out once by it, as the edition it is."""
-    found = sa.select(
-        orders.c.key, sa.literal(run.tries[0]), orders.c.edition, orders.c.event_id, sa.literal(now, UtcDateTime)
-    ).where(*which)
-    names = ["key", "ordered_by", "edition", "event_id", "made_at"]
-    connection.execute(ledger.insert(editions).from_select(names, found).on_conflict_do_nothing())
+    """What a resend run finds unsent goes out once by it, as the edition it is.
+
+    An order whose customer is not known yet has no delivery: it will be its first edition at every destination.
+    """
+    unsent = (
+        sa.select(
+            deliveries.c.key, deliveries.c.destination, sa.literal(run.tries[0]), deliveries.c.edition,
+            sa.literal(now, UtcDateTime),
+        )
+        .join(orders, orders.c.key == deliveries.c.key)
+        .where(*which, deliveries.c.is_latest, deliveries.c.status.in_(UNDER_WAY))
+    )  # fmt: skip
+    none_yet = (
+        sa.select(
+            orders.c.key, destinations.c.name, sa.literal(run.tries[0]), sa.literal(1), sa.literal(now, UtcDateTime)
+        )
+        .join(destinations, destinations.c.is_on)
+        .where(
+            *which,
+            orders.c.status == Status.PENDING.value,
+            sa.not_(
+                sa.exists().where(deliveries.c.key == orders.c.key, deliveries.c.destination == destinations.c.name)
+            ),
+        )
+    )
+    names = ["key", "destination", "ordered_by", "edition", "made_at"]
+    for found in (unsent, none_yet):
+        connection.execute(ledger.insert(editions).from_select(names, found).on_conflict_do_nothing())
 
 
 def _order(ledger: Ledger, connection: sa.Connection, run: Run, rows: Sequence[dict[str, Any]], now: datetime) -> None:
     later = _later_contents(ledger, connection, [row["key"] for row in rows])
-    made = []
+    made, ordered = [], []
     for row in rows:
         edition = row["edition"] + 1
-        made.append(
-            {
-                "key": row["key"],
-                "ordered_by": run.tries[0],
-                "edition": edition,
-                "event_id": next_event_id(row["event_id"], edition),
-                "replaces": row["event_id"],
-                "made_at": now,
-            }
+        place = {"key": row["key"], "destination": row["destination"]}
+        ordered.append({**place, "ordered_by": run.tries[0], "edition": edition, "made_at": now})
+        event_id = next_event_id(row["before"], edition)
+        made.append(ready_for(row["destination"], row["key"], event_id, edition))
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.key == row["key"], deliveries.c.destination == row["destination"])
+            .values(is_latest=False)
         )
-        values = {"edition": edition, "event_id": made[-1]["event_id"], "status": Status.READY.value, "reason": None}
-        if content := later.get(row["key"]):
+        if content := later.pop(row["key"], None):
             one = (contents.c.key == row["key"], contents.c.fingerprint == content["fingerprint"])
             connection.execute(sa.delete(contents).where(*one))
             kept = content_row(row, ContentState.SENT, run.run_id, now)
             connection.execute(ledger.insert(contents).values(kept).on_conflict_do_nothing())
-            values |= taken_content(row, content)
-        connection.execute(sa.update(orders).where(orders.c.key == row["key"]).values(values))
-    connection.execute(sa.insert(editions), made)
+            connection.execute(sa.update(orders).where(orders.c.key == row["key"]).values(taken_content(row, content)))
+    connection.execute(sa.insert(deliveries), made)
+    connection.execute(sa.insert(editions), ordered)
 
 
 def _later_contents(ledger: Ledger, connection: sa.Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from enum import Enum
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import Status, orders
+from include.instore.ledger.tables import DeliveryStatus, deliveries, orders
 
 
 class Decision(str, Enum):
@@ -25,6 +25,7 @@ class Decision(str, Enum):
 class HeldEvent:
     """One event that is held; ``run`` held it."""
 
+    destination: str
     event_id: str
     edition: int
     reference: str
@@ -35,14 +36,18 @@ class HeldEvent:
 
 def held_events(ledger: Ledger, event_ids: Sequence[str], limit: int) -> list[HeldEvent]:
     """Those that left first. :param event_ids: only these; empty: all."""
-    wanted = sa.select(
-        orders.c.event_id, orders.c.edition, orders.c.reference, orders.c.sending_at, orders.c.reason,
-        orders.c.outcome_run,
-    ).where(orders.c.status == Status.HELD.value)  # fmt: skip
+    wanted = (
+        sa.select(
+            deliveries.c.destination, deliveries.c.event_id, deliveries.c.edition, orders.c.reference,
+            deliveries.c.sending_at, deliveries.c.reason, deliveries.c.outcome_run,
+        )
+        .join(orders, orders.c.key == deliveries.c.key)
+        .where(deliveries.c.status == DeliveryStatus.HELD.value)
+    )  # fmt: skip
     if event_ids:
-        wanted = wanted.where(orders.c.event_id.in_(event_ids))
+        wanted = wanted.where(deliveries.c.event_id.in_(event_ids))
     with ledger.read() as connection:
-        return [HeldEvent(*row) for row in connection.execute(wanted.order_by(orders.c.left_seq).limit(limit))]
+        return [HeldEvent(*row) for row in connection.execute(wanted.order_by(deliveries.c.left_seq).limit(limit))]
 
 
 def decide(ledger: Ledger, event_ids: Sequence[str], decision: Decision) -> int:
@@ -52,16 +57,22 @@ def decide(ledger: Ledger, event_ids: Sequence[str], decision: Decision) -> int:
     """
     now = datetime.now(timezone.utc)
     decided: dict[Decision, dict[str, object]] = {
-        Decision.SENT: {"status": Status.SENT.value, "sent_at": now, "reason": None},
-        Decision.SEND_AGAIN: {"status": Status.READY.value, "sending_at": None, "reason": None},
+        Decision.SENT: {"status": DeliveryStatus.SENT.value, "sent_at": now, "reason": None},
+        Decision.SEND_AGAIN: {"status": DeliveryStatus.READY.value, "sending_at": None, "reason": None},
         # As one that has just left: what is asked anew is waited for anew.
-        Decision.ASK_AGAIN: {"status": Status.SENDING.value, "sending_at": now, "waited_seq": None, "reason": None},
+        Decision.ASK_AGAIN: {
+            "status": DeliveryStatus.SENDING.value,
+            "sending_at": now,
+            "waited_seq": None,
+            "reason": None,
+        },
     }
     with ledger.write() as connection:
         changed = connection.scalars(
-            sa.update(orders)
-            .where(orders.c.status == Status.HELD.value, orders.c.event_id.in_(event_ids))
-            .values(claim_run=None, **decided[decision])
-            .returning(orders.c.key)
-        )
-        return len(changed.all())
+            sa.update(deliveries)
+            .where(deliveries.c.status == DeliveryStatus.HELD.value, deliveries.c.event_id.in_(event_ids))
+            .values(decided[decision])
+            .returning(deliveries.c.key)
+        ).all()
+        connection.execute(sa.update(orders).where(orders.c.key.in_(changed)).values(claim_run=None))
+        return len(changed)

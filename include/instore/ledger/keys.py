@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION
-from include.instore.ledger.tables import contents, editions, orders, pipeline, quarantine
+from include.instore.ledger.tables import contents, deliveries, editions, orders, pipeline, quarantine
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
 from include.instore.model.orders import order_of_payload
@@ -92,7 +92,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
 def _change(connection: sa.Connection, keys: dict[str, str]) -> None:
     # In two steps: a new key may be one that another order gives up in the same change.
     changes = [{"old": old, "new": _ON_THE_WAY + new} for old, new in keys.items()]
-    for table in (orders, contents, editions):
+    for table in (orders, contents, deliveries, editions):
         statement = sa.update(table).where(table.c.key == sa.bindparam("old")).values(key=sa.bindparam("new"))
         for start in range(0, len(changes), _CHUNK):
             connection.execute(statement, changes[start : start + _CHUNK])

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import groupby
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from include.instore.ledger.tables import ContentState, Status, contents, orders
+from include.instore.ledger.tables import ContentState, Status, contents, deliveries, orders
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
 
@@ -22,7 +23,6 @@ COLLISION = "collision"
 SUSPECTED_TWIN = "suspected_twin"
 """Reason in the quarantine of an order that seems to be another one whose number has more, or fewer, leading zeros."""
 
-_UNSENT = (Status.PENDING.value, Status.READY.value, Status.UNMATCHED.value, Status.SUPPRESSED.value)
 _MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
 _TELL_NOTHING_APART = {
     "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",
@@ -47,7 +47,7 @@ class Repeat(Protocol):
 class KnownAgain:
     """What became of the repeats of one block.
 
-    :param after_sending: those corrections that came when the order had left.
+    :param after_sending: those corrections that came when the order had left for a destination.
     :param collisions: the others, each with why it is another order.
     """
 
@@ -94,12 +94,14 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
     """Tell duplicates, corrections and collisions apart, and take corrected contents.
 
     A duplicate has a content that is known of the order. A correction has the store, the moment and the customer of
-    the one that is known, and is later by its source; it takes its place as long as nothing of the order has left.
+    the one that is known, and is later by its source; it takes its place as long as there is a destination for which
+    the order has not left.
     Everything else is another order.
     """
     if not repeats:
         return KnownAgain(0, 0, 0, [])
     there = _known(connection, {item.key for item in repeats})
+    left = _left(connection, there)
     seen = set(connection.execute(_fingerprints(there)).tuples()) | {
         (key, row["fingerprint"]) for key, row in there.items()
     }
@@ -115,11 +117,15 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
             continue
         seen.add((item.key, item.row["fingerprint"]))
         corrections += 1
-        state = _state(before, item)
-        after_sending += state is ContentState.AFTER_SENDING
-        other = before if state is ContentState.REPLACED else item.row
-        connection.execute(sa.insert(contents).values(content_row(other, state, run_id, now)))
-        if state is ContentState.REPLACED:
+        mine = left.get(item.key, _Left(False, False, set()))
+        is_later = bool(_is_later(before, item))
+        after_sending += is_later and mine.any
+        if not is_later or mine.all:
+            state = ContentState.AFTER_SENDING if is_later else ContentState.OLDER
+            connection.execute(sa.insert(contents).values(content_row(item.row, state, run_id, now)))
+        else:
+            state = ContentState.SENT if before["fingerprint"] in mine.contents else ContentState.REPLACED
+            connection.execute(sa.insert(contents).values(content_row(before, state, run_id, now)))
             values = taken_content(before, item.row)
             connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
             there[item.key] = {**before, **values}
@@ -128,7 +134,7 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
 
 def _known(connection: sa.Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
     names = (
-        "key", "status", "attempts", "fingerprint", "content_at", "received_at", "source", "reference", "payload",
+        "key", "status", "fingerprint", "content_at", "received_at", "source", "reference", "payload",
         "store_id", "day", "order_time", "loyalty_card", "email",
     )  # fmt: skip
     # Locked, in one order of all processes: nothing of it may leave while its content changes.
@@ -140,13 +146,27 @@ def _fingerprints(keys: Mapping[str, Any]) -> sa.Select[tuple[str, str]]:
     return sa.select(contents.c.key, contents.c.fingerprint).where(contents.c.key.in_(list(keys)))
 
 
-def _state(before: Mapping[str, Any], item: Repeat) -> ContentState:
-    """What becomes of a corrected content: it holds if it is the later one and nothing of the order has left."""
-    if not _is_later(before, item):
-        return ContentState.OLDER
-    if before["status"] not in _UNSENT or before["attempts"]:
-        return ContentState.AFTER_SENDING
-    return ContentState.REPLACED
+@dataclass(frozen=True)
+class _Left:
+    """Of an order's latest editions: whether all, and any, have left; and with which contents any ever did."""
+
+    all: bool
+    any: bool
+    contents: set[str]
+
+
+def _left(connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Left]:
+    rows = connection.execute(
+        sa.select(deliveries.c.key, deliveries.c.is_latest, deliveries.c.fingerprint)
+        .where(deliveries.c.key.in_(list(keys)))
+        .order_by(deliveries.c.key)
+    )
+    left = {}
+    for key, group in groupby(rows, lambda row: row.key):
+        editions = list(group)
+        latest = [row.fingerprint is not None for row in editions if row.is_latest]
+        left[key] = _Left(all(latest), any(latest), {row.fingerprint for row in editions if row.fingerprint})
+    return left
 
 
 def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

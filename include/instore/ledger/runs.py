@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,13 +14,26 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN
-from include.instore.ledger.tables import UNDER_WAY, ExtractState, Status, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import (
+    UNDER_WAY,
+    DeliveryStatus,
+    ExtractState,
+    Status,
+    deliveries,
+    extracts,
+    orders,
+    quarantine,
+    runs,
+)
 from include.instore.model.windows import Window
 
 
 @dataclass(frozen=True)
 class RunCounts:
-    """One run in numbers of orders, but for ``looked_up`` and ``cache_hits`` (cards) and ``batches``."""
+    """One run in numbers of orders, but for ``looked_up`` and ``cache_hits`` (cards) and ``batches``.
+
+    What concerns sending is counted once a destination; ``by_destination`` says where.
+    """
 
     received: int
     orders: int
@@ -47,8 +61,12 @@ class RunCounts:
     truncated: int
     in_doubt: int
     held: int
+    cancelled: int
+    by_destination: Mapping[str, Mapping[str, int]]
     carried_over: int
     touched: int
+    planned_orders: int
+    undelivered: int
     planned: Mapping[str, int]
     window_orders: Mapping[str, int]
     ledger: Mapping[str, int]
@@ -61,6 +79,13 @@ _TALLIED = (
 """Counted where they happen, in the run's own row."""
 
 
+_OUTCOMES = [each.value for each in DeliveryStatus if each.value not in UNDER_WAY]
+_delivered = deliveries.join(orders, orders.c.key == deliveries.c.key)
+_counts = sa.or_(
+    orders.c.status == Status.MATCHED.value,
+    deliveries.c.status.in_([DeliveryStatus.SENDING.value, DeliveryStatus.SENT.value, DeliveryStatus.HELD.value]),
+)
+"""Of an order whose customer is searched anew, what has left counts, and what has not is not ready yet."""
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
 
 
@@ -72,20 +97,40 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
     with ledger.read() as connection:
         tally = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).mappings().one()
 
-        def by(column: sa.Column[Any], *where: sa.ColumnElement[bool], of: sa.Table = orders) -> dict[str, int]:
+        def by(column: sa.Column[Any], *where: sa.ColumnElement[bool], of: sa.FromClause = orders) -> dict[str, int]:
             rows = connection.execute(
                 sa.select(column, sa.func.count()).select_from(of).where(*where).group_by(column).order_by(column)
             )
             return {str(value): count for value, count in rows}
 
+        def on_the_way(*where: sa.ColumnElement[bool]) -> dict[str, int]:
+            """Orders by how far they are: those whose customer is known by their latest editions, others by theirs."""
+            counts = Counter(by(orders.c.status, *where, orders.c.status != Status.MATCHED.value))
+            there = sa.and_(*where, deliveries.c.is_latest, _counts)
+            counts.update(by(deliveries.c.status, there, of=_delivered))
+            return dict(sorted(counts.items()))
+
         resolved = by(orders.c.status, orders.c.resolved_run == run_id)
         unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
-        outcome = by(orders.c.status, orders.c.outcome_run == run_id)
-        again = (orders.c.outcome_run == run_id, orders.c.status == Status.SENT.value, orders.c.edition > 1)
-        resent = sum(by(orders.c.status, *again).values())
+        outcome: dict[str, dict[str, int]] = {}
+        for name, status, count in connection.execute(
+            sa.select(deliveries.c.destination, deliveries.c.status, sa.func.count())
+            .where(deliveries.c.outcome_run == run_id, deliveries.c.status.in_(_OUTCOMES))
+            .group_by(deliveries.c.destination, deliveries.c.status)
+            .order_by(deliveries.c.destination, deliveries.c.status)
+        ):
+            outcome.setdefault(name, {})[status] = count
+        became: Counter[str] = sum(map(Counter, outcome.values()), Counter())
+        of_this_run = deliveries.c.outcome_run == run_id
+        sent_again = (of_this_run, deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.edition > 1)
+        resent = sum(by(deliveries.c.status, *sent_again, of=deliveries).values())
+        rejected = (of_this_run, deliveries.c.status == DeliveryStatus.REJECTED.value)
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
-        carried = sa.and_(mine, orders.c.status.in_([status.value for status in UNDER_WAY]))
+        now_mine = on_the_way(mine)
+        planned = (orders.c.planned_run == run_id,)
+        touched = sa.or_(mine, orders.c.key.in_(sa.select(deliveries.c.key).where(of_this_run)))
+        nowhere = sa.not_(sa.exists().where(deliveries.c.key == orders.c.key))
         return RunCounts(
             **{name: tally[name] for name in _TALLIED},
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
@@ -94,25 +139,25 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
             waiting_files=sum(by(extracts.c.state, *_waiting, of=extracts).values()),
             collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
-            matched=sum(
-                count for status, count in resolved.items() if status not in ("pending", "unmatched", "suppressed")
-            ),
+            matched=resolved.get(Status.MATCHED.value, 0),
             unmatched=sum(unmatched.values()),
             unmatched_by_outcome=unmatched,
-            suppressed=resolved.get(Status.SUPPRESSED.value, 0),
-            sent=outcome.get(Status.SENT.value, 0) - resent,
+            suppressed=resolved.get(Status.SUPPRESSED.value, 0) + became[DeliveryStatus.SUPPRESSED.value],
+            sent=became[DeliveryStatus.SENT.value] - resent,
             resent=resent,
-            rejected=outcome.get(Status.REJECTED.value, 0),
-            rejected_by_reason=by(
-                orders.c.reason, orders.c.outcome_run == run_id, orders.c.status == Status.REJECTED.value
-            ),
-            in_doubt=sum(by(orders.c.status, mine, orders.c.status == Status.SENDING.value).values()),
-            held=outcome.get(Status.HELD.value, 0),
-            carried_over=sum(by(orders.c.status, carried).values()),
-            touched=sum(by(orders.c.status, sa.or_(mine, orders.c.outcome_run == run_id)).values()),
-            planned=by(orders.c.status, orders.c.planned_run == run_id),
-            window_orders=by(orders.c.status, in_window(window)) if window else {},
-            ledger=by(orders.c.status),
+            rejected=became[DeliveryStatus.REJECTED.value],
+            rejected_by_reason=by(deliveries.c.reason, *rejected, of=deliveries),
+            in_doubt=now_mine.get(DeliveryStatus.SENDING.value, 0),
+            held=became[DeliveryStatus.HELD.value],
+            cancelled=became[DeliveryStatus.CANCELLED.value],
+            by_destination=outcome,
+            carried_over=sum(now_mine.get(status, 0) for status in (Status.PENDING.value, *UNDER_WAY)),
+            touched=sum(by(orders.c.status, touched).values()),
+            planned_orders=sum(by(orders.c.status, *planned).values()),
+            undelivered=sum(by(orders.c.status, *planned, orders.c.status == Status.MATCHED.value, nowhere).values()),
+            planned=on_the_way(*planned),
+            window_orders=on_the_way(in_window(window)) if window else {},
+            ledger=on_the_way(),
         )
 
 
@@ -125,11 +170,11 @@ def faults_in(counts: RunCounts) -> list[str]:
             f"{counts.received} records were received, but {counts.orders} new orders, {counts.duplicates} duplicates, "
             f"{counts.corrections} corrections and {counts.quarantined} quarantined make {handled}"
         )
-    if sum(counts.planned.values()) < counts.claimed:
-        faults.append(
-            f"{counts.claimed} orders were claimed, but only {sum(counts.planned.values())} are in the ledger"
-        )
-    strange = set(counts.ledger) - {status.value for status in Status}
+    if counts.planned_orders < counts.claimed:
+        faults.append(f"{counts.claimed} orders were claimed, but only {counts.planned_orders} are in the ledger")
+    if counts.undelivered:
+        faults.append(f"of {counts.undelivered} orders the customer is known, and they go to no destination")
+    strange = set(counts.ledger) - {each.value for each in (*Status, *DeliveryStatus)}
     if strange:
         faults.append(f"{sum(counts.ledger[name] for name in strange)} orders are in no known status")
     return faults

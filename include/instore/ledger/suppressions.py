@@ -12,7 +12,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import Status, orders, pipeline, suppressions
+from include.instore.ledger.tables import DeliveryStatus, Status, deliveries, orders, pipeline, suppressions
 from include.instore.model.errors import ConfigurationError
 
 LOYALTY = "loyalty"
@@ -24,7 +24,7 @@ SUPPRESSED = "suppressed"
 _PLACEHOLDER_CARDS = 5
 """An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""
 
-_STILL_HERE = (Status.PENDING, Status.READY, Status.UNMATCHED)
+_NOT_FOUND_YET = (Status.PENDING.value, Status.UNMATCHED.value)
 _CHECK = "hash_key"
 
 
@@ -109,11 +109,16 @@ def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:
 
 def _stop(connection: sa.Connection, run_id: str, hashes: Collection[str]) -> None:
     """Nothing leaves any more for these persons; what is sending by now has left, or is in doubt."""
+    theirs = sa.or_(orders.c.card_hash.in_(hashes), orders.c.email_hash.in_(hashes))
+    # The orders first, and locked: whoever marks one as sending holds its row until the hashes are read.
+    keys = connection.scalars(sa.select(orders.c.key).where(theirs).order_by(orders.c.key).with_for_update()).all()
     connection.execute(
         sa.update(orders)
-        .where(
-            sa.or_(orders.c.card_hash.in_(hashes), orders.c.email_hash.in_(hashes)),
-            orders.c.status.in_([status.value for status in _STILL_HERE]),
-        )
+        .where(orders.c.key.in_(keys), orders.c.status.in_(_NOT_FOUND_YET))
         .values(status=Status.SUPPRESSED.value, reason=SUPPRESSED, next_attempt=None, resolved_run=run_id)
+    )
+    connection.execute(
+        sa.update(deliveries)
+        .where(deliveries.c.key.in_(keys), deliveries.c.status == DeliveryStatus.READY.value)
+        .values(status=DeliveryStatus.SUPPRESSED.value, reason=SUPPRESSED, outcome_run=run_id)
     )

@@ -11,23 +11,34 @@ from sqlalchemy.types import TypeDecorator
 
 
 class Status(str, Enum):
-    """Where an order is on its way; design.md draws who moves it."""
+    """How far the search for an order's customer is; design.md draws who moves it."""
 
     PENDING = "pending"
-    READY = "ready"
-    SENDING = "sending"
-    SENT = "sent"
+    MATCHED = "matched"  # where its events are is said by its deliveries
     UNMATCHED = "unmatched"
     SUPPRESSED = "suppressed"
-    REJECTED = "rejected"
-    HELD = "held"  # nobody can tell whether it was taken: a person decides
 
     def __str__(self) -> str:
         return self.value
 
 
-UNDER_WAY = (Status.PENDING, Status.READY, Status.SENDING)
-"""An order in one of these still has somewhere to go by itself."""
+class DeliveryStatus(str, Enum):
+    """Where one edition of an order is on its way to one destination."""
+
+    READY = "ready"
+    SENDING = "sending"
+    SENT = "sent"
+    REJECTED = "rejected"
+    SUPPRESSED = "suppressed"
+    HELD = "held"  # nobody can tell whether it was taken: a person decides
+    CANCELLED = "cancelled"  # its destination was switched off before it left
+
+    def __str__(self) -> str:
+        return self.value
+
+
+UNDER_WAY = (DeliveryStatus.READY.value, DeliveryStatus.SENDING.value)
+"""A delivery in one of these still has somewhere to go by itself, as an order has that is pending."""
 
 
 class ContentState(str, Enum):
@@ -105,7 +116,7 @@ orders = sa.Table(
     sa.Column("number_root", sa.String(64), nullable=False, index=True),  # the number without its leading zeros
     sa.Column("store_id", sa.String(64), nullable=False),
     sa.Column("day", sa.String(10), nullable=False, index=True),  # in the store's time zone: 2017-06-05
-    sa.Column("event_id", sa.String(36), nullable=False, unique=True),
+    sa.Column("event_id", sa.String(36), nullable=False, unique=True),  # of its first edition at the Profile Store
     sa.Column("order_type", sa.String(8), nullable=False),
     sa.Column("source", sa.String(16), nullable=False),  # topic, extract
     sa.Column("reference", sa.String(1024), nullable=False),  # where in the source it came from
@@ -122,20 +133,42 @@ orders = sa.Table(
     sa.Column("status", sa.String(12), nullable=False),
     sa.Column("reason", sa.String(1024)),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),  # rounds of asking that found no customer
-    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # times it left for the destination
-    sa.Column("edition", sa.Integer, nullable=False, default=1),  # more than 1: sent again under an event id of its own
     sa.Column("next_attempt", UtcDateTime),  # when an unmatched order is asked for again; null: never
     sa.Column("claim_run", RunId),
     sa.Column("claim_batch", sa.Integer),
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
+    sa.Index(None, "status", "next_attempt"),
+    sa.Index(None, "claim_run", "claim_batch", "status"),
+)
+
+destinations = sa.Table(
+    "destinations",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("since", UtcDateTime, nullable=False),  # what was received before goes there by a backfill only
+    sa.Column("is_on", sa.Boolean, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",  # one order at one destination in one edition
+    metadata,
+    sa.Column("key", sa.String(512), primary_key=True),
+    sa.Column("destination", sa.String(32), primary_key=True),
+    sa.Column("edition", sa.Integer, primary_key=True),  # more than 1: sent again under an event id of its own
+    sa.Column("is_latest", sa.Boolean, nullable=False),
+    sa.Column("event_id", sa.String(36), nullable=False, unique=True),
+    sa.Column("status", sa.String(12), nullable=False, index=True),
+    sa.Column("reason", sa.String(1024)),
+    # What it carries, and for whom, from its first leaving on; null: what the order has now.
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("email", sa.String(254)),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # times it left for the destination
     sa.Column("sending_at", UtcDateTime),
     sa.Column("left_seq", sa.BigInteger, index=True),  # its place among all that left, in the order of their commits
     sa.Column("waited_seq", sa.BigInteger),  # what left after this place left ``verify_after`` later; null: not waited
     sa.Column("sent_at", UtcDateTime),
-    sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent or rejected
-    sa.Index(None, "status", "next_attempt"),
-    sa.Index(None, "claim_run", "claim_batch", "status"),
+    sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent, rejected, held or suppressed
 )
 
 contents = sa.Table(
@@ -158,10 +191,9 @@ editions = sa.Table(
     "editions",  # which run ordered which, where a run says resend
     metadata,
     sa.Column("key", sa.String(512), primary_key=True),
+    sa.Column("destination", sa.String(32), primary_key=True),
     sa.Column("ordered_by", RunId, primary_key=True),  # without the number of its try: once a run, whatever is cleared
     sa.Column("edition", sa.Integer, nullable=False),
-    sa.Column("event_id", sa.String(36), nullable=False),
-    sa.Column("replaces", sa.String(36)),  # the event id of the edition before; null: the run found this one unsent
     sa.Column("made_at", UtcDateTime, nullable=False),
 )
 

@@ -12,6 +12,7 @@ import simplejson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import Settings
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:instore-orders:tracking-event")
@@ -56,6 +57,13 @@ def event_id(scope: str, event_type: str, *key: str) -> str:
     :param key: the order's number, or the elements of its key where that is more than its number.
     """
     return str(uuid.uuid5(_NAMESPACE, json.dumps([scope, event_type, *key])))
+
+
+def first_event_id(order_event_id: str, destination: str) -> str:
+    """The event id of an order's first edition at a destination. :param order_event_id: as of :func:`event_id`."""
+    if destination == PROFILE_STORE:
+        return order_event_id
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([order_event_id, destination])))
 
 
 def next_event_id(before: str, edition: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from include.instore.model.errors import ConfigurationError
 
-PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "dry_run")
+PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "destination", "dry_run")
 """What a run can be told in its conf."""
 
 OWN_DAG = "instore_orders"
@@ -61,6 +61,7 @@ class Run:
     :param loads_any_extract: whether it also reads files outside its window that were never loaded.
     :param claims: which orders it may send: everything ``due``, those ``in_window``, or its ``own``.
     :param resend: whether it sends orders again that were sent before, by another run.
+    :param destination: where orders go that were never there; with ``resend`` only there again. None: none, and all.
     :param dry_run: whether it does everything but settle and send, on a copy of the ledger.
     :param clear_number: how often it, or a task of it, was cleared.
     """
@@ -74,6 +75,7 @@ class Run:
     resend: bool = False
     dry_run: bool = False
     clear_number: int = 0
+    destination: str | None = None
 
     @property
     def tries(self) -> tuple[str, ...]:
@@ -86,7 +88,8 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     """The run behind a ``dag_run``.
 
     :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool),
-        ``track_events``, which is none of this module's business; Airflow has the run's conf among them.
+        ``destination`` (a name or None), ``track_events``, which is none of this module's business; Airflow has the
+        run's conf among them.
     :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
         a window; a param that is none of :data:`PARAMS`.
     """
@@ -102,14 +105,17 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     asked = _asked_window(params)
     interval = _interval(dag_run)
     resend, dry_run = bool(params.get("resend")), bool(params.get("dry_run"))
+    destination = params.get("destination") or None
 
     def run(kind: Kind, window: Window | None, drains: bool, loads: bool, claims: Any) -> Run:
-        if resend and claims == "due":
+        if claims == "due" and (resend or destination):
             raise ConfigurationError(
-                "Param resend sends a window's orders again; give window_start and window_end as well, or backfill."
+                f"Param {'resend' if resend else 'destination'} is about a window's orders; give window_start and "
+                "window_end as well, or backfill."
             )
         run_id = dag_run.run_id if dag_run.dag_id == OWN_DAG else f"{dag_run.dag_id}/{dag_run.run_id}"
-        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, dag_run.clear_number or 0)
+        clears = dag_run.clear_number or 0
+        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, clears, destination)
 
     # A cleared backfill is a backfill still; its own orders are those of its interval.
     if run_type == "backfill":

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, timezone
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, held_elsewhere
+from include.instore.ledger.destinations import destinations_on
 from include.instore.ledger.runs import started_at
-from include.instore.model.errors import RetriableError
+from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
@@ -28,9 +29,15 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
     an ordinary run takes what is free, and the next one the rest. A dry run is asked what would be sent: it plans as if
     tracking were on, and does not wait, because in its copy of the ledger nobody lets go.
 
+    :raises ConfigurationError: the run names a destination that is not on.
     :raises HeldByAnotherRun: until ``claim_wait`` seconds after the run began; nothing is claimed. Waiting is the
         caller's: a task that waits itself keeps the very slot the other run needs.
     """
+    on = destinations_on(ledger)
+    if run.destination and run.destination not in on:
+        raise ConfigurationError(
+            f"Param destination names {run.destination!r}, which is not on; there is {', '.join(on) or 'none'}."
+        )
     tracking = settings.enable_track_events or run.dry_run
     if run.claims != "due":
         held = held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)

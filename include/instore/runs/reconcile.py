@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.deliveries import count_held, mark_sent, unsent_after
+from include.instore.model.destinations import SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.errors import RetriableError
-from include.instore.model.reading_side import SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
@@ -48,6 +48,7 @@ class Reconciled:
 
 def reconcile(
     destination: ReadingSide,
+    name: str,
     ledger: Ledger,
     settings: Settings,
     *,
@@ -59,6 +60,7 @@ def reconcile(
     Block by block, each committed: stopped half way it is simply started again. What is marked is counted as that of
     a run of kind ``reconcile``.
 
+    :param name: the destination's.
     :param dry_run: ask, and change nothing.
     :param after_block: called with what it has come to so far.
     :raises ConfigurationError: the destination cannot be asked until a person changes something; nothing is changed.
@@ -67,9 +69,9 @@ def reconcile(
     """
     destination.look_for([])  # whether it can be asked at all is told even where there is nothing to ask
     run = Run(f"reconcile__{datetime.now(timezone.utc).isoformat()}", "reconcile", None, False, False, "own")
-    done, last, opened = Reconciled(held=count_held(ledger, settings.claim_minutes)), "", False
+    done, last, opened = Reconciled(held=count_held(ledger, name, settings.claim_minutes)), "", False
     try:
-        while block := unsent_after(ledger, last, limit=_BLOCK, claim_minutes=settings.claim_minutes):
+        while block := unsent_after(ledger, name, last, limit=_BLOCK, claim_minutes=settings.claim_minutes):
             last = next(reversed(block))  # by the database's own order of texts
             answers = destination.look_for(block.values())
             if unclear := sum(answer == UNCLEAR for answer in answers.values()):
@@ -78,12 +80,12 @@ def reconcile(
                     "or with a count and none, so what it does not show may be there; have the filter on TrackId "
                     "looked at, and start again."
                 )
-            shown = {event_id for event_id in block.values() if answers[event_id] == SHOWN}
+            shown = {key for key, event_id in block.items() if answers[event_id] == SHOWN}
             if shown and not dry_run:
                 if not opened:
                     open_run(ledger, run)
                     opened = True
-                marked = mark_sent(ledger, run.run_id, shown, settings.claim_minutes)
+                marked = mark_sent(ledger, name, run.run_id, shown, settings.claim_minutes)
             else:
                 marked = len(shown)
             done = replace(done, asked=done.asked + len(block), sent=done.sent + marked)

@@ -11,12 +11,13 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
-from include.instore.ledger.tables import Status
+from include.instore.ledger.tables import DeliveryStatus
 from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, UNREAD_FILES
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
 _NAMED_FILES = 3
+_INNER = ("touched", "planned", "planned_orders", "undelivered")
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: 
     document = {
         "run_kind": run.kind,
         "window": str(run.window) if run.window else None,
-        **{name: value for name, value in asdict(counts).items() if name not in ("touched", "planned")},
+        **{name: value for name, value in asdict(counts).items() if name not in _INNER},
         "tracking": settings.enable_track_events,
         "red": list(red),
     }
     if run.dry_run:
-        document |= {"dry_run": True, "would_send": counts.planned.get(Status.READY.value, 0)}
+        document |= {"dry_run": True, "would_send": counts.planned.get(DeliveryStatus.READY.value, 0)}
     close_run(ledger, run.run_id, document)
     fault_points.reach("report.closed")
     return Report(document, red, by_cause)

@@ -62,7 +62,7 @@ def _write_down(
     run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], ages: Ages, settings: Settings, dag_id: str
 ) -> None:
     from include.instore.ledger.alerts import remember
-    from include.instore.ledger.tables import Status
+    from include.instore.ledger.tables import DeliveryStatus
     from include.instore.runs.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
 
     counts = reported.document
@@ -80,7 +80,7 @@ def _write_down(
         return
     judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")
     soft = {cause: text(alert) if alert else None for cause, alert in judged.items()}
-    still = {UNREAD_FILES: counts["waiting_files"], HELD_EVENTS: counts["ledger"].get(Status.HELD.value, 0)}
+    still = {UNREAD_FILES: counts["waiting_files"], HELD_EVENTS: counts["ledger"].get(DeliveryStatus.HELD.value, 0)}
     lasting = [cause for cause, count in still.items() if count]
     remember(ledger, run, red=red, soft=soft, recovery=recovery, lasting=lasting)
 
@@ -106,7 +106,7 @@ def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:
     """The counts as counters, the ledger's statuses and the ages as gauges, all below ``instore.``."""
     from airflow.sdk.observability import stats
 
-    from include.instore.ledger.tables import Status
+    from include.instore.ledger.tables import DeliveryStatus, Status
 
     stats.incr(f"{METRICS}.runs.{document['run_kind']}", 1)
     stats.incr(f"{METRICS}.red", int(red))
@@ -120,5 +120,8 @@ def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:
     for name in _GAUGES:
         if document.get(name) is not None:
             stats.gauge(f"{METRICS}.{name}", document[name])
-    for status in Status:
-        stats.gauge(f"{METRICS}.ledger.{status.value}", document["ledger"].get(status.value, 0))
+    for destination, outcomes in document["by_destination"].items():
+        for status, count in outcomes.items():
+            stats.incr(f"{METRICS}.{destination}.{status}", count)
+    for status in sorted({each.value for each in (*Status, *DeliveryStatus)} - {Status.MATCHED.value}):
+        stats.gauge(f"{METRICS}.ledger.{status}", document["ledger"].get(status, 0))

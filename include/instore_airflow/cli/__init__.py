@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import typer
 
+from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
@@ -20,7 +21,7 @@ from include.instore_airflow.cli.deliveries import deliveries_app
 from include.instore_airflow.cli.extracts import extracts_app
 from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.quarantine import quarantine_app
-from include.instore_airflow.services import profile_store
+from include.instore_airflow.destinations import profile_store
 from include.instore_airflow.set_up import set_up
 
 _DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, the dead-letter queue, and
@@ -82,8 +83,8 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
             typer.echo(f"{so_far.asked} asked, {so_far.sent} shown", err=True)
 
         settings = load_settings()
-        with profile_store(ledger, settings) as destination:
-            done = reconcile(destination, ledger, settings, dry_run=dry_run, after_block=tell)
+        with profile_store.opened(ledger, settings) as destination:
+            done = reconcile(destination, PROFILE_STORE, ledger, settings, dry_run=dry_run, after_block=tell)
     counts = {"asked": done.asked, "sent": done.sent, "left": done.left, "held": done.held}
     if as_json:
         print_json({"dry_run": dry_run, "counts": counts})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.instore.destinations.delivery import Delivered, send_batch
+from include.instore.destinations.delivery import Delivered
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.deliveries import give_back, in_doubt
@@ -32,7 +32,7 @@ class Outcome:
     retry_after: float | None = None
 
 
-class Store:
+class Store(given.Events):
     """A destination that does as it is told, remembers what it took, and looks at the ledger when it is called.
 
     :param answers: by order number, the states to answer with, one a request; then "accepted". "ambiguous" is taken all
@@ -83,7 +83,7 @@ class Store:
 def test_sending_is_committed_before_the_request_leaves(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1", "S2", "S3")
     store = Store(ledger)
-    delivered = send_batch(store, ledger, "run-1", 0, settings(bulk_events=2))
+    delivered = given.send(store, ledger, given.batch(), settings(bulk_events=2))
     assert delivered == Delivered(sent=3)
     assert store.requests == [["S1", "S2"], ["S3"]]
     assert store.seen_in_ledger == [
@@ -97,7 +97,7 @@ def test_sending_is_committed_before_the_request_leaves(ledger: Ledger, settings
 def test_the_event_sent_is_the_one_of_the_order(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1")
     store = Store(ledger)
-    send_batch(store, ledger, "run-1", 0, settings(scope="web"))
+    given.send(store, ledger, given.batch(), settings(scope="web"))
     (event,) = store.taken
     assert event["trackId"] == given.row(ledger, "S1")["event_id"]
     assert (event["user"], event["scope"], event["eventTime"]) == (
@@ -110,8 +110,8 @@ def test_the_event_sent_is_the_one_of_the_order(ledger: Ledger, settings: MakeSe
 def test_sending_again_sends_nothing(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1")
     store = Store(ledger)
-    send_batch(store, ledger, "run-1", 0, settings())
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered()
+    given.send(store, ledger, given.batch(), settings())
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered()
     assert store.orders == ["S1"]
 
 
@@ -120,15 +120,15 @@ def test_with_tracking_switched_off_nothing_is_sent_and_orders_stay_ready(
 ) -> None:
     given.ready(ledger, "S1")
     store = Store(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings(enable_track_events=False)) == Delivered()
+    assert given.send(store, ledger, given.batch(), settings(enable_track_events=False)) == Delivered()
     assert (store.requests, store.asked, given.statuses(ledger)) == ([], [], {"S1": "ready"})
-    send_batch(store, ledger, "run-1", 0, settings())
+    given.send(store, ledger, given.batch(), settings())
     assert store.orders == ["S1"]
 
 
 def test_a_refused_event_alone_is_rejected_and_keeps_its_reason(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1", "S2")
-    delivered = send_batch(Store(ledger, S1=["refused"]), ledger, "run-1", 0, settings())
+    delivered = given.send(Store(ledger, S1=["refused"]), ledger, given.batch(), settings())
     assert delivered == Delivered(sent=1, rejected=1)
     assert given.statuses(ledger) == {"S1": "rejected", "S2": "sent"}
     assert given.row(ledger, "S1")["reason"] == "400: scope is unknown"
@@ -141,7 +141,7 @@ def test_an_order_of_which_no_event_can_be_built_is_rejected_and_the_others_go_o
     with ledger.write() as connection:
         connection.execute(sa.update(orders).where(orders.c.order_number == "S1").values(email="x"))
     store = Store(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1, rejected=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1, rejected=1)
     assert given.statuses(ledger) == {"S1": "rejected", "S2": "sent"}
     assert store.orders == ["S2"]
 
@@ -150,9 +150,9 @@ def test_unsent_events_are_ready_again_and_the_next_try_sends_them(ledger: Ledge
     given.ready(ledger, "S1", "S2", "S3")
     store = Store(ledger, S2=["unsent"])
     with pytest.raises(RetriableError, match="1 of 3 events"):
-        send_batch(store, ledger, "run-1", 0, settings())
+        given.send(store, ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "sent", "S2": "ready", "S3": "sent"}
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1)
     assert sorted(store.orders) == ["S1", "S2", "S3"]
     assert store.asked == []
 
@@ -161,7 +161,7 @@ def test_after_an_unsent_event_no_further_bulk_leaves(ledger: Ledger, settings: 
     given.ready(ledger, "S1", "S2")
     store = Store(ledger, S1=["unsent"])
     with pytest.raises(RetriableError):
-        send_batch(store, ledger, "run-1", 0, settings(bulk_events=1))
+        given.send(store, ledger, given.batch(), settings(bulk_events=1))
     assert store.requests == [["S1"]]
 
 
@@ -169,7 +169,7 @@ def test_a_configuration_error_returns_what_was_not_answered_to_ready(ledger: Le
     given.ready(ledger, "S1", "S2", "S3")
     store = Store(ledger, S2=[ConfigurationError("the key is wrong")])
     with pytest.raises(ConfigurationError, match="the key is wrong"):
-        send_batch(store, ledger, "run-1", 0, settings())
+        given.send(store, ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "sent", "S2": "ready", "S3": "ready"}
 
 
@@ -179,7 +179,7 @@ def test_whatever_else_is_raised_leaves_what_was_not_answered_in_doubt(
 ) -> None:
     given.ready(ledger, "S1", "S2", "S3")
     with pytest.raises(type(error)):
-        send_batch(Store(ledger, S2=[error]), ledger, "run-1", 0, settings())
+        given.send(Store(ledger, S2=[error]), ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "sent", "S2": "sending", "S3": "sending"}
 
 
@@ -190,13 +190,13 @@ def test_a_crash_between_request_and_outcome_sends_nothing_twice(
     given.ready(ledger, "S1", "S2", "S3")
     store = Store(ledger, S2=["died after taking"])
     with pytest.raises(KeyboardInterrupt):
-        send_batch(store, ledger, "run-1", 0, settings())
+        given.send(store, ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "sent", "S2": "sending", "S3": "sending"}
     if run_id != "run-1":
         release(ledger, "run-1")
         given.planned(ledger, given.run(run_id))
     in_doubt = {given.row(ledger, number)["event_id"] for number in ("S2", "S3")}
-    assert send_batch(store, ledger, run_id, 0, settings()) == Delivered(sent=1, verified=1, in_doubt=1)
+    assert given.send(store, ledger, given.batch(run_id, 0), settings()) == Delivered(sent=1, verified=1, in_doubt=1)
     assert sorted(store.orders) == ["S1", "S2"]
     assert store.asked[0] == in_doubt
     assert given.statuses(ledger) == {"S1": "sent", "S2": "sent", "S3": "sending"}
@@ -208,7 +208,7 @@ def test_an_ambiguous_event_that_the_store_shows_is_sent_and_not_sent_again(
 ) -> None:
     given.ready(ledger, "S1", "S2")
     store = Store(ledger, S2=["ambiguous"])
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=2, verified=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=2, verified=1)
     assert store.orders == ["S1", "S2"]
     assert store.asked == [{given.row(ledger, "S2")["event_id"]}]
 
@@ -216,7 +216,7 @@ def test_an_ambiguous_event_that_the_store_shows_is_sent_and_not_sent_again(
 def test_a_lost_event_that_the_store_does_not_show_is_sent_again(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1", "S2", "S3")
     store = Store(ledger, S1=["lost"])
-    assert send_batch(store, ledger, "run-1", 0, settings(bulk_events=1, verify_witnesses=2)) == Delivered(sent=3)
+    assert given.send(store, ledger, given.batch(), settings(bulk_events=1, verify_witnesses=2)) == Delivered(sent=3)
     assert store.orders == ["S2", "S3", "S1"]
     assert given.row(ledger, "S1")["attempts"] == 2
 
@@ -233,7 +233,7 @@ def test_absence_is_proven_only_by_an_answer_given_after_the_wait(ledger: Ledger
             return super().look_for(event_ids)
 
     store = Slow(ledger, S1=["ambiguous"])
-    assert send_batch(store, ledger, "run-1", 0, settings(verify_after=0.9)) == Delivered(sent=1, verified=1)
+    assert given.send(store, ledger, given.batch(), settings(verify_after=0.9)) == Delivered(sent=1, verified=1)
     assert (store.orders, len(store.asked)) == (["S1"], 2)
 
 
@@ -246,14 +246,14 @@ def test_a_store_that_cannot_be_asked_leaves_the_doubt(ledger: Ledger, settings:
     store = Mute(ledger, S1=["ambiguous"])
     for _ in range(2):
         with pytest.raises(RetriableError, match="is away"):
-            send_batch(store, ledger, "run-1", 0, settings())
+            given.send(store, ledger, given.batch(), settings())
     assert (store.orders, given.statuses(ledger)) == (["S1"], {"S1": "sending"})
 
 
 def test_by_resend_an_event_in_doubt_is_sent_again_without_asking(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1")
     store = Store(ledger, S1=["ambiguous"])
-    assert send_batch(store, ledger, "run-1", 0, settings(on_ambiguous="resend")) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings(on_ambiguous="resend")) == Delivered(sent=1)
     assert (store.orders, store.asked) == (["S1", "S1"], [])
 
 
@@ -261,7 +261,7 @@ def test_by_hold_an_event_in_doubt_waits_for_a_person(ledger: Ledger, settings: 
     given.ready(ledger, "S1", "S2")
     store = Store(ledger, S1=["ambiguous"])
     for _ in range(2):
-        send_batch(store, ledger, "run-1", 0, settings(on_ambiguous="hold"))
+        given.send(store, ledger, given.batch(), settings(on_ambiguous="hold"))
     assert (store.orders, store.asked) == (["S1", "S2"], [])
     assert given.statuses(ledger) == {"S1": "held", "S2": "sent"}
 
@@ -271,7 +271,7 @@ def test_a_store_that_never_answers_ends_the_try_with_the_orders_ready(ledger: L
     given.ready(ledger, *numbers)
     store = Store(ledger, **{number: ["lost"] * 20 for number in numbers})
     with pytest.raises(RetriableError, match="never answered"):
-        send_batch(store, ledger, "run-1", 0, settings(bulk_events=1, verify_witnesses=1))
+        given.send(store, ledger, given.batch(), settings(bulk_events=1, verify_witnesses=1))
     # A request in doubt and its witness, in each of three rounds; no more is put in doubt than that.
     assert len(store.requests) <= 6
     assert set(given.statuses(ledger).values()) == {"sending", "ready"}
@@ -281,7 +281,7 @@ def test_a_run_that_lost_its_orders_sends_nothing(ledger: Ledger, settings: Make
     given.ready(ledger, "S1")
     store = Store(ledger)
     given.set_orders(ledger, claim_run="run-2")
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered()
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered()
     assert store.requests == []
 
 
@@ -295,7 +295,7 @@ def test_orders_taken_over_while_their_bulk_waits_are_not_sent(ledger: Ledger, s
 
     given.ready(ledger, "S1", "S2")
     store = Stealing(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings(bulk_events=1)) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings(bulk_events=1)) == Delivered(sent=1)
     assert store.orders == ["S1"]
 
 
@@ -304,9 +304,9 @@ def test_truncated_events_are_counted_once_when_they_are_sent(ledger: Ledger, se
     given.ready(ledger, "S2")
     store = Store(ledger, S1=["unsent"])
     with pytest.raises(RetriableError):
-        send_batch(store, ledger, "run-1", 0, settings(max_event_bytes=2048))
+        given.send(store, ledger, given.batch(), settings(max_event_bytes=2048))
     assert given.tally(ledger)["truncated"] == 0
-    assert send_batch(store, ledger, "run-1", 0, settings(max_event_bytes=2048)) == Delivered(sent=1, truncated=1)
+    assert given.send(store, ledger, given.batch(), settings(max_event_bytes=2048)) == Delivered(sent=1, truncated=1)
     assert given.tally(ledger)["truncated"] == 1
     assert event_bytes(store.taken[-1]) <= 2048
 
@@ -322,7 +322,7 @@ def test_an_unsent_events_reason_and_retry_after_reach_the_task(ledger: Ledger, 
 
     given.ready(ledger, "S1", "S2", "S3")
     with pytest.raises(RetriableError, match="too many requests") as caught:
-        send_batch(Busy(ledger), ledger, "run-1", 0, settings())
+        given.send(Busy(ledger), ledger, given.batch(), settings())
     assert caught.value.retry_after == 7.0
 
 
@@ -333,15 +333,15 @@ def test_a_request_does_not_leave_once_another_try_has_the_events(ledger: Ledger
         def send_events(
             self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
         ) -> Iterator[Outcome]:
-            give_back(ledger, "run-1", 0, in_doubt(ledger, "run-1", 0))
-            assert send_batch(other, ledger, "run-1", 0, settings()) == Delivered(sent=1)
+            give_back(ledger, given.batch(), in_doubt(ledger, given.batch()))
+            assert given.send(other, ledger, given.batch(), settings()) == Delivered(sent=1)
             before_leaving()
             return super().send_events(events, before_leaving)
 
     given.ready(ledger, "S1")
     frozen, other = Frozen(ledger), Store(ledger)
     with pytest.raises(RetriableError, match="taken over batch 0"):
-        send_batch(frozen, ledger, "run-1", 0, settings())
+        given.send(frozen, ledger, given.batch(), settings())
     assert (frozen.orders, other.orders, given.statuses(ledger)) == ([], ["S1"], {"S1": "sent"})
 
 
@@ -350,7 +350,7 @@ def test_no_email_card_or_payload_is_in_a_log_record(
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="include.instore")
     given.ready(ledger, "S1", "S2", "S3", loyaltyCardNumber=given.CANARY, storeName=given.CANARY)
-    send_batch(Store(ledger, S1=["refused"], S2=["ambiguous"]), ledger, "run-1", 0, settings())
+    given.send(Store(ledger, S1=["refused"], S2=["ambiguous"]), ledger, given.batch(), settings())
     messages = [record.getMessage() for record in caplog.records]
     assert any("sent=" in message for message in messages)
     assert any("was refused" in message for message in messages)

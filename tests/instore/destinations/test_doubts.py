@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.instore.destinations.delivery import Delivered, send_batch
+from include.instore.destinations.delivery import Delivered
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.held import Decision, decide, held_events
@@ -20,7 +20,7 @@ MakeSettings = Callable[..., Settings]
 LATER = ("T1", "T2", "T3")
 
 
-class Store:
+class Store(given.Events):
     """A destination with a reading side that lags, ignores its filter, shows empty pages, or hides people.
 
     :param doubtful: orders whose first request dies; of those in ``taken_all_the_same`` the event is there.
@@ -64,14 +64,14 @@ class Store:
 @pytest.fixture
 def send(ledger: Ledger, settings: MakeSettings) -> Callable[..., Delivered]:
     def send(store: Store, run_id: str = "run-1", **changes: Any) -> Delivered:
-        return send_batch(store, ledger, run_id, 0, settings(**{"verify_after": 0.02, **changes}))
+        return given.send(store, ledger, given.batch(run_id, 0), settings(**{"verify_after": 0.02, **changes}))
 
     return send
 
 
 def next_run(ledger: Ledger, run_id: str, *numbers: str) -> None:
     """The next hour, with these orders ready."""
-    for held in {row["claim_run"] for row in given.rows(ledger, "orders")} - {None}:
+    for held in {row["claim_run"] for row in given.on_the_way(ledger)} - {None}:
         release(ledger, held)
     given.ready(ledger, *numbers, run=given.run(run_id))
 
@@ -188,7 +188,7 @@ def test_a_reading_side_that_shows_what_nobody_sent_proves_nothing(ledger: Ledge
             return {each: "absent" if self.number_of(each) == "S1" else "shown" for each in event_ids}
 
         def number_of(self, event_id: str) -> str:
-            found = [row["order_number"] for row in given.rows(ledger, "orders") if row["event_id"] == event_id]
+            found = [row["order_number"] for row in given.on_the_way(ledger) if row["event_id"] == event_id]
             return found[0] if found else ""
 
     given.ready(ledger, "S1", *LATER)
@@ -286,11 +286,11 @@ def test_a_doubt_that_left_again_meanwhile_is_not_given_back(ledger: Ledger, sen
 
     given.ready(ledger, "S1")
     key = [given.row(ledger, "S1")["key"]]
-    mark_sending(ledger, "run-1", 0, key)
-    before = in_doubt(ledger, "run-1", 0)
+    mark_sending(ledger, given.batch(), key)
+    before = in_doubt(ledger, given.batch())
     given.set_orders(ledger, status="ready")
-    mark_sending(ledger, "run-1", 0, key)
-    give_back(ledger, "run-1", 0, before)
+    mark_sending(ledger, given.batch(), key)
+    give_back(ledger, given.batch(), before)
     assert given.statuses(ledger) == {"S1": "sending"}
-    give_back(ledger, "run-1", 0, in_doubt(ledger, "run-1", 0))
+    give_back(ledger, given.batch(), in_doubt(ledger, given.batch()))
     assert given.statuses(ledger) == {"S1": "ready"}

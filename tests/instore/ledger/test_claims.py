@@ -33,7 +33,7 @@ ledger.close()
 
 
 def holders(ledger: Ledger) -> dict[str, str | None]:
-    return {row["order_number"]: row["claim_run"] for row in given.rows(ledger, "orders")}
+    return {row["order_number"]: row["claim_run"] for row in given.on_the_way(ledger)}
 
 
 def test_what_one_run_holds_another_cannot_claim(ledger: Ledger, another_process: Ledger) -> None:
@@ -121,9 +121,9 @@ def test_a_sign_of_life_keeps_the_claim_of_its_batch_only(ledger: Ledger) -> Non
 def test_planning_again_finds_its_own_claims(ledger: Ledger) -> None:
     given.landed(ledger, *(given.document(f"S{number}", loyaltyCardNumber=str(number)) for number in range(5)))
     first = given.planned(ledger, batch_orders=2)
-    before = given.rows(ledger, "orders")
+    before = given.on_the_way(ledger)
     assert given.planned(ledger, batch_orders=2) == first
-    after = given.rows(ledger, "orders")
+    after = given.on_the_way(ledger)
     assert [row["claim_batch"] for row in after] == [row["claim_batch"] for row in before]
     assert (given.tally(ledger)["claimed"], given.tally(ledger)["batches"]) == (5, 3)
 
@@ -153,7 +153,7 @@ def test_there_are_at_most_fifty_batches(ledger: Ledger, count: int, batch_order
     assert [batch.batch for batch in batches] == list(range(len(batches)))
     assert sum(batch.orders for batch in batches) == count
     assert max(batch.orders for batch in batches) <= most
-    in_ledger = Counter(row["claim_batch"] for row in given.rows(ledger, "orders"))
+    in_ledger = Counter(row["claim_batch"] for row in given.on_the_way(ledger))
     assert in_ledger == {batch.batch: batch.orders for batch in batches}
 
 
@@ -164,7 +164,7 @@ def test_a_card_is_never_in_two_batches(ledger: Ledger) -> None:
     batches = given.planned(ledger, batch_orders=4)
     assert len(batches) >= 8
     batches_of: dict[str, set[int]] = {}
-    for row in given.rows(ledger, "orders"):
+    for row in given.on_the_way(ledger):
         batches_of.setdefault(row["loyalty_card"] or row["order_number"], set()).add(row["claim_batch"])
     assert {len(each) for each in batches_of.values()} == {1}
 

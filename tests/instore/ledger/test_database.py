@@ -98,7 +98,7 @@ def test_a_failing_database_is_an_error_to_try_again_that_tells_no_row(
     assert given.CANARY not in str(error)
     # "from None": the driver's own error, with the row in it, is not printed beneath ours.
     assert error.__suppress_context__
-    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    assert given.on_the_way(ledger) == given.rows(ledger, "quarantine") == []
     assert given.landed(ledger, given.document("S1")).orders == 1
 
 

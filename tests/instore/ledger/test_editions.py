@@ -31,15 +31,15 @@ def sent(ledger: Ledger, *numbers: str) -> dict[str, str]:
 def send(ledger: Ledger, run: Run) -> list[str]:
     """What the run plans leaves, is taken, and the run ends."""
     given.planned(ledger, run)
-    keys = [row["key"] for row in given.rows(ledger, "orders") if row["claim_run"] == run.run_id]
-    left = mark_sending(ledger, run.run_id, 0, keys)
-    record_outcomes(ledger, run.run_id, 0, sent=[order.event_id for order in left])
+    keys = [row["key"] for row in given.on_the_way(ledger) if row["claim_run"] == run.run_id]
+    left = mark_sending(ledger, given.batch(run.run_id, 0), keys)
+    record_outcomes(ledger, given.batch(run.run_id, 0), sent=[order.event_id for order in left])
     release(ledger, run.run_id)
     return [order.event_id for order in left]
 
 
 def event_ids(ledger: Ledger) -> dict[str, str]:
-    return {row["order_number"]: row["event_id"] for row in given.rows(ledger, "orders")}
+    return {row["order_number"]: row["event_id"] for row in given.on_the_way(ledger)}
 
 
 def test_a_resend_makes_an_edition_with_an_event_id_of_its_own(ledger: Ledger) -> None:
@@ -48,13 +48,13 @@ def test_a_resend_makes_an_edition_with_an_event_id_of_its_own(ledger: Ledger) -
     assert len(second) == 2
     assert not {*first.values()} & {*second}
     (one, two) = given.rows(ledger, "editions")
-    assert (one["edition"], one["ordered_by"], one["replaces"], one["event_id"]) == (
-        2,
-        "again",
-        first["S1"],
-        event_ids(ledger)["S1"],
-    )
-    assert two["replaces"] == first["S2"]
+    assert [(each["edition"], each["ordered_by"]) for each in (one, two)] == [(2, "again")] * 2
+    made = [(row["edition"], row["is_latest"], row["event_id"]) for row in given.rows(ledger, "deliveries")]
+    assert made == [
+        (edition, edition == 2, ids[number])
+        for number in ("S1", "S2")
+        for edition, ids in ((1, first), (2, event_ids(ledger)))
+    ]
     counts = count_run(ledger, "again")
     assert (counts.sent, counts.resent) == (0, 2)
 
@@ -62,8 +62,10 @@ def test_a_resend_makes_an_edition_with_an_event_id_of_its_own(ledger: Ledger) -
 def test_a_resend_that_dies_while_sending_does_not_take_the_first_event_for_its_own(ledger: Ledger) -> None:
     first = sent(ledger, "S1")
     given.planned(ledger, resend())
-    mark_sending(ledger, "again", 0, [row["key"] for row in given.rows(ledger, "orders")])
-    record_outcomes(ledger, "again", 0, sent=first.values())  # what reading back shows of the first edition
+    mark_sending(ledger, given.batch("again", 0), [row["key"] for row in given.on_the_way(ledger)])
+    record_outcomes(
+        ledger, given.batch("again", 0), sent=first.values()
+    )  # what reading back shows of the first edition
     assert given.statuses(ledger) == {"S1": "sending"}
 
 
@@ -71,12 +73,12 @@ def test_a_resend_run_cleared_as_a_whole_makes_no_second_edition(ledger: Ledger)
     sent(ledger, "S1", "S2", "S3")
     again = resend()
     given.planned(ledger, again)
-    mark_sending(ledger, "again", 0, [row["key"] for row in given.rows(ledger, "orders")[:2]])
-    record_outcomes(ledger, "again", 0, sent=list(event_ids(ledger).values())[:2])
+    mark_sending(ledger, given.batch("again", 0), [row["key"] for row in given.on_the_way(ledger)[:2]])
+    record_outcomes(ledger, given.batch("again", 0), sent=list(event_ids(ledger).values())[:2])
     release(ledger, "again")
     assert len(send(ledger, replace(again, run_id="again#1", clear_number=1))) == 1
     assert send(ledger, replace(again, run_id="again#2", clear_number=2)) == []
-    assert [row["edition"] for row in given.rows(ledger, "orders")] == [2, 2, 2]
+    assert [row["edition"] for row in given.on_the_way(ledger)] == [2, 2, 2]
 
 
 def test_what_a_resend_run_sent_for_the_first_time_it_does_not_send_again_when_cleared(ledger: Ledger) -> None:
@@ -101,8 +103,8 @@ def test_no_edition_is_made_of_an_order_that_is_not_sent(ledger: Ledger, status:
     first = sent(ledger, "S1")
     given.set_orders(ledger, status=status)
     given.planned(ledger, resend())
-    assert [row["edition"] for row in given.rows(ledger, "orders")] == [1]
-    assert [row for row in given.rows(ledger, "editions") if row["replaces"]] == []
+    assert [row["edition"] for row in given.on_the_way(ledger)] == [1]
+    assert [row for row in given.rows(ledger, "editions") if row["edition"] > 1] == []
     assert event_ids(ledger) == first
 
 

@@ -90,7 +90,7 @@ def test_a_block_is_landed_whole_or_not_at_all(ledger: Ledger) -> None:
     items[1].row["status"] = None  # no database takes an order without a status
     with pytest.raises(Exception, match="instore_ledger"):
         land(ledger, "run-1", items, [given.refused()])
-    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    assert given.on_the_way(ledger) == given.rows(ledger, "quarantine") == []
     assert given.tally(ledger)["received"] == 0
 
 

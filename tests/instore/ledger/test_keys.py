@@ -37,7 +37,7 @@ def test_rekeyed_orders_keep_their_events_and_what_collided_lands(ledger: Ledger
     second = [given.document(str(number), storeId="0500") for number in range(20)]
     given.landed(ledger, *first)
     assert given.landed(ledger, *second).collisions == 20
-    events = {row["order_number"]: row["event_id"] for row in given.rows(ledger, "orders")}
+    events = {row["order_number"]: row["event_id"] for row in given.on_the_way(ledger)}
     done = rekey(ledger, STORE, dry_run=True)
     assert (done.before, done.after, done.orders, done.collisions) == (
         "orderNumber", "storeId,orderNumber", 1000, 20,
@@ -45,12 +45,12 @@ def test_rekeyed_orders_keep_their_events_and_what_collided_lands(ledger: Ledger
     check_key(ledger, NUMBER)
     assert rekey(ledger, STORE) == done
     check_key(ledger, STORE)
-    assert {row["order_number"]: row["event_id"] for row in given.rows(ledger, "orders")} == events
+    assert {row["order_number"]: row["event_id"] for row in given.on_the_way(ledger)} == events
     outcomes = redrive(ledger, Wanted(reason="collision"), STORE)
     assert [each.outcome for each in outcomes] == ["landed"] * 20
     again = land(ledger, "run-1", given.arrivals(*first, *second, settings=STORE), [])
     assert (again.orders, again.duplicates, again.quarantined) == (0, 1020, 0)
-    assert len({row["event_id"] for row in given.rows(ledger, "orders")}) == 1020
+    assert len({row["event_id"] for row in given.on_the_way(ledger)}) == 1020
     given.assert_every_record_is_in_one_place(ledger)
 
 
@@ -67,7 +67,7 @@ def test_a_key_by_which_two_orders_would_become_one_is_refused_with_both_named(l
         rekey(ledger, Settings(order_key="store_id"))
     with pytest.raises(ConfigurationError, match="ref-0 has no such key"):
         rekey(ledger, Settings(order_key="till_id"))
-    assert {row["key"] for row in given.rows(ledger, "orders")} == {'["s1", "sale"]', '["s2", "sale"]'}
+    assert {row["key"] for row in given.on_the_way(ledger)} == {'["s1", "sale"]', '["s2", "sale"]'}
 
 
 def test_keys_may_change_places(ledger: Ledger) -> None:
@@ -75,18 +75,22 @@ def test_keys_may_change_places(ledger: Ledger) -> None:
     with ledger.write() as connection:
         connection.execute(sa.update(given.orders).values(claim_run="run-1"))
     rekey(ledger, Settings(order_key="till_id"))
-    assert {row["order_number"]: row["key"] for row in given.rows(ledger, "orders")} == {
+    assert {row["order_number"]: row["key"] for row in given.on_the_way(ledger)} == {
         "1": '["2", "sale"]', "2": '["1", "sale"]',
     }  # fmt: skip
 
 
-def test_contents_and_editions_go_with_their_order_s_key(ledger: Ledger) -> None:
+def test_contents_deliveries_and_editions_go_with_their_order_s_key(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"), given.document("S1", total="9.90"))
-    (before,) = (row["key"] for row in given.rows(ledger, "orders"))
-    edition = {"key": before, "ordered_by": "again", "edition": 2, "event_id": "e", "made_at": given.hours_ago(0)}
+    (before,) = (row["key"] for row in given.on_the_way(ledger))
+    given.set_orders(ledger, status="sent")
+    edition = {"key": before, "destination": "profile_store", "ordered_by": "again", "edition": 2}
+    edition["made_at"] = given.hours_ago(0)
     with ledger.engine.begin() as connection:
         connection.execute(sa.insert(given.TABLES["editions"]).values(**edition))
     rekey(ledger, STORE)
-    (now,) = (row["key"] for row in given.rows(ledger, "orders"))
+    (now,) = (row["key"] for row in given.on_the_way(ledger))
     assert now != before
-    assert [row["key"] for table in ("contents", "editions") for row in given.rows(ledger, table)] == [now, now]
+    there = [row["key"] for table in ("contents", "deliveries", "editions") for row in given.rows(ledger, table)]
+    assert there == [now, now, now]
+    assert given.statuses(ledger) == {"S1": "sent"}

@@ -150,7 +150,7 @@ def test_a_piece_of_an_order_takes_no_order_s_place(ledger: Ledger) -> None:
 def test_a_return_is_not_its_sale(ledger: Ledger) -> None:
     done = landed(ledger, given.document("S1"), given.document("S1", total="-3.50"))
     assert (done.orders, done.quarantined) == (2, 0)
-    assert len({row["event_id"] for row in given.rows(ledger, "orders")}) == 2
+    assert len({row["event_id"] for row in given.on_the_way(ledger)}) == 2
 
 
 def test_a_return_that_is_sent_as_the_same_type_has_an_event_id_of_its_own(ledger: Ledger) -> None:
@@ -170,14 +170,14 @@ def test_two_stores_with_the_same_numbers_are_told_apart_by_the_key(ledger: Ledg
     documents = [given.document(str(number), storeId=store) for store in ("1", "2") for number in range(20)]
     done = landed(ledger, *documents, key="store_id,order_number")
     assert (done.orders, done.quarantined) == (40, 0)
-    assert len({row["event_id"] for row in given.rows(ledger, "orders")}) == 40
+    assert len({row["event_id"] for row in given.on_the_way(ledger)}) == 40
 
 
 @pytest.mark.parametrize(("one", "other"), [("0001234", "1234"), ("1234", "0001234"), ("01", "001")])
 def test_an_order_whose_number_lost_its_zeros_in_one_source_is_set_aside(ledger: Ledger, one: str, other: str) -> None:
     for documents in ([given.document(one)], [given.document(other)], [given.document(one), given.document(other)]):
         landed(ledger, *documents)
-    assert [row["order_number"] for row in given.rows(ledger, "orders")] == [one]
+    assert [row["order_number"] for row in given.on_the_way(ledger)] == [one]
     (kept,) = {(row["reason"], row["detail"].partition(";")[0]) for row in given.rows(ledger, "quarantine")}
     assert kept[0] == "suspected_twin"
     assert "leading zeros" in kept[1]

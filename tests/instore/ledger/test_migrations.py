@@ -16,7 +16,6 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from include.instore.customers.lookup import look_up_batch
-from include.instore.destinations.delivery import send_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
@@ -144,7 +143,7 @@ def test_a_ledger_of_orders_by_their_number_keeps_its_orders_and_their_event_ids
     with ledger.read() as connection:
         suppressed = set(connection.scalars(sa.select(metadata.tables["suppressions"].c.hash)))
     assert suppressed == {ledger.keyed_hash("x1"), ledger.keyed_hash("her-own@example.com")}
-    rows = {row["order_number"]: row for row in given.rows(ledger, "orders")}
+    rows = {row["order_number"]: row for row in given.on_the_way(ledger)}
     assert {number: row["event_id"] for number, row in rows.items()} == events
     assert {row["edition"] for row in rows.values()} == {1}
     assert (rows["S1"]["key"], rows["S1"]["store_id"], rows["S1"]["day"]) == ('["s1", "sale"]', "0404", "2017-06-06")
@@ -209,7 +208,7 @@ def test_the_hour_after_a_migration_sends_nothing_twice_and_finishes_what_was_un
     events = _in_every_state(empty_url)
     ledger = Ledger(empty_url)
     ledger.migrate()
-    rows = {row["order_number"]: row for row in given.rows(ledger, "orders")}
+    rows = {row["order_number"]: row for row in given.on_the_way(ledger)}
     assert {number: row["event_id"] for number, row in rows.items()} == events
     assert {number: row["status"] for number, row in rows.items()} == {
         number: state["status"] for number, state in EVERY_STATE.items()
@@ -230,7 +229,7 @@ def test_the_hour_after_a_migration_sends_nothing_twice_and_finishes_what_was_un
     look_up_batch([Everybody()], ledger, "run-1", 0, settings)
     store = Store(ledger)
     store.shows = False
-    send_batch(store, ledger, "run-1", 0, settings)
+    given.send(store, ledger, given.batch(), settings)
     assert batch.orders == 5
     assert sorted(store.orders) == ["dead claim", "pending", "ready", "unmatched due"]
     # What had left may have been taken: it is asked for, and stays in doubt where that is not known.

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.instore.customers.lookup import look_up_batch
-from include.instore.destinations.delivery import Delivered, send_batch
+from include.instore.destinations.delivery import Delivered
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer, remember
@@ -52,7 +52,7 @@ def hashes(ledger: Ledger) -> set[str]:
 def send(ledger: Ledger, store: Store, settings: Settings, run: Run | None = None) -> Delivered:
     run = run or given.run()
     given.planned(ledger, run)
-    return send_batch(store, ledger, run.run_id, 0, settings)
+    return given.send(store, ledger, given.batch(run.run_id, 0), settings)
 
 
 def test_a_person_the_very_batch_has_just_learnt_of_gets_nothing_though_the_order_has_an_email(
@@ -69,7 +69,7 @@ def test_a_person_the_very_batch_has_just_learnt_of_gets_nothing_though_the_orde
     provider = Provider(x1=("suppressed", None), m1=("matched", "bob@example.com"))
     look_up_batch([provider], ledger, "run-1", 0, settings())
     store = Store(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1)
     assert given.statuses(ledger) == {
         "asked": "suppressed",
         "own": "suppressed",
@@ -132,7 +132,7 @@ def test_an_order_that_is_ready_is_not_sent_after_its_person_was_suppressed(
     answered(ledger, "x1", "suppressed", "S1@example.com", run="run-2")
     assert given.statuses(ledger) == {"S1": "suppressed", "S2": "ready"}
     store = Store(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1)
     assert given.statuses(ledger) == {"S1": "suppressed", "S2": "sent"}
 
 
@@ -141,16 +141,16 @@ def test_marking_looks_whatever_moved_the_order_to_ready(ledger: Ledger, setting
     answered(ledger, "x1", "suppressed", "S1@example.com")
     given.set_orders(ledger, status="ready")
     store = Store(ledger)
-    assert send_batch(store, ledger, "run-1", 0, settings()) == Delivered(sent=1)
+    assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1)
     row = given.row(ledger, "S1")
     assert (row["status"], row["attempts"], row["sending_at"], row["left_seq"]) == ("suppressed", 0, None, None)
-    assert row["resolved_run"] == "run-1"
+    assert row["outcome_run"] == "run-1"
 
 
 def test_a_resend_sends_nothing_to_who_was_suppressed_since(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1", loyaltyCardNumber=None)
     store = Store(ledger)
-    send_batch(store, ledger, "run-1", 0, settings())
+    given.send(store, ledger, given.batch(), settings())
     release(ledger, "run-1")
     answered(ledger, "x1", "suppressed", "S1@example.com")
     assert given.statuses(ledger) == {"S1": "sent"}
@@ -175,7 +175,7 @@ def test_a_request_is_not_tried_again_once_somebody_in_it_is_suppressed(ledger: 
     given.ready(ledger, "S1", "S2", loyaltyCardNumber=None)
     store = Busy(ledger)
     with pytest.raises(RetriableError, match="has been suppressed"):
-        send_batch(store, ledger, "run-1", 0, settings())
+        given.send(store, ledger, given.batch(), settings())
     assert store.orders == []
     assert given.statuses(ledger) == {"S1": "sending", "S2": "sending"}
 
@@ -191,7 +191,7 @@ def test_who_is_suppressed_while_her_order_is_being_marked_is_seen_by_one_of_the
 
     def mark() -> None:
         begin.wait()
-        marked.extend(mark_sending(ledger, "run-1", 0, key))
+        marked.extend(mark_sending(ledger, given.batch(), key))
 
     thread = threading.Thread(target=mark)
     thread.start()
@@ -209,7 +209,7 @@ def test_an_answer_that_is_not_committed_yet_stops_the_marking_that_comes_after_
     given.set_orders(ledger, orders.c.order_number == "S1", email_hash=None, card_hash=ledger.keyed_hash("x1"))
     key = [given.row(ledger, "S1")["key"]]
     marked: list[Any] = []
-    thread = threading.Thread(target=lambda: marked.extend(mark_sending(ledger, "run-1", 0, key)))
+    thread = threading.Thread(target=lambda: marked.extend(mark_sending(ledger, given.batch(), key)))
     with another_process.write() as connection:
         connection.execute(sa.update(orders).values(reason="touched"))
         thread.start()

@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 
 from include.instore.customers.lookup import look_up_batch
-from include.instore.destinations.delivery import send_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
 from include.instore.model.alert_causes import HELD_EVENTS
@@ -47,7 +46,7 @@ def scenario(ledger: Ledger, settings: Settings) -> None:
     look_up_batch([Members()], ledger, "run-1", 0, settings)
     store = Store(ledger, rejected=["refused"], doubt=["ambiguous"])
     store.shows = False
-    send_batch(store, ledger, "run-1", 0, settings)
+    given.send(store, ledger, given.batch(), settings)
 
 
 def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings) -> None:
@@ -82,6 +81,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "truncated": 0,
         "in_doubt": 1,
         "held": 0,
+        "cancelled": 0,
+        "by_destination": {"profile_store": {"rejected": 1, "sent": 3}},
         "carried_over": 2,
         "ledger": {
             "pending": 1,
@@ -105,7 +106,7 @@ def test_the_report_is_kept_and_the_claims_are_given_up(ledger: Ledger, settings
     tally = given.tally(ledger)
     assert json.loads(tally["counts"]) == report.document
     assert tally["ended_at"] is not None
-    assert {row["claim_run"] for row in given.rows(ledger, "orders")} == {None}
+    assert {row["claim_run"] for row in given.on_the_way(ledger)} == {None}
     assert "@" not in tally["counts"]
 
 
@@ -161,7 +162,7 @@ def test_a_run_is_red_when_more_than_the_set_share_was_set_aside(
     given.ready(ledger, *TEN[: 10 - quarantined])
     given.landed(ledger, refusals=bad)
     store = Store(ledger, **{number: ["refused"] for number in TEN[:rejected]})
-    send_batch(store, ledger, "run-1", 0, settings())
+    given.send(store, ledger, given.batch(), settings())
     report = report_run(ledger, given.run(), [], settings(max_bad_share=share))
     assert bool(report.red) == red
     if red:
@@ -210,7 +211,7 @@ def test_a_tampered_ledger_makes_the_run_red(ledger: Ledger, settings: MakeSetti
 
 def test_events_that_are_held_make_the_run_red_that_holds_them(ledger: Ledger, settings: MakeSettings) -> None:
     given.ready(ledger, "S1")
-    send_batch(Store(ledger, S1=["ambiguous"]), ledger, "run-1", 0, settings(on_ambiguous="hold"))
+    given.send(Store(ledger, S1=["ambiguous"]), ledger, given.batch(), settings(on_ambiguous="hold"))
     report = report_run(ledger, given.run(), [], settings())
     assert (report.document["held"], report.document["ledger"]) == (1, {"held": 1})
     assert "held for a person" in report.red[0]

@@ -166,7 +166,7 @@ def test_a_message_redriven_from_quarantine_is_not_landed_again_from_the_bus(led
     redrive(ledger, Wanted(), bus.settings)
     assert outcomes(bus.redrive(ledger)) == {"m0": "known"}
     assert states(ledger) == ["redriven"]
-    assert (len(given.rows(ledger, "orders")), bus.dead) == (1, 0)
+    assert (len(given.on_the_way(ledger)), bus.dead) == (1, 0)
     given.assert_every_record_is_in_one_place(ledger)
 
 

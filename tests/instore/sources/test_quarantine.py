@@ -111,7 +111,7 @@ def test_a_second_redrive_of_the_same_record_lands_nothing(ledger: Ledger, setti
     id = refused_message(ledger, given.body("S1"))
     redrive(ledger, Wanted(ids=(id,)), settings())
     assert outcomes(redrive(ledger, Wanted(ids=(id[:8],)), settings())) == ["unchanged"]
-    assert len(given.rows(ledger, "orders")) == 1
+    assert len(given.on_the_way(ledger)) == 1
     given.assert_every_record_is_in_one_place(ledger)
 
 

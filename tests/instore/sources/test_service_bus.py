@@ -215,7 +215,7 @@ def test_several_receivers_drain_everything_between_them(bus: Bus, ledger: Ledge
 @on_both_databases
 def test_an_empty_subscription_is_drained_at_once(bus: Bus, ledger: Ledger) -> None:
     assert bus.drain(ledger, receivers=2, drain_wait=0.1) == Drained(stopped_by="drained")
-    assert given.rows(ledger, "orders") == []
+    assert given.on_the_way(ledger) == []
 
 
 @on_both_databases
@@ -228,7 +228,7 @@ def test_a_message_is_completed_only_after_its_row_is_committed(bus: Bus, ledger
             drain([bus.client()], failing, "run-1", bus.settings)
         settled = bus.counts["settled"]
         assert (settled["completed"], settled["dead_lettered"], bus.left) == (0, 0, 3)
-    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    assert given.on_the_way(ledger) == given.rows(ledger, "quarantine") == []
     wait_for_locks_to_expire(bus)
 
     bus.set_faults()
@@ -316,7 +316,7 @@ def test_a_count_bounds_what_one_run_takes_and_the_rest_stays(bus: Bus, ledger: 
     assert bus.counts["settled"]["completed"] == 5
     assert bus.counts["locked"] == 0
     assert bus.drain(ledger, "run-2").landed.orders == 5
-    assert len(given.rows(ledger, "orders")) == 10
+    assert len(given.on_the_way(ledger)) == 10
 
 
 @on_both_databases
@@ -374,7 +374,7 @@ def test_a_connection_cut_in_the_middle_loses_nothing_and_doubles_nothing(bus: B
         bus.drain(ledger, drain_block=4)
     wait_for_locks_to_expire(bus)
     bus.drain(ledger, "run-2")
-    assert len(given.rows(ledger, "orders")) == 12
+    assert len(given.on_the_way(ledger)) == 12
     assert bus.left == 0
     given.assert_every_record_is_in_one_place(ledger)
 

@@ -66,7 +66,7 @@ def test_orders_are_landed_with_the_place_they_came_from(
         "S3": "05/orders.jsonl.gz:1",
         "S4": "05/orders.jsonl.gz:2",
     }
-    assert {each["source"] for each in given.rows(ledger, "orders")} == {"extract"}
+    assert {each["source"] for each in given.on_the_way(ledger)} == {"extract"}
     kept = extract(ledger, "05/orders.csv")
     assert (kept["orders"], kept["bad_rows"], kept["state"], kept["run"]) == (2, 0, "loaded", "run-1")
     given.assert_every_record_is_in_one_place(ledger)
@@ -121,7 +121,7 @@ def test_a_file_cut_in_the_middle_lands_nothing_and_waits(
     assert (kept["state"], kept["orders"], kept["run"]) == ("waiting", 2, "run-1")
     size = (tmp_path / name).stat().st_size
     assert kept["detail"] == f"line 7: breaks off in the middle of a line; {size} bytes, 2 orders before it"
-    assert given.rows(ledger, "orders") == given.rows(ledger, "quarantine") == []
+    assert given.on_the_way(ledger) == given.rows(ledger, "quarantine") == []
     assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
 
 
@@ -294,7 +294,7 @@ def test_a_storage_that_fails_in_the_middle_of_a_file_has_not_broken_the_file(
         load(Failing(path, ""), ledger, settings())
     assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
     assert load(tmp_path, ledger, settings()).unread_files == 0
-    assert len(given.rows(ledger, "orders")) == 200
+    assert len(given.on_the_way(ledger)) == 200
 
 
 def test_a_file_name_that_is_no_unicode_is_loaded_once(tmp_path: Path, ledger: Ledger, settings: MakeSettings) -> None:
@@ -321,7 +321,7 @@ def test_a_run_that_dies_in_the_middle_of_a_file_leaves_the_file_to_be_loaded_ag
             load(tmp_path, ledger, settings(extract_block=10))
     finally:
         fault_points.watch(lambda _: None)
-    landed = len(given.rows(ledger, "orders"))
+    landed = len(given.on_the_way(ledger))
     assert landed == 40
     assert given.rows(ledger, "extracts") == []
     loaded = load(tmp_path, ledger, settings())

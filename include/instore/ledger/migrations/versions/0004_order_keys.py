@@ -1,8 +1,8 @@
-"""Orders by their key; the contents known of an order, and its editions; whose ledger it is; runs of other DAGs."""
+"""Orders by their key; contents, destinations, deliveries and editions; whose ledger it is; runs of other DAGs."""
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timezone
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -18,7 +18,7 @@ _CHUNK = 1000
 _NEW = (("key", 512), ("number_root", 64), ("store_id", 64), ("day", 10), ("card_hash", 64), ("email_hash", 64))
 _MAY_LACK = ("card_hash", "email_hash")
 _RUN_IDS = {
-    "orders": ("received_run", "claim_run", "planned_run", "resolved_run", "outcome_run"),
+    "orders": ("received_run", "claim_run", "planned_run", "resolved_run"),
     "quarantine": ("run",),
     "extracts": ("run",),
     "alerts": ("run", "ended_run"),
@@ -37,16 +37,7 @@ def upgrade() -> None:
                 orders.alter_column(name, existing_type=sa.String(length=length), nullable=False)
         orders.drop_constraint("pk_orders", type_="primary")
         orders.create_primary_key("pk_orders", ["key"])
-        # What was sent again until now went out under the id it had: that is edition 1 still.
-        orders.drop_column("sends")
-        orders.add_column(sa.Column("edition", sa.Integer(), nullable=False, server_default="1"))
-        orders.add_column(sa.Column("left_seq", sa.BigInteger(), nullable=True))
-        orders.add_column(sa.Column("waited_seq", sa.BigInteger(), nullable=True))
-    with op.batch_alter_table("orders") as orders:
-        orders.alter_column("edition", existing_type=sa.Integer(), server_default=None)
-    # What is in doubt stays so, and left before everything that leaves from now on.
-    op.execute("UPDATE orders SET left_seq = 0 WHERE status = 'sending'")
-    op.create_index(op.f("ix_orders_left_seq"), "orders", ["left_seq"], unique=False)
+    _make_deliveries()
     op.create_table(
         "claims",
         sa.Column("run", sa.String(length=512), nullable=False),
@@ -113,12 +104,11 @@ def upgrade() -> None:
     op.create_table(
         "editions",
         sa.Column("key", sa.String(length=512), nullable=False),
+        sa.Column("destination", sa.String(length=32), nullable=False),
         sa.Column("ordered_by", sa.String(length=512), nullable=False),
         sa.Column("edition", sa.Integer(), nullable=False),
-        sa.Column("event_id", sa.String(length=36), nullable=False),
-        sa.Column("replaces", sa.String(length=36), nullable=True),
         sa.Column("made_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("key", "ordered_by", name=op.f("pk_editions")),
+        sa.PrimaryKeyConstraint("key", "destination", "ordered_by", name=op.f("pk_editions")),
     )
     op.create_table(
         "pipeline",
@@ -135,6 +125,60 @@ def upgrade() -> None:
         runs.add_column(sa.Column("corrected_after_sent", sa.Integer(), nullable=False, server_default="0"))
     with op.batch_alter_table("runs") as runs:
         runs.alter_column("corrected_after_sent", existing_type=sa.Integer(), server_default=None)
+
+
+def _make_deliveries() -> None:
+    """Until now an order had one destination, and its row said how far it had come there."""
+    table = op.create_table(
+        "destinations",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("is_on", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_destinations")),
+    )
+    since = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    op.bulk_insert(table, [{"name": "profile_store", "since": since, "is_on": True}])
+    op.create_table(
+        "deliveries",
+        sa.Column("key", sa.String(length=512), nullable=False),
+        sa.Column("destination", sa.String(length=32), nullable=False),
+        sa.Column("edition", sa.Integer(), nullable=False),
+        sa.Column("is_latest", sa.Boolean(), nullable=False),
+        sa.Column("event_id", sa.String(length=36), nullable=False),
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("reason", sa.String(length=1024), nullable=True),
+        sa.Column("fingerprint", sa.String(length=64), nullable=True),
+        sa.Column("email", sa.String(length=254), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("sending_at", UtcDateTime(), nullable=True),
+        sa.Column("left_seq", sa.BigInteger(), nullable=True),
+        sa.Column("waited_seq", sa.BigInteger(), nullable=True),
+        sa.Column("sent_at", UtcDateTime(), nullable=True),
+        sa.Column("outcome_run", sa.String(length=512), nullable=True),
+        sa.PrimaryKeyConstraint("key", "destination", "edition", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint("event_id", name=op.f("uq_deliveries_event_id")),
+    )
+    # What was sent again until now went out under the id it had: that is edition 1 still. What is in doubt stays so,
+    # and left before everything that leaves from now on.
+    op.execute(
+        sa.text(
+            "INSERT INTO deliveries (key, destination, edition, is_latest, event_id, status, reason, fingerprint,"
+            " email, attempts, sending_at, left_seq, sent_at, outcome_run) SELECT key, 'profile_store', 1, :latest,"
+            " event_id, status, reason, CASE WHEN status = 'ready' AND attempts = 0 THEN NULL ELSE fingerprint END,"
+            " CASE WHEN status = 'ready' AND attempts = 0 THEN NULL ELSE email END, attempts, sending_at,"
+            " CASE WHEN status = 'sending' THEN 0 END, sent_at, outcome_run FROM orders"
+            " WHERE status IN ('ready', 'sending', 'sent', 'rejected')"
+        ).bindparams(latest=True)
+    )
+    op.execute(
+        "UPDATE orders SET status = 'matched', reason = NULL WHERE status IN ('ready', 'sending', 'sent', 'rejected')"
+    )
+    for column in ("status", "left_seq", "outcome_run"):
+        op.create_index(op.f(f"ix_deliveries_{column}"), "deliveries", [column], unique=False)
+    op.drop_index(op.f("ix_orders_outcome_run"), table_name="orders")
+    with op.batch_alter_table("orders") as orders:
+        for name in ("sends", "attempts", "sending_at", "sent_at", "outcome_run"):
+            orders.drop_column(name)
 
 
 def _suppress(connection: sa.Connection, keyed_hash: Callable[[str], str]) -> None:

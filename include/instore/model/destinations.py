@@ -1,9 +1,12 @@
-"""How a destination is asked what it has, and what it may answer."""
+"""Names of destinations, how one is asked what it has, and what it may answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
+
+PROFILE_STORE = "profile_store"
+"""The first destination, whose event ids are those of the orders themselves."""
 
 SHOWN, ABSENT, UNCLEAR = "shown", "absent", "unclear"
 """What a destination says of one event id; unclear is an answer to another question than was asked."""

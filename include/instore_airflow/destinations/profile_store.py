@@ -1,0 +1,83 @@
+"""The Profile Store as a destination of the pipeline, through the provider's hook."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from include.instore_airflow.connections import PROFILE_STORE, get_connection
+from include.instore_airflow.shared_limits import share, translated
+
+if TYPE_CHECKING:
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+    from include.instore.destinations.delivery import EventOutcome
+    from include.instore.ledger import Ledger
+    from include.instore.ledger.deliveries import OutgoingOrder
+    from include.instore.model.settings import Settings
+
+
+@contextlib.contextmanager
+def opened(ledger: Ledger, settings: Settings) -> Iterator[ProfileStoreDestination]:
+    """The Profile Store behind connection ``instore_profile_store``, under the limits that all tasks share."""
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+    with contextlib.closing(ProfileStoreHook(PROFILE_STORE)) as hook:
+        yield _destination(hook, ledger, settings)
+
+
+def through(
+    hook: ProfileStoreHook,
+) -> Callable[[Ledger, Settings], contextlib.AbstractContextManager[ProfileStoreDestination]]:
+    """Who opens the Profile Store behind this hook, which stays its owner's."""
+    return lambda ledger, settings: contextlib.nullcontext(_destination(hook, ledger, settings))
+
+
+def _destination(hook: ProfileStoreHook, ledger: Ledger, settings: Settings) -> ProfileStoreDestination:
+    """The Profile Store behind this hook, under the limits that all tasks share."""
+    get_connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
+    share(hook, hook.profile_store_conn_id, ledger, settings)
+    return ProfileStoreDestination(hook, settings)
+
+
+class ProfileStoreDestination:
+    """The Profile Store as a destination of the pipeline: the hook's words in the pipeline's."""
+
+    def __init__(self, hook: ProfileStoreHook, settings: Settings) -> None:
+        self._hook = hook
+        self._settings = settings
+        self.bulk_events = settings.bulk_events
+
+    def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
+        from include.instore.model.events import build_event
+
+        return build_event(
+            track_id=order.event_id,
+            order_type=order.order_type,
+            order_time=order.order_time,
+            payload=order.payload,
+            email=order.email,
+            settings=self._settings,
+        )
+
+    def send_events(
+        self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
+    ) -> Iterable[EventOutcome]:
+        with translated():
+            yield from self._hook.send_events(
+                events,
+                bulk=self._settings.track_bulk,
+                bulk_size=self._settings.bulk_events,
+                max_bulk_bytes=self._settings.bulk_bytes,
+                before_leaving=before_leaving,
+            )
+
+    @property
+    def reads_back(self) -> bool:
+        with translated():
+            return self._hook.reads_back
+
+    def look_for(self, event_ids: Iterable[str]) -> Mapping[str, str]:
+        with translated():
+            return self._hook.look_for_events(event_ids)
