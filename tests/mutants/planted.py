@@ -438,13 +438,13 @@ MUTANTS = [
         OF_BUS,
         (
             "a message is completed before it is landed",
-            '    landed = land(ledger, run_id, arrivals, list(refusals.values()))\n    fault_points.reach("topic.after_commit")',
-            '    for each in messages:\n        settle(receiver, each, None)\n    landed = land(ledger, run_id, arrivals, list(refusals.values()))\n    fault_points.reach("topic.after_commit")',
+            'fault_points.reach("topic.after_receive")\n',
+            "for each in self._messages:\n                    settle(self._receiver, each, None)\n",
         ),
         (
             "a refused message is completed",
-            "settle(receiver, message, refusals.get(index))",
-            "settle(receiver, message, None)",
+            "settle(self._receiver, message, outcome.refused.get(index))",
+            "settle(self._receiver, message, None)",
         ),
         (
             "a block that lost its locks is followed by one as large",
@@ -462,11 +462,11 @@ MUTANTS = [
             "if False:",
         ),
         ("a file that changes is loaded", "if storage.look_again(file.path).version != file.version:", "if False:"),
-        ("a file that seems cut is loaded", "if why := orders.seems_cut():", "if why := '':"),
+        ("a file that seems cut is loaded", "if why := self._orders_of_file.seems_cut():", "if why := '':"),
         ("pieces of an order are landed one by one", "if not is_piece:", "if True:"),
         (
             "the cut order of a released file is landed",
-            "if isinstance(fault, CutExtract) and orders.is_short(record):",
+            "if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):",
             "if False:",
         ),
     ),
@@ -704,21 +704,45 @@ MUTANTS = [
         ("a message's rows are found by half its reference", "quarantine.c.raw == raw)", "sa.true())"),
     ),
     *_of(
+        SOURCES + "landing.py",
+        (*OF_BUS, "tests/instore/sources/test_quarantine.py", *OF_LOADING),
+        (
+            "a block is settled before it is landed",
+            "outcome = lander(block)\n        source.settle(block, outcome)",
+            "source.settle(block, LandedBlock())\n        outcome = lander(block)",
+        ),
+        (
+            "of a row with several orders the good ones land alone",
+            "return LandedBlock(refused=refused)\n        refusals",
+            "pass\n        refusals",
+        ),
+        ("a redriven record stays in quarantine", "block.redriven, refuse_collisions", "(), refuse_collisions"),
+        (
+            "what a source refuses is not kept",
+            "ledger, run_id(), arrivals, refusals,",
+            "ledger, run_id(), arrivals, [],",
+        ),
+        (
+            "a file's rows that are no orders are not counted",
+            "bad_rows=block.extract.bad_rows + len(refusals)",
+            "bad_rows=block.extract.bad_rows",
+        ),
+    ),
+    *_of(
         SOURCES + "quarantine.py",
         ("tests/instore/sources/test_quarantine.py", OF_LEDGER + "keys.py", OF_LOADING[0]),
         ("what was discarded is redriven", "if row.state != QUARANTINED:", "if False:"),
-        ("a redriven record stays in quarantine", "run.land(arrivals, [row.id])", "run.land(arrivals)"),
         (
             "a record is as new as its redrive",
-            "published_at=row.received_at,",
-            "published_at=datetime.now(timezone.utc),",
+            "whole.heading, whole.received_at)",
+            "whole.heading, datetime.now(timezone.utc))",
         ),
         ("the rest of a broken file is redriven", "if row.reason == BROKEN_FILE:", "if False:"),
         ("what may be half an order is redriven unasked", "if row.reason == CUT_ORDER and not named:", "if False:"),
         ("a redrive is not counted", "if self._opened:\n            report", "if False:\n            report"),
-        ("a dry run lands", "if dry_run:\n            new", "if False:\n            new"),
-        ("the reason of today is not noted", "if not dry_run:\n            note", "if False:\n            note"),
-        ("a collision is quarantined once more", "refuse_collisions=True", "refuse_collisions=False"),
+        ("a dry run lands", "would_land(ledger, settings) if dry_run else into_ledger", "into_ledger"),
+        ("the reason of today is not noted", "if not self._dry_run:", "if False:"),
+        ("a collision is quarantined once more", "redriven=[row.id], all_or_none=True)", "redriven=[row.id])"),
     ),
     # The tests of the bus wait for it: each of these bugs names the one test that is for it.
     *_of(
@@ -726,10 +750,14 @@ MUTANTS = [
         (OF_DEAD_LETTERS + "orders_land_and_are_completed_and_what_is_no_order_stays_with_today_s_reason",),
         (
             "what is no order leaves the bus",
-            'outcomes.append(letter.became("refused"))\n        return False',
-            'outcomes.append(letter.became("refused"))\n        return True',
+            'self._became("refused", error)',
+            'self._safe("refused")',
         ),
-        ("what landed stays in quarantine", "run.land([letter.order], letter.waiting)", "run.land([letter.order])"),
+        (
+            "what landed stays in quarantine",
+            "Block([letter.record], redriven=letter.waiting, all_or_none=True)",
+            "Block([letter.record], all_or_none=True)",
+        ),
         ("what stays is locked", "receiver.abandon_message(message)", "pass"),
     ),
     *_of(
@@ -737,24 +765,24 @@ MUTANTS = [
         (OF_DEAD_LETTERS + "nothing_is_completed_that_the_ledger_did_not_take",),
         (
             "a dead letter is completed before it is safe",
-            "if _redrive(letter, ledger, run, sender, done.outcomes):\n                    settled = settle(receiver, letter.message)",
-            "settled = settle(receiver, letter.message)\n                if _redrive(letter, ledger, run, sender, done.outcomes):",
+            "self._letter = letter\n",
+            "self._letter = letter\n                self._receiver and settle(self._receiver, letter.message)\n",
         ),
     ),
     *_of(
         SOURCES + "dead_letters.py",
         (OF_DEAD_LETTERS + "what_was_discarded_in_quarantine_is_completed_without_landing",),
-        ("what was given up lands", "if letter.given_up:\n        outcomes", "if False:\n        outcomes"),
+        ("what was given up lands", "if letter.given_up:", "if False:"),
     ),
     *_of(
         SOURCES + "dead_letters.py",
         (OF_DEAD_LETTERS + "what_no_run_has_ever_read_is_in_quarantine_once_it_was_refused_and_can_be_given_up",),
-        ("what nobody has read is not kept", "if not letter.rows:", "if False:"),
+        ("what nobody has read is not kept", "if not self._letter.rows:", "if False:"),
     ),
     *_of(
         SOURCES + "dead_letters.py",
         (OF_DEAD_LETTERS + "a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_the_dead",),
-        ("what was published stays in quarantine", "move(ledger, letter.waiting, REDRIVEN)", "pass"),
+        ("what was published stays in quarantine", "move(self._ledger, letter.waiting, REDRIVEN)", "pass"),
         ("what the bus added is published", "if _text(name) not in _ADDED_BY_THE_BUS", "if True"),
     ),
     *_of(

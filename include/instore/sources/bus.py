@@ -24,8 +24,8 @@ from azure.servicebus.exceptions import (
     ServiceBusError,
 )
 
-from include.instore.ledger.intake import Refusal
-from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.ledger.tables import kept_text
+from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
 from include.instore.model.settings import Settings
 
 SOURCE = "topic"
@@ -74,13 +74,15 @@ def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequ
         yield messages
 
 
-def settle(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, refused: Refusal | None = None) -> bool:
+def settle(
+    receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, refused: RecordRefused | None = None
+) -> bool:
     """Complete one message, or dead-letter it as refused; False where the bus will deliver it again."""
     try:
         if refused is None:
             receiver.complete_message(message)
         else:
-            receiver.dead_letter_message(message, reason=refused.reason, error_description=refused.detail)
+            receiver.dead_letter_message(message, reason=refused.reason, error_description=kept_text(refused.detail))
     except ServiceBusConnectionError:
         raise  # each further settle would wait through all of the SDK's retries
     except ServiceBusError as error:

@@ -8,7 +8,7 @@ ledger knows the order's number, whichever way it came. A message that is still 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -24,22 +24,28 @@ from azure.servicebus import (
 from azure.servicebus.exceptions import ServiceBusError
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Arrival, arrival, refusal
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
     REDRIVEN,
     Quarantined,
-    known_keys,
     move,
     note_reason,
     of_message,
 )
 from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
 from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
-from include.instore.sources.quarantine import Outcome, Redrive, redrive_run
+from include.instore.sources.landing import (
+    Block,
+    LandedBlock,
+    Record,
+    into_ledger,
+    land_all,
+    order_or_refusal,
+    would_land,
+)
+from include.instore.sources.quarantine import Outcome, redrive_run
 
 _ADDED_BY_THE_BUS = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
 _BLOCK = 50
@@ -114,21 +120,97 @@ def redrive_dead_letters(
     """
     with bus_errors(settings), client, _receiver(client, settings) as receiver, contextlib.ExitStack() as opened:
         if dry_run:
-            pages = peeked(receiver, _BLOCK, limit)
-            letters = [_sorted(message, ledger, settings) for messages in pages for message in messages]
-            return Redriven([letter.would_be(ledger, publish=publish) for letter in letters])
+            look = _DeadLetters(ledger, settings, peeked(receiver, _BLOCK, limit), publish=publish)
+            land_all(look, would_land(ledger, settings))
+            return look.done
         # A send returns once the bus has taken the message.
         sender = opened.enter_context(client.get_topic_sender(settings.topic)) if publish else None
         run = opened.enter_context(redrive_run(ledger, settings))
-        done = Redriven()
-        blocks = opened.enter_context(contextlib.closing(_received(receiver, settings, limit)))
-        for messages in blocks:
-            for letter in [_sorted(message, ledger, settings) for message in messages]:
-                if _redrive(letter, ledger, run, sender, done.outcomes):
-                    settled = settle(receiver, letter.message)
-                    done.completed += settled
-                    done.settle_failed += not settled
-        return done
+        pages = opened.enter_context(contextlib.closing(_received(receiver, settings, limit)))
+        source = _DeadLetters(ledger, settings, pages, receiver, sender, publish=publish)
+        land_all(source, into_ledger(ledger, run.id, settings))
+        return source.done
+
+
+class _DeadLetters:
+    """The messages of the dead-letter queue, one a block. Without a receiver it is a look, which changes nothing."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        pages: Iterator[Sequence[ServiceBusReceivedMessage]],
+        receiver: ServiceBusReceiver | None = None,
+        sender: ServiceBusSender | None = None,
+        *,
+        publish: bool,
+    ) -> None:
+        self.done = Redriven()
+        self._ledger = ledger
+        self._settings = settings
+        self._pages = pages
+        self._receiver = receiver
+        self._sender = sender
+        self._publish = publish
+        self._letter: _Letter | None = None
+        self._never_seen: Block | None = None
+
+    def blocks(self) -> Iterator[Block]:
+        for messages in self._pages:
+            for letter in [self._read(message) for message in messages]:
+                self._letter = letter
+                if letter.given_up:
+                    self._safe("discarded")
+                elif self._publish and not isinstance(letter.record.order, RecordRefused):
+                    self._publish_again(letter)
+                else:
+                    yield Block([letter.record], redriven=letter.waiting, all_or_none=True)
+                    if self._never_seen:
+                        yield self._never_seen
+                        self._never_seen = None
+
+    def settle(self, _block: Block, outcome: LandedBlock) -> None:
+        if self._never_seen or self._letter is None:
+            return
+        if not outcome.refused:
+            self._safe("landed" if outcome.landed.orders else "known")
+            return
+        error = outcome.refused[0]
+        self._became("refused", error)
+        if self._receiver is None:
+            return
+        for id in self._letter.waiting:
+            note_reason(self._ledger, id, error.reason, error.detail)
+        if not self._letter.rows:  # the bus gave it up, or it expired, before it was ever read
+            self._never_seen = Block([replace(self._letter.record, order=error)])
+
+    def _publish_again(self, letter: _Letter) -> None:
+        if self._sender is not None:
+            self._sender.send_messages(_again(letter))
+            if letter.waiting:
+                move(self._ledger, letter.waiting, REDRIVEN)
+        self._safe("published")
+
+    def _safe(self, fate: str) -> None:
+        """What the letter holds is safe now, so it is completed."""
+        self._became(fate)
+        if self._receiver is not None and self._letter is not None:
+            settled = settle(self._receiver, self._letter.message)
+            self.done.completed += settled
+            self.done.settle_failed += not settled
+
+    def _became(self, fate: str, error: RecordRefused | None = None) -> None:
+        if self._letter is not None:
+            id, reference = self._letter.message.message_id or "", self._letter.record.reference
+            why = (error.reason, error.detail) if error else ("", "")
+            self.done.outcomes.append(Outcome(id, reference, fate, *why))
+
+    def _read(self, message: ServiceBusReceivedMessage) -> _Letter:
+        body, reference = body_of(message), reference_of(message)
+        rows = of_message(self._ledger, message.message_id, reference, body)
+        came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
+        order = order_or_refusal(body, self._settings)
+        return _Letter(message, Record(SOURCE, reference, body, order, published_at=min(came)), rows)
 
 
 @dataclass(frozen=True)
@@ -136,9 +218,8 @@ class _Letter:
     """A dead letter, read: the order it holds or why it holds none, and the rows it left in quarantine."""
 
     message: ServiceBusReceivedMessage
-    body: bytes = field(repr=False)
+    record: Record = field(repr=False)
     rows: Sequence[Quarantined]
-    order: Arrival | RecordRefused = field(repr=False)
 
     @property
     def waiting(self) -> list[str]:
@@ -147,66 +228,6 @@ class _Letter:
     @property
     def given_up(self) -> bool:
         return bool(self.rows) and all(row.state == DISCARDED for row in self.rows)
-
-    def became(self, outcome: str) -> Outcome:
-        refused = self.order if isinstance(self.order, RecordRefused) and outcome == "refused" else None
-        return Outcome(
-            self.message.message_id or "",
-            reference_of(self.message),
-            outcome,
-            refused.reason if refused else "",
-            refused.detail if refused else "",
-        )
-
-    def would_be(self, ledger: Ledger, *, publish: bool) -> Outcome:
-        if self.given_up:
-            return self.became("discarded")
-        if isinstance(self.order, RecordRefused):
-            return self.became("refused")
-        if publish:
-            return self.became("published")
-        return self.became("known" if known_keys(ledger, [self.order.key]) else "landed")
-
-
-def _sorted(message: ServiceBusReceivedMessage, ledger: Ledger, settings: Settings) -> _Letter:
-    body, reference = body_of(message), reference_of(message)
-    rows = of_message(ledger, message.message_id, reference, body)
-    came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
-    order: Arrival | RecordRefused
-    try:
-        read = parse_order(body, settings.max_message_bytes)
-        order = arrival(read, source=SOURCE, reference=reference, raw=body, settings=settings, published_at=min(came))
-    except RecordRefused as error:
-        order = error
-    return _Letter(message, body, rows, order)
-
-
-def _redrive(
-    letter: _Letter, ledger: Ledger, run: Redrive, sender: ServiceBusSender | None, outcomes: list[Outcome]
-) -> bool:
-    """Whether what the letter holds is safe now, so that it may be completed."""
-    if letter.given_up:
-        outcomes.append(letter.became("discarded"))
-    elif isinstance(letter.order, RecordRefused):
-        for id in letter.waiting:
-            note_reason(ledger, id, letter.order.reason, letter.order.detail)
-        if not letter.rows:  # the bus gave it up, or it expired, before it was ever read
-            reference = reference_of(letter.message)
-            run.land([], refusals=[refusal(letter.order, source=SOURCE, reference=reference, raw=letter.body)])
-        outcomes.append(letter.became("refused"))
-        return False
-    elif sender is not None:
-        sender.send_messages(_again(letter))
-        if letter.waiting:
-            move(ledger, letter.waiting, REDRIVEN)
-        outcomes.append(letter.became("published"))
-    else:
-        try:
-            landed = run.land([letter.order], letter.waiting)
-        except RecordRefused as error:
-            return _redrive(replace(letter, order=error), ledger, run, sender, outcomes)
-        outcomes.append(letter.became("landed" if landed.orders else "known"))
-    return True
 
 
 def _again(letter: _Letter) -> ServiceBusMessage:
@@ -218,7 +239,7 @@ def _again(letter: _Letter) -> ServiceBusMessage:
         if _text(name) not in _ADDED_BY_THE_BUS
     }
     return ServiceBusMessage(
-        letter.body,
+        letter.record.raw,
         application_properties=properties,
         message_id=message.message_id,
         session_id=message.session_id,

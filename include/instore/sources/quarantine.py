@@ -10,31 +10,38 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
     Quarantined,
     Wanted,
     find,
-    known_keys,
     move,
     note_reason,
 )
 from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import InStoreOrder, parse_order
+from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
 from include.instore.sources.extracts.formats import format_of
 from include.instore.sources.extracts.records import BrokenExtract
+from include.instore.sources.landing import (
+    Block,
+    LandedBlock,
+    Record,
+    into_ledger,
+    land_all,
+    order_or_refusal,
+    would_land,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +71,12 @@ class Redrive:
         self._run = Run(f"redrive__{now.isoformat()}", "redrive", None, False, False, "own")
         self._opened = False
 
-    def land(
-        self, arrivals: Sequence[Arrival], redriven: Sequence[str] = (), refusals: Sequence[Refusal] = ()
-    ) -> Landed:
-        """Commit these orders together with the state of the rows they come out of, and what is no order.
-
-        :raises RecordRefused: one is another order than the one that has its key; nothing was written.
-        """
+    def id(self) -> str:
+        """Its id; from now on it is in the ledger."""
         if not self._opened:
             open_run(self._ledger, self._run)
             self._opened = True
-        return land(self._ledger, self._run.run_id, arrivals, refusals, redriven=redriven, refuse_collisions=True)
+        return self._run.run_id
 
     def close(self, settings: Settings) -> None:
         """Count the run, as every run is counted."""
@@ -100,16 +102,48 @@ def redrive(ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool
     :raises NotInQuarantine: an id fits no row, or several.
     :raises RetriableError: the ledger failed; what landed before has landed.
     """
-    outcomes = []
-    rows = find(ledger, wanted)
+    source = _Rows(ledger, wanted, settings, dry_run)
     with redrive_run(ledger, settings) as run:
-        for row in rows:
+        land_all(source, would_land(ledger, settings) if dry_run else into_ledger(ledger, run.id, settings))
+    return source.outcomes
+
+
+class _Rows:
+    """The rows of the quarantine that are wanted, one a block."""
+
+    def __init__(self, ledger: Ledger, wanted: Wanted, settings: Settings, dry_run: bool) -> None:
+        self.outcomes: list[Outcome] = []
+        self._ledger = ledger
+        self._wanted = wanted
+        self._rows = find(ledger, wanted)
+        self._settings = settings
+        self._dry_run = dry_run
+
+    def blocks(self) -> Iterator[Block]:
+        for row in self._rows:
             if row.state != QUARANTINED:
-                outcomes.append(Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}"))
+                self.outcomes.append(Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}"))
                 continue
-            (whole,) = find(ledger, Wanted(ids=(row.id,)), with_raw=True)  # one at a time: a record may have megabytes
-            outcomes.append(_redrive(ledger, run, whole, settings, dry_run, named=bool(wanted.ids)))
-    return outcomes
+            (whole,) = find(self._ledger, Wanted(ids=(row.id,)), with_raw=True)  # one at a time: it may have megabytes
+            if why := _why_impossible(whole, named=bool(self._wanted.ids)):
+                self.outcomes.append(Outcome(row.id, row.reference, "impossible", row.reason, why))
+                continue
+            records = [
+                # Not published later than that.
+                Record(whole.source, whole.reference, whole.raw, order, whole.heading, whole.received_at)
+                for order in _read_again(whole, self._settings)
+            ]
+            yield Block(records, redriven=[row.id], all_or_none=True)
+
+    def settle(self, block: Block, outcome: LandedBlock) -> None:
+        id, reference = block.redriven[0], block.records[0].reference
+        if not outcome.refused:
+            self.outcomes.append(Outcome(id, reference, "landed" if outcome.landed.orders else "known"))
+            return
+        error = next(iter(outcome.refused.values()))
+        if not self._dry_run:
+            note_reason(self._ledger, id, error.reason, error.detail)
+        self.outcomes.append(Outcome(id, reference, "refused", error.reason, error.detail))
 
 
 def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Outcome]:
@@ -128,57 +162,21 @@ def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Ou
     ]
 
 
-def _redrive(
-    ledger: Ledger, run: Redrive, row: Quarantined, settings: Settings, dry_run: bool, *, named: bool
-) -> Outcome:
-    if why := _why_impossible(row, named):
-        return Outcome(row.id, row.reference, "impossible", row.reason, why)
-    try:
-        arrivals = [
-            arrival(
-                order,
-                source=row.source,
-                reference=row.reference,
-                raw=row.raw,
-                heading=row.heading,
-                settings=settings,
-                published_at=row.received_at,  # not later than that
-                by_rows=bool(row.heading),
-            )
-            for order in _read_again(row, settings)
-        ]
-        if dry_run:
-            new = len(arrivals) - len(known_keys(ledger, [item.key for item in arrivals]))
-        else:
-            new = run.land(arrivals, [row.id]).orders
-    except RecordRefused as error:
-        if not dry_run:
-            note_reason(ledger, row.id, error.reason, error.detail)
-        return Outcome(row.id, row.reference, "refused", error.reason, error.detail)
-    return Outcome(row.id, row.reference, "landed" if new else "known")
-
-
-def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder]:
+def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | RecordRefused]:
+    """The orders of its raw bytes, or why they are none."""
     if row.source != "extract":
-        return [parse_order(row.raw, settings.max_message_bytes)]
+        return [order_or_refusal(row.raw, settings)]
     read = format_of(_file_of(row))
     if read is None:
-        raise RecordRefused(row.reason, "its file's name no longer names a known format")
+        return [RecordRefused(row.reason, "its file's name no longer names a known format")]
     try:
-        records = list(read(io.BytesIO(row.heading + row.raw), settings))
+        orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), settings)]
     except BrokenExtract as error:
-        raise RecordRefused("bad_value", f"its rows break off: {error.detail}") from None
-    if not records:
-        raise RecordRefused("bad_value", "its rows hold no order")
-    orders = []
-    for record in records:
-        if isinstance(record.order, RecordRefused):
-            raise record.order
-        orders.append(record.order)
-    return orders
+        return [RecordRefused("bad_value", f"its rows break off: {error.detail}")]
+    return orders or [RecordRefused("bad_value", "its rows hold no order")]
 
 
-def _why_impossible(row: Quarantined, named: bool) -> str:
+def _why_impossible(row: Quarantined, *, named: bool) -> str:
     if row.reason == CUT_ORDER and not named:
         return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:

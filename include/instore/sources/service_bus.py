@@ -1,11 +1,11 @@
-"""Draining the topic subscription: land a block, and only then settle its messages (invariant 1)."""
+"""The topic subscription as a source: a message is completed, or dead-lettered, once its block is on disk."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,11 +13,10 @@ from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, Servic
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
-from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import parse_order
+from include.instore.ledger.intake import Landed
 from include.instore.model.settings import Settings
 from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
+from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, order_or_refusal
 
 log = logging.getLogger(__name__)
 
@@ -97,62 +96,91 @@ def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settin
     Nothing is locked and no delivery is counted. Bounds and errors as :func:`drain`.
     """
     budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
-    landed = Landed()
     with bus_errors(settings), client, client.get_subscription_receiver(settings.topic, settings.subscription) as bus:
-        for messages in peeked(bus, settings.drain_block, settings.drain_max_messages):
-            if not budget.take(len(messages)):
-                break
-            arrivals, refusals = _sort(messages, settings)
-            landed += land(ledger, run_id, arrivals, list(refusals.values()))
+        landed = land_all(_Peeked(bus, settings, budget), into_ledger(ledger, lambda: run_id, settings))
     return Drained(landed, stopped_by=budget.stopped_by())
 
 
 def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings, budget: _Budget) -> Drained:
-    done = Drained()
     try:
         with (
             bus_errors(settings),
             client,
             client.get_subscription_receiver(settings.topic, settings.subscription) as receiver,
         ):
-            empty_reads, block = 0, settings.drain_block
-            while empty_reads < settings.drain_empty_reads and (granted := budget.take(block)):
-                messages = receiver.receive_messages(max_message_count=granted, max_wait_time=settings.drain_wait)
-                budget.give_back(granted - len(messages))
-                empty_reads = 0 if messages else empty_reads + 1
-                if messages:
-                    taken = _land_and_settle(receiver, messages, ledger, run_id, settings)
-                    done += taken
-                    if taken.settle_failed:
-                        block = _smaller(block, len(messages) - taken.settle_failed)
+            source = _Received(receiver, settings, budget)
+            landed = land_all(source, into_ledger(ledger, lambda: run_id, settings))
+            return Drained(landed, source.dead_lettered, source.settle_failed)
     except BaseException:
         budget.stop.set()
         raise
-    return done
 
 
-def _land_and_settle(
-    receiver: ServiceBusReceiver,
-    messages: Sequence[ServiceBusReceivedMessage],
-    ledger: Ledger,
-    run_id: str,
-    settings: Settings,
-) -> Drained:
-    fault_points.reach("topic.after_receive")
-    arrivals, refusals = _sort(messages, settings)
-    landed = land(ledger, run_id, arrivals, list(refusals.values()))
-    fault_points.reach("topic.after_commit")
-    failed = 0
-    for index, message in enumerate(messages):
-        if settle(receiver, message, refusals.get(index)):
-            fault_points.reach("topic.between_completes")
-        else:
-            failed += 1
-    log.info(
-        "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
-        landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
-    )  # fmt: skip
-    return Drained(landed, len(refusals), failed)
+class _Peeked:
+    """What is on the subscription, of which nothing is settled."""
+
+    def __init__(self, receiver: ServiceBusReceiver, settings: Settings, budget: _Budget) -> None:
+        self._receiver = receiver
+        self._settings = settings
+        self._budget = budget
+
+    def blocks(self) -> Iterator[Block]:
+        for messages in peeked(self._receiver, self._settings.drain_block, self._settings.drain_max_messages):
+            if not self._budget.take(len(messages)):
+                return
+            yield Block([_record(message, self._settings) for message in messages])
+
+    def settle(self, _block: Block, _outcome: LandedBlock) -> None:
+        pass
+
+
+class _Received:
+    """What one receiver takes off the subscription."""
+
+    def __init__(self, receiver: ServiceBusReceiver, settings: Settings, budget: _Budget) -> None:
+        self.dead_lettered = 0
+        self.settle_failed = 0
+        self._receiver = receiver
+        self._settings = settings
+        self._budget = budget
+        self._size = settings.drain_block
+        self._messages: Sequence[ServiceBusReceivedMessage] = ()
+
+    def blocks(self) -> Iterator[Block]:
+        empty_reads = 0
+        while empty_reads < self._settings.drain_empty_reads and (granted := self._budget.take(self._size)):
+            self._messages = self._receiver.receive_messages(
+                max_message_count=granted, max_wait_time=self._settings.drain_wait
+            )
+            self._budget.give_back(granted - len(self._messages))
+            empty_reads = 0 if self._messages else empty_reads + 1
+            if self._messages:
+                fault_points.reach("topic.after_receive")
+                yield Block([_record(message, self._settings) for message in self._messages])
+
+    def settle(self, _block: Block, outcome: LandedBlock) -> None:
+        fault_points.reach("topic.after_commit")
+        failed = 0
+        for index, message in enumerate(self._messages):
+            if settle(self._receiver, message, outcome.refused.get(index)):
+                fault_points.reach("topic.between_completes")
+            else:
+                failed += 1
+        landed = outcome.landed
+        log.info(
+            "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
+            landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
+        )  # fmt: skip
+        self.dead_lettered += len(outcome.refused)
+        self.settle_failed += failed
+        if failed:
+            self._size = _smaller(self._size, len(self._messages) - failed)
+
+
+def _record(message: ServiceBusReceivedMessage, settings: Settings) -> Record:
+    body = body_of(message)
+    order = order_or_refusal(body, settings)
+    return Record(SOURCE, reference_of(message), body, order, published_at=message.enqueued_time_utc)
 
 
 def _smaller(block: int, settled: int) -> int:
@@ -162,25 +190,3 @@ def _smaller(block: int, settled: int) -> int:
     bus allows a few before it gives good messages up.
     """
     return min(block, settled or max(1, block // 2))
-
-
-def _sort(
-    messages: Sequence[ServiceBusReceivedMessage], settings: Settings
-) -> tuple[list[Arrival], dict[int, Refusal]]:
-    """The orders among the messages, and the refusals by the message's index."""
-    arrivals: list[Arrival] = []
-    refusals: dict[int, Refusal] = {}
-    for index, message in enumerate(messages):
-        body = body_of(message)
-        reference = reference_of(message)
-        try:
-            order = parse_order(body, settings.max_message_bytes)
-            published_at = message.enqueued_time_utc
-            arrivals.append(
-                arrival(
-                    order, source=SOURCE, reference=reference, raw=body, settings=settings, published_at=published_at
-                )
-            )
-        except RecordRefused as error:
-            refusals[index] = refusal(error, source=SOURCE, reference=reference, raw=body)
-    return arrivals, refusals

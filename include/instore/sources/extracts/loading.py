@@ -1,4 +1,4 @@
-"""Landing extracts: each file read twice, to its end and then in blocks, its own row in the commit of the last one."""
+"""Extracts as sources: each file is read twice, to its end and then in blocks, and is loaded with the last of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,7 @@ from typing import IO, BinaryIO
 from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
-from include.instore.ledger.intake import (
-    Arrival,
-    Landed,
-    LoadedExtract,
-    Refusal,
-    arrival,
-    land,
-    refusal,
-)
+from include.instore.ledger.intake import Landed, LoadedExtract
 from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import Settings
@@ -36,6 +28,7 @@ from include.instore.sources.extracts.discovery import ExtractFile, find_extract
 from include.instore.sources.extracts.formats import format_of, uncompressed
 from include.instore.sources.extracts.records import BrokenExtract, CutExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
+from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
 SOURCE = "extract"
 _COPY_BYTES = 1 << 20
@@ -90,10 +83,8 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             whole = _copy(stream, copy, settings)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
-        reading = _Reading(Path(copy.name), file, settings)
-        fault = (
-            reading.to_its_end(orders) if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
-        )
+        reading = _Reading(Path(copy.name), file, orders, settings)
+        fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
         fault_points.reach("extracts.read")
         # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
         if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
@@ -102,7 +93,8 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             log.warning("extract %s waits: %s", file.name, detail)
             note_waiting(ledger, run_id, file.name, file.version, reading.orders, detail)
             return Landed(), "waiting"
-        return reading.landed(ledger, run_id, orders, fault), "loaded"
+        reading.fault = fault
+        return land_all(reading, into_ledger(ledger, lambda: run_id, settings)), "loaded"
 
 
 def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> bool:
@@ -128,106 +120,74 @@ def _disk_errors() -> Iterator[None]:
 
 
 class _Reading:
-    """The two readings of one file's copy."""
+    """The two readings of one file's copy; the second is a source, of a released file up to the fault."""
 
-    def __init__(self, copy: Path, file: ExtractFile, settings: Settings) -> None:
+    def __init__(self, copy: Path, file: ExtractFile, orders: OrdersOfFile, settings: Settings) -> None:
         self._copy = copy
         self._file = file
+        self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
+        self._orders_of_file = orders
         self._settings = settings
+        self._bad_rows = 0
         self.orders = 0
+        self.fault: BrokenExtract | None = None
 
-    def to_its_end(self, orders: OrdersOfFile) -> BrokenExtract | None:
+    def to_its_end(self) -> BrokenExtract | None:
         """Read it and land nothing; where it cannot be read on, or seems to have lost its end."""
         last = 1
         try:
             for record in self._records():
                 with _disk_errors():
-                    orders.note(record)
+                    self._orders_of_file.note(record)
                 last = record.line
                 self.orders += 1
         except BrokenExtract as error:
             return error
-        if why := orders.seems_cut():
+        if why := self._orders_of_file.seems_cut():
             self.orders -= 1
             return CutExtract(last, f"the file seems cut: {why}")
         return None
 
-    def landed(self, ledger: Ledger, run_id: str, orders: OrdersOfFile, fault: BrokenExtract | None) -> Landed:
-        """Read it again and land its orders in blocks; of a released file those before the fault."""
-        landed, block = Landed(), _Block(self._file, self._settings)
+    def blocks(self) -> Iterator[Block]:
+        self.orders, records = 0, []
+        for record in self._whole():
+            records.append(record)
+            if len(records) >= self._settings.extract_block:
+                yield Block(records)
+                records = []
+        detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else None
+        extract = LoadedExtract(self._file.name, self._file.version, self.orders, self._bad_rows, detail)
+        yield Block(records, extract)
+
+    def settle(self, block: Block, outcome: LandedBlock) -> None:
+        fault_points.reach("extracts.after_block")
+        self.orders += len(block.records) - len(outcome.refused)
+        self._bad_rows += len(outcome.refused)
+
+    def _whole(self) -> Iterator[Record]:
+        """Its orders, those in rows that stand apart put together behind the others."""
         try:
             for record in self._records():
-                if isinstance(fault, CutExtract) and orders.is_short(record):
-                    block.refuse(RecordRefused(CUT_ORDER, fault.detail), record.line, record.raw, record.heading)
-                else:
-                    with _disk_errors():
-                        is_piece = orders.hold(record)
-                    if not is_piece:
-                        block.add(record)
-                if block.full():
-                    landed += block.land(ledger, run_id)
+                if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):
+                    yield self._record(replace(record, order=RecordRefused(CUT_ORDER, self.fault.detail)))
+                    continue
+                with _disk_errors():
+                    is_piece = self._orders_of_file.hold(record)
+                if not is_piece:
+                    yield self._record(record)
         except BrokenExtract as error:
-            fault = error
-            block.refuse(RecordRefused(BROKEN_FILE, f"line {error.line}: {error.detail}"), error.line, error.raw)
-        for record in orders.put_together():
-            block.add(record)
-            if block.full():
-                landed += block.land(ledger, run_id)
-        detail = f"line {fault.line}: {fault.detail}" if fault else None
-        return landed + block.land(ledger, run_id, version=self._file.version, detail=detail)
+            self.fault = error
+            why = RecordRefused(BROKEN_FILE, f"line {error.line}: {error.detail}")
+            yield self._record(ExtractRecord(error.line, error.raw, why))
+        for record in self._orders_of_file.put_together():
+            yield self._record(record)
+
+    def _record(self, record: ExtractRecord) -> Record:
+        reference = f"{self._file.name}:{record.line}"
+        return Record(SOURCE, reference, record.raw, record.order, record.heading, self._modified)
 
     def _records(self) -> Iterator[ExtractRecord]:
         read = format_of(self._file.name)
         assert read is not None  # noqa: S101  discovery only hands over known formats
         with uncompressed(self._copy.open("rb"), self._file.name) as stream:
             yield from read(stream, self._settings)
-
-
-class _Block:
-    """The records of one file that the next commit takes, and the file's totals so far."""
-
-    def __init__(self, file: ExtractFile, settings: Settings) -> None:
-        self._name = file.name
-        self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
-        self._settings = settings
-        self._arrivals: list[Arrival] = []
-        self._refusals: list[Refusal] = []
-        self._orders = 0
-        self._bad_rows = 0
-
-    def add(self, record: ExtractRecord) -> None:
-        reference = f"{self._name}:{record.line}"
-        try:
-            if isinstance(record.order, RecordRefused):
-                raise record.order
-            self._arrivals.append(
-                arrival(
-                    record.order,
-                    source=SOURCE,
-                    reference=reference,
-                    raw=record.raw,
-                    heading=record.heading,
-                    settings=self._settings,
-                    published_at=self._modified,
-                    by_rows=bool(record.heading),
-                )
-            )
-        except RecordRefused as error:
-            self.refuse(error, record.line, record.raw, record.heading)
-
-    def refuse(self, error: RecordRefused, line: int, raw: bytes, heading: bytes = b"") -> None:
-        where = f"{self._name}:{line}"
-        self._refusals.append(refusal(error, source=SOURCE, reference=where, raw=raw, heading=heading))
-
-    def full(self) -> bool:
-        return len(self._arrivals) + len(self._refusals) >= self._settings.extract_block
-
-    def land(self, ledger: Ledger, run_id: str, *, version: str = "", detail: str | None = None) -> Landed:
-        """Commit the block; with a version, the file is loaded and its own row is in the same commit."""
-        self._orders += len(self._arrivals)
-        self._bad_rows += len(self._refusals)
-        extract = LoadedExtract(self._name, version, self._orders, self._bad_rows, detail) if version else None
-        landed = land(ledger, run_id, self._arrivals, self._refusals, extract)
-        fault_points.reach("extracts.after_block")
-        self._arrivals, self._refusals = [], []
-        return landed

@@ -1,0 +1,168 @@
+"""The one way in: a source's records are landed block by block, each in one commit, and then the source is told.
+
+Topic, extracts, dead letters and quarantine are four sources of this loop. A source that is told what became of a block
+settles it: a message is completed, a file is loaded, a row of the quarantine gets today's reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+from include.instore.ledger import Ledger
+from include.instore.ledger.intake import Arrival, Landed, LoadedExtract, arrival, land, refusal
+from include.instore.ledger.quarantined import known_keys
+from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import InStoreOrder, parse_order
+from include.instore.model.settings import Settings
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a source.
+
+    :param source: ``topic`` or ``extract``; what a redrive reads keeps the source it came from.
+    :param reference: where it is found there.
+    :param order: the order it holds, or why it holds none.
+    :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
+    :param published_at: when its source published it; None: nobody knows.
+    """
+
+    source: str
+    reference: str
+    raw: bytes = field(repr=False)
+    order: InStoreOrder | RecordRefused = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
+    published_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """The records of one commit.
+
+    :param extract: the file that is loaded with it, counted without this block.
+    :param redriven: ids of the quarantine rows that the records come out of.
+    :param all_or_none: where one of them is refused, or another order has its key, nothing is landed.
+    """
+
+    records: Sequence[Record]
+    extract: LoadedExtract | None = None
+    redriven: Sequence[str] = ()
+    all_or_none: bool = False
+
+
+@dataclass(frozen=True)
+class LandedBlock:
+    """What became of a block.
+
+    :param refused: by the record's index in the block. Of a block of all or none they say why nothing was landed.
+    """
+
+    landed: Landed = field(default_factory=Landed)
+    refused: Mapping[int, RecordRefused] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def blocks(self) -> Iterator[Block]:
+        """The records, each block after the one before has been settled."""
+        ...
+
+    def settle(self, block: Block, outcome: LandedBlock, /) -> None:
+        """The block is on disk now."""
+        ...
+
+
+Lander = Callable[[Block], LandedBlock]
+
+
+def land_all(source: Source, lander: Lander) -> Landed:
+    """Land everything a source has.
+
+    :param lander: :func:`into_ledger`, or :func:`would_land` for a look that changes nothing.
+    :raises RetriableError: the source or the ledger failed; what was settled has landed, all else comes again.
+    """
+    total = Landed()
+    for block in source.blocks():
+        outcome = lander(block)
+        source.settle(block, outcome)
+        total += outcome.landed
+    return total
+
+
+def into_ledger(ledger: Ledger, run_id: Callable[[], str], settings: Settings) -> Lander:
+    """Land a block in one commit. :param run_id: of the run that it belongs to."""
+
+    def lander(block: Block) -> LandedBlock:
+        arrivals, refused = _sort(block, settings)
+        if block.all_or_none and refused:
+            return LandedBlock(refused=refused)
+        refusals = [
+            refusal(error, source=each.source, reference=each.reference, raw=each.raw, heading=each.heading)
+            for error, each in ((error, block.records[index]) for index, error in refused.items())
+        ]
+        extract = block.extract and replace(
+            block.extract,
+            orders=block.extract.orders + len(arrivals),
+            bad_rows=block.extract.bad_rows + len(refusals),
+        )
+        try:
+            landed = land(
+                ledger, run_id(), arrivals, refusals, extract, block.redriven, refuse_collisions=block.all_or_none
+            )
+        except RecordRefused as error:
+            return LandedBlock(refused={0: error})
+        return LandedBlock(landed, refused)
+
+    return lander
+
+
+def would_land(ledger: Ledger, settings: Settings) -> Lander:
+    """Say what landing a block would come to; nothing is written."""
+
+    def lander(block: Block) -> LandedBlock:
+        arrivals, refused = _sort(block, settings)
+        if block.all_or_none and refused:
+            return LandedBlock(refused=refused)
+        known = known_keys(ledger, [item.key for item in arrivals])
+        new = len({item.key for item in arrivals} - known)
+        landed = Landed(len(block.records), new, len(arrivals) - new, quarantined=len(refused))
+        return LandedBlock(landed, refused)
+
+    return lander
+
+
+def order_or_refusal(raw: bytes, settings: Settings) -> InStoreOrder | RecordRefused:
+    """The order of a message's body, or why it is none."""
+    try:
+        return parse_order(raw, settings.max_message_bytes)
+    except RecordRefused as error:
+        return error
+
+
+def _sort(block: Block, settings: Settings) -> tuple[list[Arrival], dict[int, RecordRefused]]:
+    """The orders of a block, and its refusals by the record's index."""
+    arrivals: list[Arrival] = []
+    refused: dict[int, RecordRefused] = {}
+    for index, record in enumerate(block.records):
+        try:
+            if isinstance(record.order, RecordRefused):
+                raise record.order
+            arrivals.append(
+                arrival(
+                    record.order,
+                    source=record.source,
+                    reference=record.reference,
+                    raw=record.raw,
+                    heading=record.heading,
+                    settings=settings,
+                    published_at=record.published_at,
+                    by_rows=bool(record.heading),
+                )
+            )
+        except RecordRefused as error:
+            refused[index] = error
+    return arrivals, refused
