@@ -66,10 +66,10 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
     """The ledger behind connection ``instore_ledger``, made where it is empty; the caller closes it.
 
     :param settings: those of the environment unless given.
-    :param by_any_key: also one that knows its orders by another key than the settings say.
-    :raises ConfigurationError: it is of another release, or was begun with another key.
+    :param by_any_key: also one that is another pipeline's, or knows its orders by another key than the settings say.
+    :raises ConfigurationError: it is of another release or pipeline, or was begun with another key.
     """
-    from include.instore.ledger.keys import check_key
+    from include.instore.ledger.keys import check_key, check_pipeline
     from include.instore.ledger.suppressions import check_hash_key
     from include.instore.model.settings import load_settings
 
@@ -80,6 +80,7 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
         check_hash_key(ledger)
         if not by_any_key:
             check_key(ledger, settings)
+            check_pipeline(ledger, settings)
     except BaseException:
         ledger.close()
         raise

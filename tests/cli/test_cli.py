@@ -28,9 +28,11 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = [
     ("reconcile",),
     ("quarantine", "list"), ("quarantine", "show"), ("quarantine", "redrive"), ("quarantine", "discard"),
-    ("dead-letters", "list"), ("dead-letters", "redrive"), ("ledger", "rekey"),
+    ("dead-letters", "list"), ("dead-letters", "redrive"), ("deliveries", "list"), ("deliveries", "settle"),
+    ("extracts", "list"),
+    ("extracts", "release"), ("extracts", "forget"), ("ledger", "rekey"), ("ledger", "adopt"), ("ledger", "audit"),
 ]  # fmt: skip
-CHANGING = [command for command in COMMANDS if command[-1] in ("reconcile", "redrive", "discard", "rekey")]
+CHANGING = [command for command in COMMANDS if command[-1] not in ("list", "show", "audit")]
 
 
 @pytest.fixture
@@ -116,6 +118,9 @@ def test_a_redrive_lands_and_a_dry_run_before_it_says_so(refused: str, ledger: L
     done = printed(run("quarantine", "redrive", refused[:8], "--json"))
     assert (done["dry_run"], done["counts"], given.statuses(ledger)) == (False, {"landed": 1}, {"S1": "pending"})
     assert "1 unchanged" in run("quarantine", "redrive", refused[:8]).output
+    # What a person did is written down, and what she only looked at is not.
+    audited = [(each["what"], each["records"], each["detail"]) for each in printed(run("ledger", "audit", "--json"))]
+    assert audited == [("quarantine redrive", 1, "1 unchanged"), ("quarantine redrive", 1, "1 landed")]
 
 
 def test_discarding_needs_to_be_told_what(refused: str, ledger: Ledger) -> None:
@@ -126,6 +131,24 @@ def test_discarding_needs_to_be_told_what(refused: str, ledger: Ledger) -> None:
     assert (both.exit_code, "not both" in both.output) == (2, True)
     assert printed(run("quarantine", "discard", "--reason", "too_large", "--json"))["counts"] == {"discarded": 1}
     assert [row["state"] for row in given.rows(ledger, "quarantine")] == ["discarded"]
+
+
+def test_a_renamed_subscription_is_refused_until_the_ledger_adopts_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given.landed(ledger, given.document("S1"))
+    assert run("quarantine", "list").exit_code == 0
+    monkeypatch.setenv("INSTORE_SUBSCRIPTION", "renamed")
+    refused = run("quarantine", "list")
+    assert (refused.exit_code, "ledger adopt" in refused.output) == (2, True)
+    dry = printed(run("ledger", "adopt", "--dry-run", "--json"))["changed"]
+    assert dry == {"subscription": ["orders/orderprocessing", "orders/renamed"]}
+    assert run("quarantine", "list").exit_code == 2
+    assert printed(run("ledger", "adopt", "--json"))["changed"] == dry
+    assert run("quarantine", "list").exit_code == 0
+    (told,) = printed(run("ledger", "audit", "--json"))
+    assert (told["what"], told["records"]) == ("ledger adopt", 1)
+    assert told["who"]
 
 
 def test_reconcile_marks_what_the_profile_store_shows_and_a_dry_run_before_it_says_so(

@@ -1,4 +1,4 @@
-"""By which key this ledger knows its orders: written into it once, and changed by a person's command only."""
+"""Whose ledger this is, and by which key it knows its orders: written into it once, and changed by command only."""
 
 from __future__ import annotations
 
@@ -50,6 +50,45 @@ def check_key(ledger: Ledger, settings: Settings) -> None:
             f"The ledger knows its orders by {known}, and INSTORE_ORDER_KEY says {wanted}; set it back, or change the "
             "ledger with: python -m include.instore ledger rekey."
         )
+
+
+def check_pipeline(ledger: Ledger, settings: Settings) -> None:
+    """Write into a ledger without orders whose it is. :raises ConfigurationError: it has orders of another pipeline."""
+    changed = _changed(ledger, settings)
+    if not changed:
+        return
+    with ledger.read() as connection:
+        is_new = connection.scalar(sa.select(orders.c.key).limit(1)) is None
+    said = [(name, known, wanted) for name, (known, wanted) in changed.items() if known is not None]
+    if said and not is_new:
+        name, known, wanted = said[0]
+        raise ConfigurationError(
+            f"The ledger (connection instore_ledger) has orders of {name} {known!r}, and the settings say {wanted!r}; "
+            "another pipeline needs a ledger of its own. Where this one was renamed: python -m include.instore ledger "
+            "adopt."
+        )
+    adopt(ledger, settings)
+
+
+def adopt(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> dict[str, tuple[str | None, str]]:
+    """Write the settings' pipeline into the ledger; what changes by it, before and after. Event ids stay."""
+    changed = _changed(ledger, settings)
+    if changed and not dry_run:
+        with ledger.write() as connection:
+            for name, (_, wanted) in changed.items():
+                values = {"setting": name, "value": wanted}
+                statement = ledger.insert(pipeline).values(values)
+                connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
+    return changed
+
+
+def _changed(ledger: Ledger, settings: Settings) -> dict[str, tuple[str | None, str]]:
+    wanted = {"pipeline": settings.pipeline, "scope": settings.scope}
+    if settings.use_topic:
+        wanted["subscription"] = f"{settings.topic}/{settings.subscription}"
+    with ledger.read() as connection:
+        known = dict(connection.execute(sa.select(pipeline.c.setting, pipeline.c.value)).tuples().all())
+    return {name: (known.get(name), value) for name, value in wanted.items() if known.get(name) != value}
 
 
 def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekeyed:

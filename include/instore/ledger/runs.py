@@ -81,10 +81,9 @@ _TALLIED = (
 
 _OUTCOMES = [each.value for each in DeliveryStatus if each.value not in UNDER_WAY]
 _delivered = deliveries.join(orders, orders.c.key == deliveries.c.key)
-_counts = sa.or_(
-    orders.c.status == Status.MATCHED.value,
-    deliveries.c.status.in_([DeliveryStatus.SENDING.value, DeliveryStatus.SENT.value, DeliveryStatus.HELD.value]),
-)
+_LEFT = [each.value for each in (DeliveryStatus.SENDING, DeliveryStatus.SENT, DeliveryStatus.HELD)]
+_NOT_LEFT = [each.value for each in DeliveryStatus if each.value not in _LEFT]
+_counts = sa.or_(orders.c.status == Status.MATCHED.value, deliveries.c.status.in_(_LEFT))
 """Of an order whose customer is searched anew, what has left counts, and what has not is not ready yet."""
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
 
@@ -109,6 +108,18 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             there = sa.and_(*where, deliveries.c.is_latest, _counts)
             counts.update(by(deliveries.c.status, there, of=_delivered))
             return dict(sorted(counts.items()))
+
+        def whole_ledger() -> dict[str, int]:
+            """The same of all orders, without reading each beside its deliveries."""
+            counts = Counter(by(orders.c.status, orders.c.status != Status.MATCHED.value))
+            counts.update(by(deliveries.c.status, deliveries.c.is_latest, of=deliveries))
+            waits = (
+                orders.c.status != Status.MATCHED.value,
+                deliveries.c.is_latest,
+                deliveries.c.status.in_(_NOT_LEFT),
+            )
+            counts.subtract(by(deliveries.c.status, *waits, of=_delivered))
+            return dict(sorted((+counts).items()))
 
         resolved = by(orders.c.status, orders.c.resolved_run == run_id)
         unmatched = by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.UNMATCHED.value)
@@ -157,7 +168,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             undelivered=sum(by(orders.c.status, *planned, orders.c.status == Status.MATCHED.value, nowhere).values()),
             planned=on_the_way(*planned),
             window_orders=on_the_way(in_window(window)) if window else {},
-            ledger=on_the_way(),
+            ledger=whole_ledger(),
         )
 
 

@@ -158,7 +158,7 @@ deliveries = sa.Table(
     sa.Column("edition", sa.Integer, primary_key=True),  # more than 1: sent again under an event id of its own
     sa.Column("is_latest", sa.Boolean, nullable=False),
     sa.Column("event_id", sa.String(36), nullable=False, unique=True),
-    sa.Column("status", sa.String(12), nullable=False, index=True),
+    sa.Column("status", sa.String(12), nullable=False),
     sa.Column("reason", sa.String(1024)),
     # What it carries, and for whom, from its first leaving on; null: what the order has now.
     sa.Column("fingerprint", sa.String(64)),
@@ -169,6 +169,7 @@ deliveries = sa.Table(
     sa.Column("waited_seq", sa.BigInteger),  # what left after this place left ``verify_after`` later; null: not waited
     sa.Column("sent_at", UtcDateTime),
     sa.Column("outcome_run", RunId, index=True),  # the run in which it became sent, rejected, held or suppressed
+    sa.Index(None, "status", "is_latest"),
 )
 
 contents = sa.Table(
@@ -252,6 +253,17 @@ pipeline = sa.Table(
     metadata,
     sa.Column("setting", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(1024), nullable=False),
+)
+
+audit = sa.Table(
+    "audit",  # what a person did
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("what", sa.String(64), nullable=False),  # the command, such as "deliveries settle"
+    sa.Column("records", sa.Integer, nullable=False),
+    sa.Column("detail", sa.String(1024), nullable=False),
 )
 
 claims = sa.Table(

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
+    pipeline: str = Field(
+        "instore_orders",
+        min_length=1,
+        max_length=64,
+        description="Name of this pipeline, written into its ledger: another brand's has another ledger.",
+    )
+
     # The sources
     use_topic: bool = Field(
         True, description="Off: no run drains a topic; for retailers whose stores only export files."

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import typer
 
+from include.instore.ledger.audit import note_done
 from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
@@ -85,6 +86,8 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
         settings = load_settings()
         with profile_store.opened(ledger, settings) as destination:
             done = reconcile(destination, PROFILE_STORE, ledger, settings, dry_run=dry_run, after_block=tell)
+        if not dry_run:
+            note_done(ledger, "reconcile", done.sent)
     counts = {"asked": done.asked, "sent": done.sent, "left": done.left, "held": done.held}
     if as_json:
         print_json({"dry_run": dry_run, "counts": counts})

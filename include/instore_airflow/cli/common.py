@@ -78,6 +78,11 @@ def errors_told() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
+def tallied(outcomes: Sequence[Outcome]) -> str:
+    counts = sorted(Counter(outcome.outcome for outcome in outcomes).items())
+    return ", ".join(f"{count} {name}" for name, count in counts)
+
+
 def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **counts: int) -> None:
     tally = dict(sorted(Counter(outcome.outcome for outcome in outcomes).items()))
     if as_json:

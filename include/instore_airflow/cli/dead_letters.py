@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from include.instore.ledger.audit import note_done
 from include.instore.model.settings import load_settings
 from include.instore.sources import dead_letters
 from include.instore_airflow.cli.common import (
@@ -19,6 +20,7 @@ from include.instore_airflow.cli.common import (
     print_json,
     print_outcomes,
     print_table,
+    tallied,
 )
 from include.instore_airflow.connections import service_bus_client
 
@@ -72,6 +74,9 @@ def redrive_dead_letters(
         redriven = dead_letters.redrive_dead_letters(
             service_bus_client(), ledger, load_settings(), limit=most, publish=publish, dry_run=dry_run
         )
+        if not dry_run:
+            outcomes = redriven.outcomes
+            note_done(ledger, "dead-letters redrive", len(outcomes), tallied(outcomes))
     print_outcomes(
         redriven.outcomes, dry_run, as_json, completed=redriven.completed, settle_failed=redriven.settle_failed
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from include.instore.ledger.audit import note_done
 from include.instore.ledger.held import Decision, decide, held_events
 from include.instore.model.errors import FatalError
 from include.instore_airflow.cli.common import (
@@ -36,9 +37,17 @@ def list_held(most: MaxOption = 100, as_json: JsonOption = False) -> None:
         print_json([asdict(each) for each in events])
         return
     print_table(
-        ("event id", "edition", "reference", "left", "reason", "run"),
+        ("destination", "event id", "edition", "reference", "left", "reason", "run"),
         [
-            (each.event_id, str(each.edition), each.reference, moment(each.sending_at), each.reason, each.run)
+            (
+                each.destination,
+                each.event_id,
+                str(each.edition),
+                each.reference,
+                moment(each.sending_at),
+                each.reason,
+                each.run,
+            )
             for each in events
         ],
     )
@@ -68,6 +77,8 @@ def settle_held(
             raise FatalError(f"No held event has the id {sorted(missing)[0][:64]!r}; `deliveries list` shows them.")
         chosen = [each.event_id for each in events]
         settled = len(chosen) if dry_run else decide(ledger, chosen, decision)
+        if not dry_run:
+            note_done(ledger, "deliveries settle", settled, decision.value)
     if as_json:
         print_json({"dry_run": dry_run, "decision": decision.value, "counts": {"settled": settled}})
         return

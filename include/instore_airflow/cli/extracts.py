@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from include.instore.ledger.audit import note_done
 from include.instore.ledger.extract_files import move_waiting, waiting_files
 from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import FatalError
@@ -64,6 +65,8 @@ def _move(paths: list[str], state: ExtractState, dry_run: bool, as_json: bool) -
         if missing := set(paths) - set(found):
             raise FatalError(f"No extract {sorted(missing)[0][:200]!r} waits; `extracts list` shows those that do.")
         moved = len(found) if dry_run else move_waiting(ledger, found, state)
+        if not dry_run:
+            note_done(ledger, f"extracts {state.value}", moved, ", ".join(found))
     if as_json:
         print_json({"dry_run": dry_run, "counts": {state.value: moved}})
         return

@@ -7,9 +7,20 @@ from dataclasses import asdict
 
 import typer
 
-from include.instore.ledger.keys import rekey
+from include.instore.ledger.audit import done as audited
+from include.instore.ledger.audit import note_done
+from include.instore.ledger.keys import adopt, rekey
 from include.instore.model.settings import load_settings
-from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, print_json
+from include.instore_airflow.cli.common import (
+    DryRunOption,
+    JsonOption,
+    MaxOption,
+    errors_told,
+    moment,
+    opened,
+    print_json,
+    print_table,
+)
 from include.instore_airflow.connections import open_ledger
 
 ledger_app = typer.Typer(help="Changes of the ledger itself.", no_args_is_help=True)
@@ -25,6 +36,8 @@ def rekey_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> 
     """
     with errors_told(), contextlib.closing(open_ledger(by_any_key=True)) as ledger:
         done = rekey(ledger, load_settings(), dry_run=dry_run)
+        if not dry_run:
+            note_done(ledger, "ledger rekey", done.orders, f"{done.before} to {done.after}")
     if as_json:
         print_json({"dry_run": dry_run, **asdict(done)})
         return
@@ -35,3 +48,34 @@ def rekey_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> 
             f"{done.collisions} records collided before; now: python -m include.instore quarantine redrive "
             "--reason collision"
         )
+
+
+@ledger_app.command("adopt")
+def adopt_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Have the ledger be that of today's INSTORE_PIPELINE, INSTORE_SCOPE and subscription, where these were renamed.
+
+    Orders keep their event ids, so nothing is sent a second time. Another brand's pipeline needs a ledger of its own.
+    """
+    with errors_told(), contextlib.closing(open_ledger(by_any_key=True)) as ledger:
+        changed = adopt(ledger, load_settings(), dry_run=dry_run)
+        told = [f"{name}: {after}, before: {before or 'nothing'}" for name, (before, after) in changed.items()]
+        if not dry_run:
+            note_done(ledger, "ledger adopt", len(changed), "; ".join(told))
+    if as_json:
+        print_json({"dry_run": dry_run, "changed": changed})
+        return
+    typer.echo(f"{'Dry run: ' if dry_run else ''}{'; '.join(told) or 'nothing to do'}")
+
+
+@ledger_app.command("audit")
+def list_audit(most: MaxOption = 100, as_json: JsonOption = False) -> None:
+    """List what persons did by these commands, the last at the top: when, who, which command, to how many records."""
+    with opened() as ledger:
+        found = audited(ledger, most)
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    print_table(
+        ("at", "who", "what", "records", "detail"),
+        [(moment(each.at), each.who, each.what, str(each.records), each.detail) for each in found],
+    )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from include.instore.ledger.audit import note_done
 from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
@@ -28,6 +29,7 @@ from include.instore_airflow.cli.common import (
     print_outcomes,
     print_table,
     printable,
+    tallied,
 )
 
 quarantine_app = typer.Typer(
@@ -108,6 +110,8 @@ def redrive_quarantine(
     with opened() as ledger:
         wanted = _chosen(ids, reason, source, run, everything, most)
         outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
+        if not dry_run:
+            note_done(ledger, "quarantine redrive", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)
 
 
@@ -125,6 +129,8 @@ def discard_quarantine(
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
     with opened() as ledger:
         outcomes = discard(ledger, _chosen(ids, reason, source, run, everything, most), dry_run=dry_run)
+        if not dry_run:
+            note_done(ledger, "quarantine discard", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)
 
 

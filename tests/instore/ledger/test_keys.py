@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import land
-from include.instore.ledger.keys import check_key, rekey
+from include.instore.ledger.keys import adopt, check_key, check_pipeline, rekey
 from include.instore.ledger.quarantined import Wanted
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import Settings
@@ -29,6 +29,30 @@ def test_orders_that_were_there_before_are_known_by_their_number(ledger: Ledger)
     with pytest.raises(ConfigurationError, match="ledger rekey"):
         check_key(ledger, STORE)
     check_key(ledger, NUMBER)
+
+
+def test_a_ledger_with_orders_is_refused_by_another_pipeline_until_a_person_says_it_was_renamed(ledger: Ledger) -> None:
+    check_pipeline(ledger, Settings())
+    check_pipeline(ledger, Settings(scope="web", subscription="corrected"))  # nothing was received by the wrong one
+    ours = Settings(scope="web", subscription="corrected")
+    given.landed(ledger, given.document("S1"))
+    check_pipeline(ledger, ours)
+    for name, other, known in (
+        ("pipeline", Settings(scope="web", subscription="corrected", pipeline="brand_b"), "instore_orders"),
+        ("scope", Settings(scope="brand-b", subscription="corrected"), "web"),
+        ("subscription", Settings(scope="web", subscription="other"), "orders/corrected"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"has orders of {name} '{known}'.*ledger adopt"):
+            check_pipeline(ledger, other)
+    # One that drains no topic has no subscription.
+    check_pipeline(ledger, Settings(scope="web", subscription="other", use_topic=False))
+    renamed = Settings(scope="web", subscription="renamed")
+    assert adopt(ledger, renamed, dry_run=True) == {"subscription": ("orders/corrected", "orders/renamed")}
+    check_pipeline(ledger, ours)
+    adopt(ledger, renamed)
+    check_pipeline(ledger, renamed)
+    with pytest.raises(ConfigurationError, match="ledger adopt"):
+        check_pipeline(ledger, ours)
 
 
 def test_rekeyed_orders_keep_their_events_and_what_collided_lands(ledger: Ledger) -> None:

@@ -111,6 +111,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", "destination", "ordered_by", name=op.f("pk_editions")),
     )
     op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("who", sa.String(length=64), nullable=False),
+        sa.Column("what", sa.String(length=64), nullable=False),
+        sa.Column("records", sa.Integer(), nullable=False),
+        sa.Column("detail", sa.String(length=1024), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    op.create_table(
         "pipeline",
         sa.Column("setting", sa.String(length=64), nullable=False),
         sa.Column("value", sa.String(length=1024), nullable=False),
@@ -173,8 +183,8 @@ def _make_deliveries() -> None:
     op.execute(
         "UPDATE orders SET status = 'matched', reason = NULL WHERE status IN ('ready', 'sending', 'sent', 'rejected')"
     )
-    for column in ("status", "left_seq", "outcome_run"):
-        op.create_index(op.f(f"ix_deliveries_{column}"), "deliveries", [column], unique=False)
+    for columns in (["left_seq"], ["outcome_run"], ["status", "is_latest"]):
+        op.create_index(op.f(f"ix_deliveries_{'_'.join(columns)}"), "deliveries", columns, unique=False)
     op.drop_index(op.f("ix_orders_outcome_run"), table_name="orders")
     with op.batch_alter_table("orders") as orders:
         for name in ("sends", "attempts", "sending_at", "sent_at", "outcome_run"):
