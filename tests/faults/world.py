@@ -66,14 +66,16 @@ class RunDone:
 
     run_id: str
     dag_id: str = ""
+    clear_number: int = 0
     states: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] | None = None
     tries: list[tuple[str, Done]] = field(default_factory=list)
 
     @property
     def ledger_id(self) -> str:
-        """What the ledger knows it by, but for the number of its try."""
-        return f"{self.dag_id}/{self.run_id}" if self.dag_id else self.run_id
+        """What the ledger knows it by."""
+        run_id = f"{self.dag_id}/{self.run_id}" if self.dag_id else self.run_id
+        return f"{run_id}#{self.clear_number}" if self.clear_number else run_id
 
     @property
     def green(self) -> bool:
@@ -185,8 +187,8 @@ class World:
         self._sender: Any = None
         self._steps = 0
         self._modified = 0
-        self.working = 0
-        """How many tasks are at work at this moment."""
+        self.working: set[Started] = set()
+        """The tasks that are at work at this moment."""
 
     # The sources ------------------------------------------------------------------------------------------------
 
@@ -332,19 +334,21 @@ class World:
         killer: Killer | None = None,
         tries: int = TRIES,
         only: Sequence[str] = (),
+        clocks: Sequence[float] = (),
         **options: Any,
     ) -> RunDone:
         """One run to its end, every task tried like Airflow does.
 
         :param tries: how often a task is tried; report_run always once.
         :param only: tasks to run, where it should not be all of them.
+        :param clocks: by how many seconds the clocks of the workers are wrong, who take turns at the tasks.
         :param options: of the run (start, end, params, clear_number, dag_id) and of each step (clock, file_size_limit).
         """
         killer = killer or Killer()
         run = {"run_id": run_id or f"scheduled__{len(self.runs)}", "run_type": run_type}
         told = ("start", "end", "params", "clear_number", "dag_id")
         run |= {name: options.pop(name) for name in told if name in options}
-        done = RunDone(run["run_id"], run.get("dag_id", ""))
+        done = RunDone(run["run_id"], run.get("dag_id", ""), run.get("clear_number", 0))
         self.runs.append(done)
         self.run_begins(run)
         TOTALS.runs += 1
@@ -354,6 +358,8 @@ class World:
             if only and task not in only:
                 return Done("skipped")
             for _ in range(most):
+                if clocks:
+                    more["clock"] = {"seconds": clocks[len(done.tries) % len(clocks)]}
                 last = self.step(task, run, key=key, killer=killer, **more, **options)
                 while last.state == "rescheduled":  # no try of its own
                     time.sleep(0.3)
@@ -397,8 +403,9 @@ class World:
         result = self.folder / f"{name}.json"
         process = _forks.Process(target=step.run_step, args=(spec, str(result), str(self.logs / f"{name}.log")))
         process.start()
-        self.working += 1
-        return Started(self, f"{run['run_id']} {task}", process, result, fault)
+        started = Started(self, f"{run['run_id']} {task}", process, result, fault)
+        self.working.add(started)
+        return started
 
     def environment(self) -> dict[str, str]:
         """Connections and settings, as a deployment gives them."""
@@ -481,7 +488,7 @@ class Started:
                 self.kill()
                 raise AssertionError(f"{self._name} did not end within {seconds} s\n{self._world.timeline}")
         self._process.join()
-        self._world.working -= 1
+        self._world.working.discard(self)
         return self._done()
 
     def _done(self) -> Done:
