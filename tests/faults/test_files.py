@@ -93,7 +93,7 @@ def test_a_damaged_file_is_replaced_by_the_whole_one(make_world: MakeWorld, what
     judge.check(at_least=80, recovered=True)
 
 
-@pytest.mark.parametrize("point", in_smoke([BETWEEN_READINGS, "extracts.after_block:1"], BETWEEN_READINGS))
+@pytest.mark.parametrize("point", [BETWEEN_READINGS, "extracts.after_block:1"])
 def test_the_topic_brings_an_order_while_its_file_is_read(make_world: MakeWorld, point: str) -> None:
     """The copies are sent before the file's own are landed; some of them tell a later content than the file."""
     world, judge = make_world(852)
