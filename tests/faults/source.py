@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,9 @@ INACTIVE, NO_EMAIL, SHARED, ERASED = (range(MEMBERS + 100 * k, MEMBERS + 100 * (
 MAIL = "faults-canary.example"
 CARD = "7734"
 """What a card of the suite begins with: neither this nor the mail host may show in any log."""
+TWIN = "/return"
+EITHER = "sent or suppressed"
+COLLISION = "collision"
 
 
 def card(index: int) -> str:
@@ -47,8 +50,11 @@ def write_members(path: Path) -> None:
 class Order:
     """One order as the till knows it.
 
-    :param becomes: sent, unmatched or suppressed; rejected is decided by the stand-in, not by the order.
-    :param email: of the customer it must reach, where it must reach one.
+    :param becomes: sent, unmatched or suppressed; rejected is decided by the stand-in, not by the order. ``EITHER``:
+        sent or suppressed, by what is known of its person when it is its turn.
+    :param email: of the customer it must reach, or must not for consent; None where there is none.
+    :param store_name: None where its source has no such column.
+    :param twin: a return under the number of its sale.
     """
 
     number: str
@@ -59,6 +65,14 @@ class Order:
     total: Decimal
     lines: tuple[tuple[str, str, str, Decimal, Decimal], ...]
     becomes: str
+    store: str = "0404"
+    store_name: str | None = "Store 0404"
+    twin: bool = False
+
+    @property
+    def id(self) -> str:
+        """What the suite knows it by: its number, unless that is its sale's."""
+        return f"{self.number}{TWIN}" if self.twin else self.number
 
     @property
     def event_type(self) -> str:
@@ -78,8 +92,8 @@ class Order:
             {
                 "orderNumber": self.number,
                 "date": self.date,
-                "storeId": "0404",
-                "storeName": "Store 0404",
+                "storeId": self.store,
+                "storeName": self.store_name,
                 "loyaltyCardNumber": self.card,
                 "emailAddress": self.own_email,
                 "currency": "USD",
@@ -95,9 +109,13 @@ class Order:
         """The order as rows of an extract."""
         for code, description, quantity, price, total in self.lines:
             yield [
-                self.number, self.date, "0404", "Store 0404", self.card or "", self.own_email or "", "USD",
+                self.number, self.date, self.store, self.store_name or "", self.card or "", self.own_email or "", "USD",
                 str(self.total), code, description, quantity, str(price), str(total),
             ]  # fmt: skip
+
+    def csv(self) -> bytes:
+        """Its rows as they stand in an extract."""
+        return _csv(self.rows())
 
 
 HEADER = (
@@ -116,6 +134,8 @@ class Source:
         self._random = random.Random(seed)
         self.name = name
         self.drawn: dict[str, Order] = {}
+        self.withdrawn: list[int] = []
+        """Members who are erased, of whom orders have been drawn by :meth:`of_a_suppressed_person`."""
 
     def take(self, count: int, *, only: str | None = None, cards: range | None = None) -> list[Order]:
         """The next orders of the sequence.
@@ -124,6 +144,45 @@ class Source:
         :param cards: members whose cards are shown; default: all.
         """
         return [self._draw(only, cards) for _ in range(count)]
+
+    def returned(self, sale: Order) -> Order:
+        """All of a sale is brought back, and the till writes the sale's number on it."""
+        return replace(sale, total=-sale.total, twin=True)
+
+    def corrected(self, order: Order) -> Order:
+        """The same purchase, with another price on its first line."""
+        (code, description, quantity, price, total), *others = order.lines
+        first = code, f"{description}, corrected", quantity, price, total + 1
+        return replace(order, total=order.total + (1 if order.total > 0 else -1), lines=(first, *others))
+
+    def another(self, order: Order) -> Order:
+        """Another purchase that bears this one's number: of another store, another day or another customer."""
+        stranger = self._random.choice([n for n in range(MEMBERS) if email(n) != order.email])
+        # Told by what the first one was told by: a customer who is not named contradicts nobody.
+        shown, own = (card(stranger), None) if order.card else (None, email(stranger))
+        other = replace(order, card=shown, own_email=own, email=email(stranger), becomes=COLLISION)
+        other = self.corrected(other)
+        how = self._random.choice(("store", "day", "customer"))
+        if how == "store":
+            return replace(other, store="0505", store_name="Store 0505")
+        return other.on("2017-07-01T12:00:00Z") if how == "day" else other
+
+    def of_a_suppressed_person(self, known: Sequence[int] = ()) -> list[Order]:
+        """Orders of a person nothing may be sent for: what only her card tells, and what names her itself.
+
+        As long as nobody has asked for her card, an order with an email of its own may be sent.
+
+        :param known: members of whose cards somebody has: of the last two, none may be sent, with or without the card.
+        """
+        member = ERASED[len(self.withdrawn)]
+        self.withdrawn.append(member)
+        people = [(member, card(member), None, "suppressed"), (member, card(member), email(member), EITHER)]
+        for her in known[-2:]:
+            people += [(her, card(her), email(her), "suppressed"), (her, None, email(her), "suppressed")]
+        return [
+            replace(self._draw("sent", None), card=shown, own_email=own, email=email(her), becomes=becomes)
+            for her, shown, own, becomes in people
+        ]
 
     def _draw(self, only: str | None, cards: range | None) -> Order:
         pick = self._random
@@ -151,7 +210,8 @@ class Source:
                 return None, email(member), email(member), "sent"
             return card(member), None, email(member), "sent"
         if chance < 0.86:
-            return card(pick.choice(ERASED)), None, None, "suppressed"
+            her = pick.choice(ERASED)
+            return card(her), None, email(her), "suppressed"
         if chance < 0.88:
             return None, None, None, "unmatched"  # an anonymous shopper
         if chance < 0.94:
@@ -159,17 +219,31 @@ class Source:
         return card(90_000_000 + pick.randint(0, 9_999_999)), None, None, "unmatched"  # a card nobody knows
 
 
-def write_extract(folder: Path, name: str, orders: Sequence[Order]) -> Path:
-    """Write a whole extract at once, as an ERP that renames does."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(HEADER)
+def stands_apart(order: Order) -> bool:
+    """Whether its rows can stand apart in an extract and be one order all the same: only all of them make its total."""
+    return len(order.lines) > 1
+
+
+def write_extract(folder: Path, name: str, orders: Sequence[Order], apart: Collection[str] = ()) -> Path:
+    """Write a whole extract at once, as an ERP that renames does.
+
+    :param apart: ids of orders of which the first row stands in its place, and the others at the end of the file.
+    """
+    rows, rest = [list(HEADER)], []
     for order in orders:
-        table.writerows(order.rows())
-    data = text.getvalue().encode()
+        first, *others = order.rows()
+        rows.append(first)
+        (rest if order.id in apart else rows).extend(others)
+    data = _csv([*rows, *rest])
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     part.replace(path)
     return path
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

@@ -153,9 +153,8 @@ def _call(spec: Mapping[str, Any], ti: _TaskInstance) -> Any:
 class _TaskInstance:
     """What the tasks ask of Airflow's own."""
 
-    dag_id = "instore_orders"
-
     def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.dag_id = spec["run"].get("dag_id", "instore_orders")
         self.run_id = spec["run"]["run_id"]
         self._states = spec.get("task_states", {})
         self.xcom: Any = None

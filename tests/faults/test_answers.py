@@ -13,6 +13,7 @@ from tests.faults.world import World
 
 STATUSES = [200, 202, 204, 400, 401, 403, 404, 408, 409, 413, 425, 429, 500, 502, 503, 504]
 ACCIDENTS = ["lost", "reset", "html", "accepted_html", "truncated", "cut"]
+HOUR = 3600.0
 REFUSALS = {400, 409, 413}
 """Answers that mean: this event, and will again."""
 RETRY_AFTERS = ["0", "1", "1.5", "date+1", "date+-3600", "99999999999", "soon", "-5", "", "Wed, 99 Foo 2017"]
@@ -145,6 +146,29 @@ def test_a_systemic_fault_ends_the_run_early(make_world: MakeWorld) -> None:
     world.settings["breaker_seconds"] = 1
     world.recover()
     judge.check(at_least=400, recovered=True)
+
+
+@pytest.mark.weight(25)
+@pytest.mark.parametrize("status", in_smoke([401, 403], 401))
+def test_every_key_is_refused_for_three_hours(make_world: MakeWorld, status: int) -> None:
+    """Somebody has changed the key: each hour is red, nothing is sent, and all of it once when the key is right."""
+    world, judge = make_world(450, bulk_events=10, use_topic=False)
+    world.sandbox.store.set_faults(share=1, answers=[status])
+    for hour in range(3):
+        world.arrive_mixed(f"2017/06/{hour + 1:02d}/orders.csv", rows=60)
+        world.inject(4, f"the Profile Store answers {status} to every key for the {hour + 1}. hour")
+        before = _calls(world, "store", "POST ")
+        done = world.run(clock={"seconds": (hour - 3) * HOUR})
+        assert not done.green
+        assert any("send_events" in each for each in (done.report or {})["red"])
+        assert not judge.look().delivered
+        # Each batch asks once: who was refused is not asked again for the others of its batch.
+        assert _calls(world, "store", "POST ") - before <= len([each for each in done.states if "send" in each])
+        judge.check(at_least=0, settled=False)
+    judge.fault_happened()
+    world.sandbox.store.set_faults()
+    world.recover()
+    judge.check(at_least=len(world.published) * 3 // 5, recovered=True)
 
 
 def test_one_dead_slow_service_does_not_starve_the_other(make_world: MakeWorld) -> None:

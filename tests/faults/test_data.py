@@ -8,6 +8,7 @@ import io
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -209,10 +210,12 @@ class Extract:
 def test_extracts_of_any_shape(make_world: MakeWorld, seed: int) -> None:
     """Every order of every file arrives, whatever the delimiter, the quoting, the order of columns or the encoding."""
     world, judge = make_world(seed, use_topic=False)
+    judge.extra = {"aColumnOfTheirs"}
     for n in range(12):
         orders = world.source.take(25)
         file = Extract(world.random, orders)
-        dressed = [order.with_description(file.nasty) for order in orders]
+        name = "Store 0404" if "store_name" in file.columns else None
+        dressed = [replace(order.with_description(file.nasty), store_name=name) for order in orders]
         world.published.update({order.number: [order] for order in dressed})
         path = world.extracts / f"2017/06/{n + 1:02d}" / ("orders.csv.gz" if file.zipped else "orders.csv")
         path.parent.mkdir(parents=True)

@@ -52,7 +52,7 @@ def test_a_resend_of_which_a_batch_fails_is_cleared_and_makes_one_edition_of_eac
     seen, twice = _events(judge)
     assert not twice
     assert {order.number: seen[order.number] for order in orders} == {order.number: 2 for order in orders}
-    judge.count(len(orders))
+    judge.check(at_least=200)
 
 
 @pytest.mark.weight(60)
@@ -70,4 +70,4 @@ def test_a_thousand_orders_are_sent_again_with_kills(make_world: MakeWorld) -> N
     seen, twice = _events(judge)
     assert not twice
     assert {seen[order.number] for order in orders} == {2}
-    judge.count(len(orders))
+    judge.check(at_least=1000)

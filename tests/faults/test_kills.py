@@ -36,9 +36,7 @@ _SOON = 0.002
 
 def _round(world: World, judge: Judge, number: int, killer: Killer, *, orders: int, rows: int = 60) -> int:
     """Orders arrive, a run is killed, the next ones finish the work, the judge looks; how often something died."""
-    if orders:
-        world.publish(world.source.take(orders))
-    world.extract(f"2017/06/{number:04d}.csv", world.source.take(rows))
+    world.arrive_mixed(f"2017/06/{number:04d}.csv", rows=rows, messages=orders)
     judge.fault_happened()
     done = world.run(killer=killer)
     count_fault(1, done.kills)

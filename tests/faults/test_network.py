@@ -25,7 +25,8 @@ _STATUSES = ("202", "204")
 
 
 def _day(world: World, judge: Judge, orders: int = 100) -> None:
-    world.extract(f"2017/06/{len(world.runs):04d}.csv", world.source.take(orders))
+    world.late = True  # of some kinds of trouble
+    world.arrive_mixed(f"2017/06/{len(world.runs):04d}.csv", rows=orders)
     judge.fault_happened()
 
 
@@ -57,6 +58,33 @@ def test_loyalty_api(make_world: MakeWorld, kind: str) -> None:
         world.inject(3, f"three times between the pipeline and the loyalty API: {kind}", times=3)
         world.recover(world.run())
         assert relay.met >= 4
+    judge.check(at_least=60, recovered=True)
+
+
+LATE = 1.5
+"""In ``verify_after``: where that is a minute, a request that its sender has given up on is delivered 90 s late."""
+
+
+@pytest.mark.weight(25)
+@pytest.mark.parametrize("seed", in_smoke(range(330, 334), 330))
+def test_an_abandoned_request_is_delivered_ninety_seconds_late(make_world: MakeWorld, seed: int) -> None:
+    """Later than the promise on which ``verify_after`` is chosen, and not twice: absence is asked for once more.
+
+    The proxy is slow for all; between the two questions and their witnesses there is more than no time at all.
+    """
+    world, judge = make_world(seed, use_topic=False, bulk_events=10)
+    late = LATE * float(world.settings["verify_after"])
+    with HttpRelay(world.sandbox.store.url) as relay:
+        world.through(store=relay.url)
+        _day(world, judge)
+        slow = Trouble("delay", seconds=0.3)
+        troubles = [slow, *[world.random.choice([slow, Trouble("late", seconds=late)]) for _ in range(6)]]
+        troubles[2] = Trouble("late", seconds=late)
+        relay.order([*troubles, *[slow] * 60])
+        count = sum(each.kind == "late" for each in troubles)
+        world.inject(3, f"{count} requests are reset and delivered {late:g} s late", times=count)
+        world.recover(world.run())
+        judge.check(at_least=60)
     judge.check(at_least=60, recovered=True)
 
 

@@ -125,11 +125,11 @@ def test_hidden_witnesses_are_passed_over(make_world: MakeWorld) -> None:
     judge.count(len(world.published))
 
 
-@pytest.mark.smoke
-def test_all_in_doubt_and_nothing_else_for_a_day(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("doubts", in_smoke([1, 5], 1))
+def test_all_in_doubt_and_nothing_else_for_a_day(make_world: MakeWorld, doubts: int) -> None:
     """Nobody can tell: it is asked for a day long, and then a person is."""
     world, judge = make_world(1206, use_topic=False, verify_after=0.2)
-    world.extract("2017/06/05/orders.csv", world.source.take(5, only="sent"))
+    world.extract("2017/06/05/orders.csv", world.source.take(doubts, only="sent"))
     judge.fault_happened()
     world.inject(11, "one request is reset, and nothing else is sent for a day")
     world.sandbox.store.set_faults(share=1, answers=["reset"], only=["POST "])
@@ -138,15 +138,27 @@ def test_all_in_doubt_and_nothing_else_for_a_day(make_world: MakeWorld) -> None:
     for hour in (1, 12, 23):
         done = world.run(clock={"seconds": hour * HOUR})
         assert done.green
-        assert (done.report or {})["in_doubt"] == 5
+        assert (done.report or {})["in_doubt"] == doubts
     red = world.run(clock={"seconds": 24.5 * HOUR})
     assert not red.green
-    assert (red.report or {})["held"] == 5
+    assert (red.report or {})["held"] == doubts
     after = world.run(clock={"seconds": 25 * HOUR})
     assert after.green
     assert not judge.look().delivered
     judge.held = True
     judge.check(at_least=0, settled=False)
+
+
+@pytest.mark.weight(15)
+@pytest.mark.parametrize("answers", [["lost", "reset"], ["reset"], ["lost"]], ids=" and ".join)
+def test_all_in_doubt_until_the_next_hour_brings_witnesses(make_world: MakeWorld, answers: list[str]) -> None:
+    """Every request of an hour dies, taken or not: what was taken is found, the others go out when it can be proven."""
+    world, judge = make_world(1210, use_topic=False, bulk_events=10)
+    done = _in_doubt(world, judge, share=1, answers=answers)
+    assert not done.green or (done.report or {})["in_doubt"]
+    assert (done.report or {})["sent"] == 120 - (done.report or {})["carried_over"]
+    world.recover()
+    judge.check(at_least=120, recovered="reset" in answers)
 
 
 @pytest.mark.weight(200)

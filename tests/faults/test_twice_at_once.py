@@ -48,6 +48,49 @@ def _two_runs(world: World, judge: Judge) -> None:
     judge.check(at_least=len(world.published) * 2 // 3, deliveries=0, recovered=True)
 
 
+OTHER_DAG = "instore_orders_of_another_dag"
+
+
+@pytest.mark.smoke
+def test_two_dags_of_one_ledger_run_at_the_same_hour(make_world: MakeWorld) -> None:
+    """Airflow makes a run id unique within one DAG only: both have the same, and each its own orders and counts."""
+    world, judge = make_world(960)
+    world.arrive_mixed("2017/06/05/orders.csv", rows=100, messages=100)
+    judge.fault_happened()
+    world.inject(9, "two DAGs of one ledger run at the same hour, under the same run id")
+    hour = {"start": "2017-06-05T00:00:00+00:00", "end": "2017-06-05T01:00:00+00:00"}
+    first, second = _at_once(
+        lambda: world.run("scheduled__2017-06-05T01:00:00+00:00", **hour),
+        lambda: world.run("scheduled__2017-06-05T01:00:00+00:00", dag_id=OTHER_DAG, **hour),
+    )
+    reports = [done.report or {} for done in (first, second)]
+    world.recover()
+    judge.check(at_least=150, deliveries=0, recovered=True)
+    # Whoever was first with the file landed it, and both have looked at it.
+    assert sum(report["orders"] for report in reports) == len(world.published)
+    assert sum(report["sent"] for report in reports) == len(judge.taken)
+
+
+@pytest.mark.weight(30)
+@pytest.mark.parametrize("seed", range(961, 964))
+def test_two_dags_at_the_same_hour_and_one_is_killed_and_cleared(make_world: MakeWorld, seed: int) -> None:
+    world, judge = make_world(seed, claim_minutes=0.002)
+    for n in range(3):
+        world.arrive_mixed(f"2017/06/{n + 1:02d}/orders.csv", rows=60, messages=60)
+        judge.fault_happened()
+        world.inject(9, "two DAGs run at the same hour under the same run id, one is killed")
+        killer = Killer(after=world.random.uniform(0.1, 4))
+        killed, _ = _at_once(
+            lambda n=n, killer=killer: world.run(f"scheduled__{n}", killer=killer, tries=1),
+            lambda n=n: world.run(f"scheduled__{n}", dag_id=OTHER_DAG),
+        )
+        world.run(f"scheduled__{n}", clear_number=1)
+        world.run(f"scheduled__{n}", clear_number=1, dag_id=OTHER_DAG)
+        world.recover()
+        world.timeline.note(f"{killed.kills} tasks were killed")
+        judge.check(at_least=len(world.published) * 3 // 5, recovered=True)
+
+
 @pytest.mark.smoke
 def test_two_drains_at_once(make_world: MakeWorld) -> None:
     world, judge = make_world(920)

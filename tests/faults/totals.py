@@ -26,6 +26,8 @@ class Totals:
     kills: int = 0
     orders: int = 0
     lost: int = 0
+    missing: int = 0
+    wrong: int = 0
     duplicated: int = 0
     unexpected: int = 0
     families: Counter[str] = field(default_factory=Counter)

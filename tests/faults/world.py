@@ -6,10 +6,11 @@ import contextlib
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -21,7 +22,7 @@ from azure.servicebus.exceptions import ServiceBusError
 
 from sandbox.servicebus import connection_string
 from tests.faults import step
-from tests.faults.source import Order, Source, write_extract
+from tests.faults.source import COLLISION, TWIN, Order, Source, stands_apart, write_extract
 from tests.faults.standins import SUBSCRIPTION, Sandbox, topic
 from tests.faults.totals import TOTALS, count_fault
 
@@ -64,13 +65,27 @@ class RunDone:
     """What one run came to; ``report`` is the document of report_run, None when that was killed."""
 
     run_id: str
+    dag_id: str = ""
+    clear_number: int = 0
     states: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] | None = None
     tries: list[tuple[str, Done]] = field(default_factory=list)
 
     @property
+    def ledger_id(self) -> str:
+        """What the ledger knows it by."""
+        run_id = f"{self.dag_id}/{self.run_id}" if self.dag_id else self.run_id
+        return f"{run_id}#{self.clear_number}" if self.clear_number else run_id
+
+    @property
     def green(self) -> bool:
         return self.states.get("report_run") == "success"
+
+    @property
+    def well(self) -> bool:
+        """Green, or red for nothing but collisions, of which the run that meets them has to tell."""
+        red = (self.report or {}).get("red")
+        return self.green or bool(red and all("another order's key" in each for each in red))
 
     @property
     def kills(self) -> int:
@@ -155,6 +170,14 @@ class World:
         self.published: dict[str, list[Order]] = {}
         self.on_bus: Counter[str] = Counter()
         self.malformed: list[bytes] = []
+        self.collisions: list[bytes] = []
+        self.in_file: dict[str, set[str]] = {}
+        """Which orders an extract has, by its name."""
+        self.late = False
+        """The network may deliver a request after its sender has given up on it."""
+        self.run_begins: Callable[[Mapping[str, Any]], object] = lambda _: None
+        self.customers_found: Callable[[], object] = lambda: None
+        """Called behind the look-up of a batch where nothing else is at work: for the judge."""
         self.sent_to_bus = 0
         self.runs: list[RunDone] = []
         self.crashes = 0
@@ -163,6 +186,9 @@ class World:
         self._client: ServiceBusClient | None = None
         self._sender: Any = None
         self._steps = 0
+        self._modified = 0
+        self.working: set[Started] = set()
+        """The tasks that are at work at this moment."""
 
     # The sources ------------------------------------------------------------------------------------------------
 
@@ -170,8 +196,11 @@ class World:
         """The ERP publishes orders on the topic."""
         orders = list(orders)
         for order in orders:
-            self.published.setdefault(order.number, []).append(order)
-            self.on_bus[order.number] += 1
+            if order.becomes == COLLISION:
+                self.collisions.append(order.body())
+            else:
+                self.published.setdefault(order.id, []).append(order)
+                self.on_bus[order.id] += 1
         self.send_raw(
             [(order.body(), order.number if message_id else None) for order in orders], what=f"{len(orders)} orders"
         )
@@ -203,12 +232,56 @@ class World:
         self.sent_to_bus += len(messages)
         self.timeline.note(f"published {what}")
 
-    def extract(self, name: str, orders: Sequence[Order]) -> Path:
-        """The ERP writes an extract."""
+    def extract(self, name: str, orders: Sequence[Order], apart: Collection[str] = ()) -> Path:
+        """The ERP writes an extract, later than the one before it also where a clock ticks slowly.
+
+        :param apart: ids of orders whose rows stand apart.
+        """
         for order in orders:
-            self.published.setdefault(order.number, []).append(order)
+            if order.becomes == COLLISION:
+                self.collisions.append(order.csv())
+            else:
+                self.published.setdefault(order.id, []).append(order)
+        self.in_file.setdefault(name, set()).update(order.id for order in orders)
         self.timeline.note(f"extract {name} with {len(orders)} orders")
-        return write_extract(self.extracts, name, orders)
+        path = write_extract(self.extracts, name, orders, apart)
+        self._modified = max(path.stat().st_mtime_ns, self._modified + 1_000_000)
+        os.utime(path, ns=(self._modified, self._modified))
+        return path
+
+    def arrive_mixed(self, name: str, *, rows: int, messages: int = 0) -> None:
+        """An extract, and messages, in which not every order is one that nobody has heard of.
+
+        Beside new orders: rows of an order that stand apart, returns under their sales' numbers, other purchases with a
+        known number, corrections of what was sent, orders of suppressed people. What arrived before has landed, or
+        nobody could say which of two contents is the first.
+        """
+        source, known, withdrawn = self.source, self._once_published(), list(self.source.withdrawn)
+        self.random.shuffle(known)
+        told_again = [source.corrected(order) for order in known[:2]] + [source.another(order) for order in known[2:4]]
+        orders = source.take(rows)
+        sales = [order for order in orders[:-1] if order.becomes == "sent" and order.total > 0]
+        apart = {order.id for order in sales[:10] if stands_apart(order)}
+        # Not beside the rows of the sale: those of one store and moment would be its own.
+        more = [*source.of_a_suppressed_person(withdrawn), *map(source.returned, sales[10:12]), *told_again[::2]]
+        self.extract(name, [*orders, *more, *map(source.another, sales[12:13])], apart)
+        if messages:
+            drawn = source.take(messages)
+            sales = [order for order in drawn if order.becomes == "sent" and order.total > 0]
+            self.publish(
+                [*drawn, *source.of_a_suppressed_person(withdrawn), *map(source.returned, sales[:2]), *told_again[1::2]]
+            )
+
+    def _once_published(self) -> list[Order]:
+        """Sales of which one content is known, and which were not brought back."""
+        return [
+            versions[0]
+            for versions in self.published.values()
+            if len(set(versions)) == 1
+            and versions[0].becomes == "sent"
+            and versions[0].total > 0
+            and f"{versions[0].id}{TWIN}" not in self.published
+        ]
 
     def hang_up(self) -> None:
         """The ERP closes its connection to the bus."""
@@ -261,19 +334,23 @@ class World:
         killer: Killer | None = None,
         tries: int = TRIES,
         only: Sequence[str] = (),
+        clocks: Sequence[float] = (),
         **options: Any,
     ) -> RunDone:
         """One run to its end, every task tried like Airflow does.
 
         :param tries: how often a task is tried; report_run always once.
         :param only: tasks to run, where it should not be all of them.
-        :param options: of the run (start, end, params, clear_number) and of each step (clock, file_size_limit).
+        :param clocks: by how many seconds the clocks of the workers are wrong, who take turns at the tasks.
+        :param options: of the run (start, end, params, clear_number, dag_id) and of each step (clock, file_size_limit).
         """
         killer = killer or Killer()
         run = {"run_id": run_id or f"scheduled__{len(self.runs)}", "run_type": run_type}
-        run |= {name: options.pop(name) for name in ("start", "end", "params", "clear_number") if name in options}
-        done = RunDone(run["run_id"])
+        told = ("start", "end", "params", "clear_number", "dag_id")
+        run |= {name: options.pop(name) for name in told if name in options}
+        done = RunDone(run["run_id"], run.get("dag_id", ""), run.get("clear_number", 0))
         self.runs.append(done)
+        self.run_begins(run)
         TOTALS.runs += 1
         self.timeline.note(f"run {done.run_id} begins")
 
@@ -281,6 +358,8 @@ class World:
             if only and task not in only:
                 return Done("skipped")
             for _ in range(most):
+                if clocks:
+                    more["clock"] = {"seconds": clocks[len(done.tries) % len(clocks)]}
                 last = self.step(task, run, key=key, killer=killer, **more, **options)
                 while last.state == "rescheduled":  # no try of its own
                     time.sleep(0.3)
@@ -296,6 +375,8 @@ class World:
         planned = attempt("plan_batches", "plan_batches")
         for batch in planned.value or ():
             attempt("look_up_customers", f"batch.look_up_customers_{batch['batch']}", batch=batch)
+            if not (self.working or self.late):
+                self.customers_found()
             attempt("send_events", f"batch.send_events_{batch['batch']}", batch=batch)
         reported = attempt("report_run", "report_run", 1, task_states=dict(done.states))
         done.report = reported.value if reported.state == "success" else reported.pushed
@@ -322,7 +403,9 @@ class World:
         result = self.folder / f"{name}.json"
         process = _forks.Process(target=step.run_step, args=(spec, str(result), str(self.logs / f"{name}.log")))
         process.start()
-        return Started(self, f"{run['run_id']} {task}", process, result, fault)
+        started = Started(self, f"{run['run_id']} {task}", process, result, fault)
+        self.working.add(started)
+        return started
 
     def environment(self) -> dict[str, str]:
         """Connections and settings, as a deployment gives them."""
@@ -344,10 +427,10 @@ class World:
         environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections.items() if each}
         return environment | {f"INSTORE_{name.upper()}": str(value) for name, value in self.settings.items()}
 
-    def recover(self, done: RunDone | None = None, most: int = 6) -> RunDone:
+    def recover(self, done: RunDone | None = None, most: int = 6, **options: Any) -> RunDone:
         """Run the pipeline undisturbed until nothing is left on the bus or under way, as the next hours would.
 
-        :param done: the last run, which may have been enough.
+        :param done: the last run, which may have been enough. :param options: of the runs, as of :meth:`run`.
         """
         for _ in range(most):
             if done is not None and self._settled(done):
@@ -356,14 +439,14 @@ class World:
             if done is not None and (done.report or {}).get("ledger", {}).get("sending"):
                 # What is in doubt is known once later events are shown, which every next hour brings.
                 self.extract(f"later/{len(self.runs)}.csv", self.source.take(5, only="sent"))
-            done = self.run()
+            done = self.run(**options)
         if done is not None and self._settled(done):
             return done
         raise AssertionError(f"after {most} undisturbed runs there is still work\n{self.timeline}")
 
     def _settled(self, done: RunDone) -> bool:
         counts = self.sandbox.subscription(self.topic)
-        return done.green and not (counts["active"] or counts["locked"] or self.under_way(done))
+        return done.well and not (counts["active"] or counts["locked"] or self.under_way(done))
 
     def under_way(self, done: RunDone) -> int:
         """Orders that had somewhere to go by themselves when a run ended."""
@@ -405,6 +488,7 @@ class Started:
                 self.kill()
                 raise AssertionError(f"{self._name} did not end within {seconds} s\n{self._world.timeline}")
         self._process.join()
+        self._world.working.discard(self)
         return self._done()
 
     def _done(self) -> Done:
