@@ -24,7 +24,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Scope
 
 from .control import with_sandbox_controls
@@ -88,7 +88,7 @@ class LoyaltyFaults(FaultSettings):
     anybody: email of whoever has a card that no member has, such as "m{card}@example.com"; empty: 404.
     """
 
-    members: dict[str, OrderedMember] = {}
+    members: dict[str, OrderedMember] = Field(default={})
     anybody: str = ""
 
 
@@ -241,7 +241,7 @@ def _card_of(scope: Scope, _body: bytes) -> Sequence[str]:
     if found and front == SEARCH:
         return (card,)
     query = parse_qs(scope["query_string"].decode("latin-1"))
-    return query.get("membership_id") or query.get("card", ())
+    return [card for name in ("membership_id", "card") for card in query.get(name, ())]
 
 
 class LoyaltyStandIn(StandIn):

@@ -116,4 +116,4 @@ def _by_number(folder: Path) -> tuple[tuple[str, ...], ...]:
 def _setting(folder: Path, value: Any) -> str:
     """A setting that names a file of the folder means that file."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return str(folder / text) if text and Path(text).name == text and (folder / text).is_file() else text
+    return str(folder / text) if text in {path.name for path in folder.iterdir()} else text

@@ -23,7 +23,6 @@ from typing import Any
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader
 
-from sandbox import remote
 from tests.alerts.channels import Webhook
 from tests.cases.case import MESSAGES, Case, delivered_name
 from tests.faults.standins import SUBSCRIPTION, Sandbox
