@@ -37,6 +37,30 @@ def failing(checks: Sequence[Any], tables: Tables) -> list[Any]:
     return [each for each in checks if not _holds(each, tables)]
 
 
+def in_words(check: Any) -> str:
+    """The check as a person reads it."""
+    if isinstance(check, str):
+        return check
+    if isinstance(check, list):
+        return f"({' and '.join(map(in_words, check))})"
+    if "any_of" in check:
+        return f"({' or '.join(map(in_words, check['any_of']))})"
+    if "never" in check:
+        return f"never {in_words(check['never'])}"
+    where = [f"{name} {_wanted(value)}" for name, value in check.get("where", {}).items()]
+    counts = [f"{name.replace('_', ' ')} {check[name]}" for name in _COUNTS if name in check] or ["at least 1"]
+    distinct = [f"different {check['distinct']}s of"] if "distinct" in check else []
+    return " ".join([*distinct, check["rows"], *([f"with {', '.join(where)}"] if where else []), *counts])
+
+
+def _wanted(value: Any) -> str:
+    if isinstance(value, list):
+        return " or ".join(map(_wanted, value))
+    return (
+        " ".join(f"{word} {_wanted(each)}" for word, each in value.items()) if isinstance(value, dict) else str(value)
+    )
+
+
 def validate(check: Any) -> None:
     """:raises CaseRefused: it is not of the form. A misspelt field would count nothing, and `never` would hold."""
     if isinstance(check, list) and check:

@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +23,10 @@ from typing import Any
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader
 
+from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
 from tests.alerts.channels import Webhook
 from tests.cases.case import MESSAGES, Case, delivered_name
-from tests.faults.standins import SUBSCRIPTION, Sandbox
+from tests.faults.standins import SUBSCRIPTION, Sandbox, StandIn
 from tests.faults.world import RunDone, World, _forks
 
 HOUR = 3600
@@ -35,10 +36,12 @@ ANYBODY = "m{card}@example.com"
 """Whoever has a card that the case says nothing of is a member with this email."""
 FASTER = {"drain_receivers": 2, "drain_wait": 0.3, "verify_after": 1, "breaker_seconds": 0.2, "claim_wait": 5}
 """Settings that a case does not set are the product's own, but for these waits, which only cost time."""
+SHOWN = 6
+"""So many rows of a table are shown to a person."""
 FIELDS = {
     "runs": (
         "run", "state", "failed", "why", "received", "orders", "duplicates", "corrections", "quarantined", "sent",
-        "unmatched", "suppressed", "rejected", "carried_over",
+        "unmatched", "suppressed", "rejected", "carried_over", "report",
     ),
     "events": ("run", "order", "id", "type", "total", "lines", "codes", "empty_lines", "email", "time", "store"),
     "orders": ("order", "store", "type", "status", "reason", "email", "card"),
@@ -51,8 +54,18 @@ FIELDS = {
 Tables = dict[str, list[dict[str, Any]]]
 
 
+class FreshStore(ProfileStoreStandIn):
+    """A Profile Store of one case: an order number has the same event id in all cases, and would be found shown."""
+
+    def state(self) -> dict[str, Any]:
+        return self.store.totals()
+
+
 class CaseSandbox(Sandbox):
-    """The fault suite's stand-ins, without members of their own and with dead-lettering on expiration."""
+    """The fault suite's stand-ins, without members of their own and with dead-lettering on expiration.
+
+    ``store`` is there while :meth:`fresh_store` is entered.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -64,6 +77,16 @@ class CaseSandbox(Sandbox):
                 subscription["Properties"] = {**subscription["Properties"], "DeadLetteringOnMessageExpiration": True}
         (folder / "Config.json").write_text(json.dumps(config))
 
+    @property
+    def all(self) -> tuple[StandIn, ...]:
+        return self.bus, self.loyalty
+
+    @contextlib.contextmanager
+    def fresh_store(self, knobs: Mapping[str, Any]) -> Iterator[None]:
+        with FreshStore(self.keys.profile_store_key, faults=ProfileStoreFaults.model_validate(knobs)) as store:
+            self.store = store
+            yield
+
 
 def run_case(sandbox: CaseSandbox, case: Case, folder: Path, index: int) -> Tables:
     """Run every delivery of the case and return what came out, see :data:`FIELDS`.
@@ -71,12 +94,15 @@ def run_case(sandbox: CaseSandbox, case: Case, folder: Path, index: int) -> Tabl
     :param folder: for ledger, extracts and logs; must be new.
     :param index: of the topic; each case has its own.
     """
-    world = World(sandbox, folder, seed=0, index=index, name=f"case{index}")
+    with sandbox.fresh_store(case.stand_ins.get("profile_store", {})):
+        return _run_all(sandbox, case, World(sandbox, folder, seed=0, index=index, name=f"case{index}"))
+
+
+def _run_all(sandbox: CaseSandbox, case: Case, world: World) -> Tables:
     world.settings = {"topic": world.topic, **FASTER}
     for name, value in case.settings.items():
         world.settings[name.removeprefix("INSTORE_").lower()] = value
     sandbox.loyalty.set_faults(**{"anybody": ANYBODY, **case.stand_ins.get("loyalty", {})})
-    sandbox.store.set_faults(**case.stand_ins.get("profile_store", {}))
     tables: Tables = {name: [] for name in FIELDS}
     with Webhook().running() as webhook:
         world.connections["instore_alerts"] = {"conn_type": "generic", "password": webhook.url}
@@ -181,13 +207,15 @@ def _call_back(environment: Mapping[str, str], run_id: str, logs: str) -> None:
 def _run_row(number: int, done: RunDone) -> dict[str, Any]:
     report = done.report or {}
     failed = sorted({key.removeprefix("batch.") for key, state in done.states.items() if state == "failed"})
-    errors = dict.fromkeys(each.error for key, each in done.tries if each.state == "failed" and key != "report_run")
+    # Of each task that failed for good, its last sentence; report_run's is what it reports.
+    last = {key: each.error for key, each in done.tries if key != "report_run" and done.states[key] == "failed"}
     row = {name: report.get(name) for name in FIELDS["runs"]}
     return row | {
         "run": number,
         "state": "green" if done.green else "red",
         "failed": ", ".join(failed),
-        "why": "; ".join([*errors, *report.get("red", ())]),
+        "report": json.dumps(report),
+        "why": "; ".join([*dict.fromkeys(last.values()), *report.get("red", ())]),
     }
 
 
@@ -249,13 +277,14 @@ def _dead_letters(world: World) -> list[dict[str, Any]]:
 
 
 def in_words(case: Case, tables: Tables) -> str:
-    """What came out, in one line."""
+    """What came out, in one line; more of it where a person must judge."""
+    most = 90 if case.checks else 400
 
     def counted(table: str, name: str) -> str:
         counts = Counter(str(row[name]) for row in tables[table])
         return ", ".join(f"{each} {count}" for each, count in sorted(counts.items())) or "none"
 
-    runs = [row["state"] + (f" ({cut(row['why'], 90)})" if row["why"] else "") for row in tables["runs"]]
+    runs = [row["state"] + (f" ({cut(row['why'], most)})" if row["why"] else "") for row in tables["runs"]]
     received = sum(row["received"] or 0 for row in tables["runs"])
     parts = [
         f"received {received}",
@@ -270,6 +299,13 @@ def in_words(case: Case, tables: Tables) -> str:
         parts.append(f"dead letters: {counted('dead_letters', 'reason')}")
     if waiting := [row["path"] for row in tables["files"] if row["state"] != "loaded"]:
         parts.append(f"files not loaded: {', '.join(waiting)}")
+    if not case.checks:
+        names = ("order", "type", "total", "lines", "email", "time")
+        some = [" ".join(str(event[name]) for name in names) for event in tables["events"][:SHOWN]]
+        more = [f"and {len(tables['events']) - SHOWN} more"] if len(tables["events"]) > SHOWN else []
+        parts.append(f"the first events: {', '.join([*some, *more]) or 'none'}")
+        parts += [f"alert: {cut(alert['text'].partition(chr(10))[0], 200)}" for alert in tables["alerts"][:SHOWN]]
+        parts += [f"set aside: {row['reference']}, {row['detail']}" for row in tables["quarantine"][:SHOWN]]
     if case.settings:
         parts.append(f"settings: {', '.join(case.settings)}")
     return "; ".join(parts)

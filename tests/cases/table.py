@@ -17,10 +17,11 @@ from pathlib import Path
 
 from tests.cases.case import HERE, CaseRefused, find_cases, read_case
 from tests.cases.checks import failing
-from tests.cases.running import CaseSandbox, cut, in_words, run_case
+from tests.cases.checks import in_words as check_in_words
+from tests.cases.running import CaseSandbox, in_words, run_case
 
 VERDICTS = ("right", "wrong", "person")
-_COLUMNS = (("case", 26), ("came out", 62), ("right", 40), ("verdict", 24))
+_COLUMNS = (("case", 26), ("came out", 56), ("right", 36), ("verdict", 36))
 
 
 def main() -> int:
@@ -45,7 +46,8 @@ def main() -> int:
                 started = time.monotonic()
                 print(f"[{number + 1}/{len(folders)}] {folder.name} … ", end="", flush=True)  # noqa: T201
                 row, tables = _run(sandbox, folder, Path(place) / f"case{number}", number)
-                print(f"{row[3].partition(':')[0]} ({time.monotonic() - started:.1f} s)", flush=True)  # noqa: T201
+                verdict = row[3].split()[0].rstrip(",:")
+                print(f"{verdict} ({time.monotonic() - started:.1f} s)", flush=True)  # noqa: T201
                 rows.append(row)
                 everything[folder.name] = tables
         finally:
@@ -71,7 +73,7 @@ def _run(sandbox: CaseSandbox, folder: Path, place: Path, number: int) -> tuple[
     if not case.checks:
         verdict = "person: for a person to judge"
     else:
-        verdict = f"wrong: {cut('; '.join(json.dumps(each) for each in wrong), 300)}" if wrong else "right"
+        verdict = f"wrong, not so: {'; '.join(map(check_in_words, wrong))}" if wrong else "right"
     return (folder.name, came_out, case.right, verdict), tables
 
 

@@ -12,7 +12,7 @@ import requests
 from sandbox.loyalty import LoyaltyFaults, LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
 from tests.cases.case import HERE, CaseRefused, delivered_name, find_cases, read_case
-from tests.cases.checks import failing
+from tests.cases.checks import failing, in_words
 from tests.cases.running import FIELDS, Tables
 
 A = {"order": "A", "total": 30.0, "email": "a@example.com", "lines": 2}
@@ -77,6 +77,13 @@ def test_a_check_holds_where_it_should_and_fails_where_it_should(check: Any, hol
 def test_a_check_that_could_never_fail_is_refused(check: Any) -> None:
     with pytest.raises(CaseRefused):
         failing([check], GREEN)
+
+
+def test_a_check_is_said_in_words() -> None:
+    rows = {"rows": "events", "where": {"order": ["A", "B"], "email": {"not": {"matches": "@"}}}, "distinct": "id"}
+    assert in_words({"any_of": [["red", {"never": "told"}], rows]}) == (
+        "((red and never told) or different ids of events with order A or B, email not matches @ at least 1)"
+    )
 
 
 def _case(folder: Path, document: Any, *files: str) -> Path:
