@@ -16,11 +16,12 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
+from azure.servicebus import ServiceBusClient, ServiceBusSubQueue
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader
 
 from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
@@ -47,6 +48,7 @@ FIELDS = {
     "orders": ("order", "store", "type", "status", "reason", "email", "card"),
     "quarantine": ("source", "reference", "reason", "detail", "raw"),
     "files": ("path", "state", "detail", "orders", "bad_rows"),
+    "bus": ("active", "locked", "dead_lettered"),
     "dead_letters": ("reason", "detail"),
     "alerts": ("run", "cause", "title", "text"),
 }  # fmt: skip
@@ -125,7 +127,9 @@ def _run_all(sandbox: CaseSandbox, case: Case, world: World) -> Tables:
             world.hang_up()
             sandbox.calm()
     _read_ledger(Path(world.ledger["host"]), tables)
-    if sandbox.subscription(world.topic)["dead_lettered"]:
+    counts = sandbox.subscription(world.topic)
+    tables["bus"] = [{name: counts[name] for name in FIELDS["bus"]}]
+    if counts["dead_lettered"]:
         tables["dead_letters"] = _dead_letters(world)
     return tables
 
@@ -148,6 +152,12 @@ def _deliver(world: World, case: Case, number: int, names: Iterable[str]) -> Non
 def _publish(world: World, path: Path, bus: Mapping[str, Any]) -> None:
     body, lives, copies = path.read_bytes(), bus.get("time_to_live"), bus.get("copies", 1)
     header = AmqpMessageHeader(time_to_live=int(lives * 1000)) if lives else None
+    # .NET's decimal, an AMQP decimal128 that the SDK writes and cannot read: {"decimal": "12.50"}.
+    properties = {
+        name: Decimal(value["decimal"]) if isinstance(value, dict) else value
+        for name, value in bus.get("properties", {}).items()
+    }
+    more: dict[str, Any] = {"header": header, "application_properties": properties or None}
     with (
         ServiceBusClient.from_connection_string(world.sandbox.connection_string) as client,
         client.get_topic_sender(world.topic) as sender,
@@ -157,12 +167,11 @@ def _publish(world: World, path: Path, bus: Mapping[str, Any]) -> None:
             text = body.replace(b"00", f"{at:02d}".encode(), 1) if copies > 1 else body
             message: Any
             if path.suffix == ".value":
-                message = AmqpAnnotatedMessage(value_body=json.loads(text), header=header)
+                message = AmqpAnnotatedMessage(value_body=json.loads(text), **more)
             elif path.suffix == ".sequence":
-                message = AmqpAnnotatedMessage(sequence_body=json.loads(text), header=header)
+                message = AmqpAnnotatedMessage(sequence_body=json.loads(text), **more)
             else:
-                message = ServiceBusMessage(text)
-                message.raw_amqp_message.header = header
+                message = AmqpAnnotatedMessage(data_body=text, **more)
             sender.send_messages(message)
 
 
@@ -297,6 +306,8 @@ def in_words(case: Case, tables: Tables) -> str:
         parts.append(f"quarantine: {counted('quarantine', 'reason')}")
     if tables["dead_letters"]:
         parts.append(f"dead letters: {counted('dead_letters', 'reason')}")
+    if waits := sum(row["active"] + row["locked"] for row in tables["bus"]):
+        parts.append(f"still on the bus {waits}")
     if waiting := [row["path"] for row in tables["files"] if row["state"] != "loaded"]:
         parts.append(f"files not loaded: {', '.join(waiting)}")
     if not case.checks:
