@@ -13,7 +13,13 @@ HERE = Path(__file__).parent
 FILE = "case.json"
 MESSAGES = (".msg", ".value", ".sequence")
 """Endings of what is published on the topic: a data, a value and a sequence body."""
-STAND_INS = ("loyalty", "profile_store", "bus", "files")
+STAND_INS: dict[str, set[str] | None] = {
+    "loyalty": None,
+    "profile_store": None,
+    "bus": {"copies", "time_to_live", "properties", "wait"},
+    "files": {"age"},
+}
+"""Who can be told how to behave, and by which keys; None: the knobs of the stand-in, which refuses others itself."""
 _KEYS = {
     "deliveries", "right", "checks", "outside", "stand_ins", "settings", "loyalty_connection_extra", "note",
 }  # fmt: skip
@@ -85,8 +91,11 @@ def read_case(folder: Path) -> Case:
     if stand_ins is None:  # with the key, even an empty one, somebody has read the words
         words += [*map(str, outside), *([str(document["note"])] if document.get("note") else [])]
     words += [f"key {key}" for key in document if key not in _KEYS]
-    if unknown := set(stand_ins or ()) - set(STAND_INS):
-        raise CaseRefused(f"stand_ins names {', '.join(sorted(unknown))}; there are {', '.join(STAND_INS)}")
+    for name, knobs in (stand_ins or {}).items():
+        if name not in STAND_INS:
+            raise CaseRefused(f"there is no stand-in {name}; there are {', '.join(STAND_INS)}")
+        if unknown := set(knobs) - (STAND_INS[name] or set(knobs)):
+            raise CaseRefused(f"{name} cannot be told {', '.join(sorted(unknown))}")
     return Case(
         folder=folder,
         deliveries=deliveries,

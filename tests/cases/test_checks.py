@@ -107,7 +107,15 @@ def test_a_setting_that_names_a_file_of_the_folder_means_that_file(tmp_path: Pat
     assert case.settings == {"INSTORE_MAPPING_FILE": str(tmp_path / "m.csv"), "INSTORE_SCOPE": "shop"}
 
 
-@pytest.mark.parametrize("document", [[], {"deliveries": [["1-gone.csv"]]}, {"stand_ins": {"weather": {}}}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {"deliveries": [["1-gone.csv"]]},
+        {"stand_ins": {"weather": {}}},
+        {"stand_ins": {"bus": {"copy": 2}}},
+    ],
+)
 def test_what_is_no_case_is_refused(tmp_path: Path, document: Any) -> None:
     with pytest.raises(CaseRefused):
         read_case(_case(tmp_path, document))
