@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.cases.words import read_words
+
 HERE = Path(__file__).parent
 FILE = "case.json"
 MESSAGES = (".msg", ".value", ".sequence")
@@ -37,7 +39,8 @@ class Case:
     :param deliveries: files of each hourly run.
     :param checks: what is right as a program reads it, see :mod:`tests.cases.checks`; empty: a person judges.
     :param stand_ins: how the outside behaves, by stand-in.
-    :param not_acted_out: what the folder says of the outside in words alone, and keys that nobody reads.
+    :param acted_out: what was made of words, as JSON.
+    :param not_acted_out: what the folder says of the outside in words of no known form, and keys that nobody reads.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class Case:
     stand_ins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     loyalty_extra: Mapping[str, Any] = field(default_factory=dict)
+    acted_out: str = ""
     not_acted_out: tuple[str, ...] = ()
 
     @property
@@ -88,10 +92,13 @@ def read_case(folder: Path) -> Case:
     stand_ins, outside = document.get("stand_ins"), document.get("outside") or []
     outside = [outside] if isinstance(outside, str) else list(outside)
     words: list[str] = []
+    acted_out = ""
     if stand_ins is None:  # with the key, even an empty one, somebody has read the words
-        words += [*map(str, outside), *([str(document["note"])] if document.get("note") else [])]
+        stand_ins, words = read_words([*map(str, outside)])
+        acted_out = json.dumps(stand_ins) if stand_ins else ""
+        words += [str(document["note"])] if document.get("note") else []
     words += [f"key {key}" for key in document if key not in _KEYS]
-    for name, knobs in (stand_ins or {}).items():
+    for name, knobs in stand_ins.items():
         if name not in STAND_INS:
             raise CaseRefused(f"there is no stand-in {name}; there are {', '.join(STAND_INS)}")
         if unknown := set(knobs) - (STAND_INS[name] or set(knobs)):
@@ -101,9 +108,10 @@ def read_case(folder: Path) -> Case:
         deliveries=deliveries,
         right=str(document.get("right", "")),
         checks=document.get("checks") or (),
-        stand_ins=stand_ins or {},
+        stand_ins=stand_ins,
         settings={name: _setting(folder, value) for name, value in (document.get("settings") or {}).items()},
         loyalty_extra=document.get("loyalty_connection_extra") or {},
+        acted_out=acted_out,
         not_acted_out=tuple(words),
     )
 

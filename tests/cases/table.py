@@ -68,6 +68,8 @@ def _run(sandbox: CaseSandbox, folder: Path, place: Path, number: int) -> tuple[
     except Exception as error:  # the other folders are run whatever this one is
         return (folder.name, f"not run: {type(error).__name__}: {error}", "", "wrong: the case cannot be run"), None
     came_out = in_words(case, tables)
+    if case.acted_out:
+        came_out += f"; acted out of the words: {case.acted_out}"
     if case.not_acted_out:
         came_out += f"; NOT ACTED OUT, the outside behaved as always: {'; '.join(case.not_acted_out)}"
     if not case.checks:

@@ -11,9 +11,10 @@ import requests
 
 from sandbox.loyalty import LoyaltyFaults, LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
-from tests.cases.case import HERE, CaseRefused, delivered_name, find_cases, read_case
+from tests.cases.case import FILE, HERE, CaseRefused, delivered_name, find_cases, read_case
 from tests.cases.checks import failing, in_words
 from tests.cases.running import FIELDS, Tables
+from tests.cases.words import read_words
 
 A = {"order": "A", "total": 30.0, "email": "a@example.com", "lines": 2}
 B = {"order": "B", "total": 60, "email": "a@example.com", "lines": 1}
@@ -97,8 +98,39 @@ def test_a_folder_in_words_alone_is_run_and_says_what_was_not_acted_out(tmp_path
     document = {"right": "all", "outside": ["the store is down"], "note": "at night", "weather": "rain"}
     case = read_case(_case(tmp_path, document, "1-a.csv", "2-a.csv", "3-b.msg"))
     assert case.deliveries == (("1-a.csv",), ("2-a.csv",), ("3-b.msg",))
+    assert case.acted_out == ""
     assert case.not_acted_out == ("the store is down", "at night", "key weather")
     assert (case.checks, case.has_messages) == ((), True)
+
+
+@pytest.mark.parametrize("folder", [each for each in find_cases(HERE) if "outside" in (each / FILE).read_text()])
+def test_words_of_a_known_form_are_acted_out(folder: Path) -> None:
+    document = json.loads((folder / FILE).read_text())
+    assert read_words(document["outside"]) == (document["stand_ins"], [])
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "the loyalty API is slow",
+        "Tracking API: 503 for the first three calls",
+        "loyalty API: status 200 with {broken for every card",
+        "loyalty API: status 200 with {broken} for every card",
+        "Tracking API: 207 with a list of items, every second or third with status 400",
+        "loyalty API: card 1001 is of an erased member, later not",
+    ],
+)
+def test_words_of_which_a_part_is_not_known_are_not_acted_out(sentence: str) -> None:
+    assert read_words([sentence]) == ({}, [sentence])
+
+
+def test_several_sentences_are_acted_out_together() -> None:
+    told, unknown = read_words(
+        ["loyalty API: card 1001 is inactive, 1002 has no email", "loyalty API: cards 7 and 8 answer 503", "at night"]
+    )
+    members = {"1001": {"status": "inactive", "email": "m1001@example.com"}, "1002": {"status": "active", "email": ""}}
+    given = {card: {"status": 503, "body": ""} for card in "78"}
+    assert (told, unknown) == ({"loyalty": {"members": members, "given": given}}, ["at night"])
 
 
 def test_a_setting_that_names_a_file_of_the_folder_means_that_file(tmp_path: Path) -> None:
