@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -38,7 +39,7 @@ ANYBODY = "m{card}@example.com"
 FASTER = {"drain_receivers": 2, "drain_wait": 0.3, "verify_after": 1, "breaker_seconds": 0.2, "claim_wait": 5}
 """Settings that a case does not set are the product's own, but for these waits, which only cost time."""
 SHOWN = 6
-"""So many rows of a table are shown to a person."""
+"""So many rows of a table, or kinds of events, are shown to a person."""
 FIELDS = {
     "runs": (
         "run", "state", "failed", "why", "received", "orders", "duplicates", "corrections", "quarantined", "sent",
@@ -311,15 +312,24 @@ def in_words(case: Case, tables: Tables) -> str:
     if waiting := [row["path"] for row in tables["files"] if row["state"] != "loaded"]:
         parts.append(f"files not loaded: {', '.join(waiting)}")
     if not case.checks:
-        names = ("order", "type", "total", "lines", "email", "time")
-        some = [" ".join(str(event[name]) for name in names) for event in tables["events"][:SHOWN]]
-        more = [f"and {len(tables['events']) - SHOWN} more"] if len(tables["events"]) > SHOWN else []
-        parts.append(f"the first events: {', '.join([*some, *more]) or 'none'}")
+        kinds = Counter(_kind_of(event) for event in tables["events"])
+        some = [f"{kind} ×{count}" for kind, count in sorted(kinds.items(), key=lambda each: each[1])[:SHOWN]]
+        more = [f"and {len(kinds) - SHOWN} kinds more"] if len(kinds) > SHOWN else []
+        parts.append(f"events by kind, the rarest first: {', '.join([*some, *more]) or 'none'}")
         parts += [f"alert: {cut(alert['text'].partition(chr(10))[0], 200)}" for alert in tables["alerts"][:SHOWN]]
-        parts += [f"set aside: {row['reference']}, {row['detail']}" for row in tables["quarantine"][:SHOWN]]
+        parts += [
+            f"set aside: {row['reference']}, {row['detail']}: {cut(row['raw'], 80)}"
+            for row in tables["quarantine"][:SHOWN]
+        ]
     if case.settings:
         parts.append(f"settings: {', '.join(case.settings)}")
     return "; ".join(parts)
+
+
+def _kind_of(event: Mapping[str, Any]) -> str:
+    """Events alike but for the numbers in them are of one kind."""
+    order, email = (re.sub(r"\d+", "0", str(event[name])) for name in ("order", "email"))
+    return f"{order} {event['type']} {event['total']} of {event['lines']} lines at {event['time']} for {email}"
 
 
 def cut(text: str, most: int) -> str:
