@@ -38,6 +38,8 @@ ANYBODY = "m{card}@example.com"
 """Whoever has a card that the case says nothing of is a member with this email."""
 FASTER = {"drain_receivers": 2, "drain_wait": 0.3, "verify_after": 1, "breaker_seconds": 0.2, "claim_wait": 5}
 """Settings that a case does not set are the product's own, but for these waits, which only cost time."""
+STORE = "profile_store"
+"""The destination whose deliveries are looked at."""
 SHOWN = 6
 """So many rows of a table, or kinds of events, are shown to a person."""
 FIELDS = {
@@ -264,7 +266,12 @@ def _read_ledger(path: Path, tables: Tables) -> None:
             return [dict(row) for row in ledger.execute(f"SELECT * FROM {table}")]
 
         names = {"order": "order_number", "store": "store_id", "type": "order_type", "card": "loyalty_card"}
-        tables["orders"] = [{each: row[names.get(each, each)] for each in FIELDS["orders"]} for row in rows("orders")]
+        latest = {row["key"]: row for row in rows("deliveries") if row["is_latest"] and row["destination"] == STORE}
+        for row in rows("orders"):
+            # Once there is a delivery, it says where the order is; before, the search for its customer does.
+            delivery = latest.get(row["key"])
+            row |= {name: delivery[name] for name in ("status", "reason")} if delivery else {}
+            tables["orders"].append({each: row[names.get(each, each)] for each in FIELDS["orders"]})
         tables["files"] = [{each: row[each] for each in FIELDS["files"]} for row in rows("extracts")]
         tables["quarantine"] = [
             {**{each: row[each] for each in FIELDS["quarantine"]}, "raw": bytes(row["raw"]).decode(errors="replace")}
