@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 HOSTILE ?=
 WEEK ?=
+CASES ?= tests/cases
 LOCK ?= constraints.txt
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
@@ -69,6 +70,10 @@ servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, wh
 .PHONY: faults
 faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line
 	$(BIN)/python -m tests.faults
+
+.PHONY: cases
+cases: $(INSTALLED)  ## Inputs that went wrong elsewhere, through the DAG's tasks: what came out, what is right; CASES=DIR for yours
+	$(BIN)/python -m tests.cases $(CASES)
 
 .PHONY: mutants
 mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line

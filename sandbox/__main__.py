@@ -149,11 +149,11 @@ def loyalty(
 ) -> None:
     """Run the loyalty API alone. Its keys are in STATE/keys.json, or given as SANDBOX_LOYALTY_API_KEY, ..._CLIENT_ID
     and ..._CLIENT_SECRET."""
-    from .loyalty import LoyaltyKeys, loyalty_app, read_members
+    from .loyalty import LoyaltyFaults, LoyaltyKeys, loyalty_app, read_members
 
     keys = load_keys(state)
     known = LoyaltyKeys(keys.loyalty_api_key, keys.loyalty_client_id, keys.loyalty_client_secret)
-    settings = _settings(FaultSettings, faults)
+    settings = _settings(LoyaltyFaults, faults)
     if not members.is_file():
         raise _fail(f"There is no members file at {members}.")
     _serve("loyalty", loyalty_app(read_members(members), known, settings), port, host, parent_pid)

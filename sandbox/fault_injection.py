@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .calls import CallCounts
-from .faults import UNPROCESSED, Faults, FaultSettings
+from .faults import UNPROCESSED, Faults, FaultSettings, GivenAnswer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class FaultInjection:
     """The outermost layer of a stand-in.
 
     subjects: tells the order numbers or cards a request concerns, from its scope and body. The body is only collected
-        (and otherwise empty) while a script is set, so that undisturbed calls cost nothing extra.
+        (and otherwise empty) while a setting needs it, so that undisturbed calls cost nothing extra.
     """
 
     app: ASGIApp
@@ -56,12 +56,19 @@ class FaultInjection:
         if settings.latency:
             await asyncio.sleep(settings.latency)
         body = b""
-        if settings.script:
+        if settings.script or settings.given or settings.largest_body is not None:
             body = await _read_body(receive)
             receive = _replay(body, receive)
-        fault = self.faults.next_answer(operation, self.subjects(scope, body))
+        subjects = self.subjects(scope, body)
+        fault = self.faults.next_answer(operation, subjects)
+        if settings.largest_body is not None and len(body) > settings.largest_body:
+            fault = "reset"
+        given = self.faults.given_answer(operation, subjects) if fault is None else None
 
-        if fault is None:
+        if given is not None:
+            self.calls.add(operation, given.status)
+            await _send(send, _given(given))
+        elif fault is None:
             await self._pass_on(scope, receive, send, operation)
         elif isinstance(fault, int):
             await _read_body(receive)
@@ -162,6 +169,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _json_answer(status: int, code: str, message: str) -> _Answer:
     body = json.dumps({"code": code, "message": message}).encode()
     return _Answer(status, [(b"content-type", b"application/json")], body)
+
+
+def _given(given: GivenAnswer) -> _Answer:
+    text = given.body if isinstance(given.body, str) else json.dumps(given.body)
+    kind = "application/json" if not isinstance(given.body, str) else "text/html" if "<" in text[:20] else "text/plain"
+    headers = {"content-type": kind} | {name.lower(): value for name, value in given.headers.items()}
+    pairs = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    return _Answer(given.status, pairs, b"" if given.status in (204, 304) else text.encode())
 
 
 def _html_answer() -> _Answer:

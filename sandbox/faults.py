@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from fractions import Fraction
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,18 @@ Answer = Annotated[int, Field(ge=200, le=599)] | Accident
 
 # Accidents in which the service never sees the request.
 UNPROCESSED: frozenset[str] = frozenset({"reset", "html"})
+
+EVERY_CALL = "*"
+
+
+class GivenAnswer(BaseModel):
+    """An answer word for word. body: a text goes out as it is, anything else as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: int = Field(default=200, ge=200, le=599)
+    body: Any = ""
+    headers: dict[str, str] = {}
 
 
 class FaultSettings(BaseModel):
@@ -38,6 +50,8 @@ class FaultSettings(BaseModel):
         "GET /api/v1.0/trackevents/"; empty means every operation. Calls outside are not counted for `share`.
     script: answers per order number or loyalty card, one used up by each call concerning it; 2xx means "process
         normally". A call concerning several takes a step of each, and the first that is not 2xx decides.
+    given: answers word for word per order number or loyalty card, or "*" for every call; the request is NOT processed.
+    largest_body: bytes; a call with a larger body is reset before it is processed, as by a proxy in between.
     refuse: order numbers or cards answered 400 for good. A bulk request with one of them is refused whole.
     retry_after: the Retry-After header of fault answers: seconds, "date+N" for an HTTP date N seconds ahead, or any
         other text exactly as it is.
@@ -52,6 +66,8 @@ class FaultSettings(BaseModel):
     answers: tuple[Answer, ...] = Field(default=(503,), min_length=1)
     only: tuple[str, ...] = ()
     script: dict[str, tuple[Answer, ...]] = {}
+    given: dict[str, GivenAnswer] = {}
+    largest_body: int | None = Field(default=None, ge=0)
     refuse: frozenset[str] = frozenset()
     retry_after: int | str | None = None
     retry_after_statuses: tuple[int, ...] = (429, 503)
@@ -114,6 +130,13 @@ class Faults(Generic[SettingsT]):
             if decided is None and not passes:
                 decided = answer
         return decided
+
+    def given_answer(self, operation: str, subjects: Iterable[str]) -> GivenAnswer | None:
+        """Return the answer that is given to this call word for word, or None."""
+        settings = self.settings
+        if settings.only and not operation.startswith(settings.only):
+            return None
+        return next((settings.given[each] for each in (*subjects, EVERY_CALL) if each in settings.given), None)
 
     def refuses(self, subjects: Iterable[str]) -> bool:
         """Return whether one of these order numbers or cards is to be refused with 400."""

@@ -3,6 +3,7 @@
     GET  /customers/by-loyalty-card/{card}   the default contract: 200 one customer, 404 unknown
     GET  /customers?membership_id={card}     two hops, first: a list of {"id"}, empty when unknown
     GET  /customers/{id}                     two hops, second: the customer
+    GET  /members?card={text}                a sloppy search: {"items": every member whose card contains the text}
     POST /oauth/token                        OAuth2 client credentials: a Bearer token instead of the key
 
 Two members with one card are both returned, as a list: to the caller the card is ambiguous.
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Scope
 
 from .control import with_sandbox_controls
@@ -32,6 +34,7 @@ from .serving import StandIn
 BY_CARD = "/customers/by-loyalty-card/{card:path}"
 BY_ID = "/customers/{id}"
 SEARCH = "/customers"
+MEMBERS = "/members"
 TOKEN = "/oauth/token"  # noqa: S105 - a path
 
 
@@ -67,6 +70,26 @@ def read_members(path: Path) -> list[Member]:
             )
             for number, row in enumerate(csv.DictReader(file), start=1)
         ]
+
+
+class OrderedMember(BaseModel):
+    """A member that a test orders, by the card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    email: str = ""
+    status: str = "active"
+
+
+class LoyaltyFaults(FaultSettings):
+    """The loyalty API's knobs: those of every stand-in, and who is a member.
+
+    members: members by card, before those of the file.
+    anybody: email of whoever has a card that no member has, such as "m{card}@example.com"; empty: 404.
+    """
+
+    members: dict[str, OrderedMember] = Field(default={})
+    anybody: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +144,7 @@ def _basic_credentials(header: str) -> tuple[str, str] | None:
     return client_id, client_secret
 
 
-def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: FaultSettings | None = None) -> ASGIApp:
+def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: LoyaltyFaults | None = None) -> ASGIApp:
     """Return the loyalty API over these members."""
     by_card: dict[str, list[Member]] = {}
     by_id: dict[str, Member] = {}
@@ -130,8 +153,18 @@ def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: FaultSetti
         by_id[member.id] = member
     gate = _Gate(keys)
     asked: set[str] = set()
-    trouble = Faults(faults or FaultSettings())
+    trouble = Faults(faults or LoyaltyFaults())
     service = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    def ordered(card: str) -> list[Member]:
+        settings = trouble.settings
+        if not isinstance(settings, LoyaltyFaults):  # a test gave the knobs of every stand-in
+            return []
+        member = settings.members.get(card)
+        if member is None and (not settings.anybody or card in by_card):
+            return []
+        email = member.email if member else settings.anybody.replace("{card}", card)
+        return [Member(f"O{card}", card, email, "Ordered", "Member", member.status if member else "active")]
 
     def denied(request: Request, card: str | None = None) -> Response | None:
         if not gate.admits(request):
@@ -146,7 +179,7 @@ def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: FaultSetti
     async def by_loyalty_card(request: Request, card: str) -> Response:
         if denial := denied(request, card):
             return denial
-        found = by_card.get(card)
+        found = ordered(card) or by_card.get(card)
         if not found:
             return _error(404, "customer_not_found", "No customer has this loyalty card.")
         return JSONResponse(found[0].as_json() if len(found) == 1 else [member.as_json() for member in found])
@@ -159,6 +192,16 @@ def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: FaultSetti
         if card is None:
             return _error(400, "bad_request", "The query needs membership_id.")
         return JSONResponse([{"id": member.id} for member in by_card.get(card, ())])
+
+    @service.get(MEMBERS)
+    async def search_by_contains(request: Request, card: str = "") -> Response:
+        if denial := denied(request, card):
+            return denial
+        settings = trouble.settings
+        known = {*by_card, *(settings.members if isinstance(settings, LoyaltyFaults) else ())}
+        cards = sorted(each for each in known if card in each)
+        found = [member for each in cards for member in ordered(each) or by_card[each]]
+        return JSONResponse({"items": [member.as_json() for member in found]})
 
     @service.get(BY_ID)
     async def by_customer_id(request: Request, id: str) -> Response:
@@ -187,7 +230,7 @@ def loyalty_app(members: Iterable[Member], keys: LoyaltyKeys, faults: FaultSetti
     return with_sandbox_controls(
         service,
         faults=trouble,
-        templates=(BY_CARD, SEARCH, BY_ID, TOKEN),
+        templates=(BY_CARD, SEARCH, BY_ID, MEMBERS, TOKEN),
         subjects=_card_of,
         state=lambda: {"members": len(by_id), "cards": len(by_card), "cards_asked": len(asked)},
     )
@@ -197,7 +240,8 @@ def _card_of(scope: Scope, _body: bytes) -> Sequence[str]:
     front, found, card = scope["path"].partition("/by-loyalty-card/")
     if found and front == SEARCH:
         return (card,)
-    return parse_qs(scope["query_string"].decode("latin-1")).get("membership_id", ())
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    return [card for name in ("membership_id", "card") for card in query.get(name, ())]
 
 
 class LoyaltyStandIn(StandIn):
@@ -211,7 +255,7 @@ class LoyaltyStandIn(StandIn):
         members: Path | Iterable[Member],
         keys: LoyaltyKeys,
         port: int = 0,
-        faults: FaultSettings | None = None,
+        faults: LoyaltyFaults | None = None,
     ) -> None:
         known = read_members(members) if isinstance(members, Path) else members
         super().__init__(loyalty_app(known, keys, faults), port)

@@ -56,6 +56,8 @@ class ProfileStoreFaults(FaultSettings):
     ingest_spread: seconds that this takes longer at most; how much of it, each event has for itself.
     ignores_filter: a query for events is answered as if it had no filter.
     empty_pages: a query for events is answered without any, with their count.
+    item_statuses: a bulk request is answered 207 with a status for each of its events, these taken in turn from its
+        first event on; those of 400 and above are not stored.
     blacklist: emails (compared in lower case) whose events are accepted and silently ignored.
     """
 
@@ -63,6 +65,7 @@ class ProfileStoreFaults(FaultSettings):
     ingest_spread: float = Field(default=0, ge=0)
     ignores_filter: bool = False
     empty_pages: bool = False
+    item_statuses: tuple[int, ...] = ()
     blacklist: frozenset[str] = frozenset()
 
 
@@ -110,9 +113,9 @@ class _Tracking:
             return _error(400, "bad_json", f"The body cannot be read: {error}.")
         if len(objects) > MAX_BULK_EVENTS:
             return _error(400, "too_many", "A request may carry at most 100 events.")
-        return self._keep(objects)
+        return self._keep(objects, self._faults.settings.item_statuses if bulk else ())
 
-    def _keep(self, objects: list[RawObject]) -> Response:
+    def _keep(self, objects: list[RawObject], item_statuses: Sequence[int]) -> Response:
         received = datetime.now(timezone.utc)
         events: list[TrackEvent] = []
         errors: list[dict[str, Any]] = []
@@ -130,7 +133,9 @@ class _Tracking:
             return _error(400, "invalid_event", "The request is not valid.")
         settings = self._faults.settings
         ignored_emails = {email.lower() for email in settings.blacklist}
-        kept = [event for event in events if event.email.lower() not in ignored_emails]
+        statuses = [item_statuses[at % len(item_statuses)] if item_statuses else 200 for at in range(len(events))]
+        taken = [event for event, status in zip(events, statuses, strict=True) if status < 400]
+        kept = [event for event in taken if event.email.lower() not in ignored_emails]
         now_us = microseconds(received)
         self._store.add(
             kept,
@@ -139,9 +144,18 @@ class _Tracking:
                 now_us + int((settings.ingest_delay + settings.ingest_spread * _share_of(event.track_id)) * 1_000_000)
                 for event in kept
             ],
-            ignored=len(events) - len(kept),
+            ignored=len(taken) - len(kept),
         )
-        return JSONResponse({})
+        return _per_item(events, statuses) if item_statuses else JSONResponse({})
+
+
+def _per_item(events: Sequence[TrackEvent], statuses: Sequence[int]) -> Response:
+    items: list[dict[str, Any]] = []
+    for index, (event, status) in enumerate(zip(events, statuses, strict=True)):
+        items.append({"index": index, "trackId": event.track_id, "status": status})
+        if status >= 400:
+            items[-1]["error"] = "The event is not valid."
+    return JSONResponse(items, status_code=207)
 
 
 class _Reading:
