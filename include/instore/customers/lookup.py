@@ -69,7 +69,11 @@ def look_up_batch(
             if error is not None:
                 break
     expiry = timedelta(days=settings.unmatched_expiry_days)
-    settle_customers(ledger, run_id, batch, asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry)
+    own_email_after = settings.own_email_after.split(",")
+    settle_customers(
+        ledger, run_id, batch,
+        asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry, own_email_after=own_email_after,
+    )  # fmt: skip
     log.info("batch %d: looked_up=%d cache_hits=%d", batch, answered, asking.cache_hits)
     if error is not None:
         raise error

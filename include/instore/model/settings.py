@@ -19,6 +19,9 @@ from include.instore.model.order_keys import key_fields
 
 PREFIX = "INSTORE_"
 
+NO_ADDRESS = ("not_found", "no_email", "inactive")
+"""Final answers about a card that give no address."""
+
 
 def _known_zone(name: str) -> str:
     try:
@@ -47,6 +50,13 @@ def _known_placeholders(template: str) -> str:
 def _known_key(names: str) -> str:
     key_fields(names)
     return names
+
+
+def _known_outcomes(names: str) -> str:
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not set(chosen) <= set(NO_ADDRESS):
+        raise ValueError(f"can only have {', '.join(NO_ADDRESS)}, with commas between them")
+    return ",".join(chosen)
 
 
 class Settings(BaseSettings):
@@ -134,6 +144,11 @@ class Settings(BaseSettings):
     )
     unmatched_expiry_days: float = Field(
         30, ge=0, description="Days after its arrival an unmatched order is asked for again; after them it stays."
+    )
+    own_email_after: Annotated[str, AfterValidator(_known_outcomes)] = Field(
+        "not_found,no_email",
+        description="Answers about a card after which an order goes to the email that it carries itself: any of "
+        "not_found, no_email and inactive, with commas between them; empty: never. The card is always asked first.",
     )
     use_loyalty_api: bool = Field(
         True, description="Off: no loyalty API is asked; the mapping file alone answers for cards."

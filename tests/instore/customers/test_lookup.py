@@ -121,17 +121,86 @@ def test_a_card_without_a_customer_is_asked_for_again_once_its_answer_has_expire
     assert given.row(ledger, "S1")["look_ups"] == 2
 
 
-def test_orders_with_an_email_of_their_own_need_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
-    given.landed(
-        ledger,
-        given.document("S1", emailAddress="own@x.org"),
-        given.document("S2", emailAddress="own@x.org", loyaltyCardNumber=None),
-    )
+OWN = "own@x.org"
+
+
+def with_own_email(ledger: Ledger, *cards: str | None) -> None:
+    """One order for each card, all with the same email of their own, claimed in batch 0."""
+    documents = [
+        given.document(f"S{number}", loyaltyCardNumber=card, emailAddress=OWN) for number, card in enumerate(cards, 1)
+    ]
+    given.landed(ledger, *documents)
     given.planned(ledger)
+
+
+def test_an_order_with_an_email_alone_needs_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
+    with_own_email(ledger, None)
     members = Members()
     assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(0, 0)
-    assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready", "S2": "ready"})
-    assert given.row(ledger, "S1")["email"] == "own@x.org"
+    assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready"})
+    assert given.row(ledger, "S1")["email"] == OWN
+
+
+def test_a_till_types_one_address_for_everybody_and_each_card_finds_its_own_customer(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c1", "c2", "c3")
+    members = Members({f"c{number}": f"m{number}@x.org" for number in (1, 2, 3)})
+    look_up_batch([members], ledger, "run-1", 0, settings())
+    assert sorted(members.asked) == ["c1", "c2", "c3"]
+    assert [given.row(ledger, f"S{number}")["email"] for number in (1, 2, 3)] == ["m1@x.org", "m2@x.org", "m3@x.org"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "own_email_after", "status", "reason"),
+    [
+        ("not_found", None, "ready", None),
+        ("no_email", None, "ready", None),
+        ("inactive", None, "unmatched", "inactive"),
+        ("inactive", "not_found,inactive", "ready", None),
+        ("not_found", "inactive", "unmatched", "not_found"),
+        ("no_email", "", "unmatched", "no_email"),
+        ("ambiguous", None, "unmatched", "ambiguous"),
+        ("suppressed", None, "suppressed", "suppressed"),
+    ],
+)
+def test_an_orders_own_email_counts_only_where_the_answer_about_its_card_is_final_and_has_none(
+    ledger: Ledger,
+    settings: MakeSettings,
+    outcome: str,
+    own_email_after: str | None,
+    status: str,
+    reason: str | None,
+) -> None:
+    with_own_email(ledger, "c")
+    some = settings() if own_email_after is None else settings(own_email_after=own_email_after)
+    look_up_batch([Members(c=outcome)], ledger, "run-1", 0, some)
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["email"]) == (status, reason, OWN)
+
+
+@pytest.mark.parametrize("error", [RetriableError("circuit open"), ConfigurationError("key refused")])
+def test_an_orders_own_email_is_no_way_around_an_answer_that_did_not_come(
+    ledger: Ledger, settings: MakeSettings, error: Exception
+) -> None:
+    with_own_email(ledger, "c")
+    members = Members()
+    members.errors = {"c": error}
+    with pytest.raises(type(error)):
+        look_up_batch([members], ledger, "run-1", 0, settings())
+    assert given.statuses(ledger) == {"S1": "pending"}
+
+
+def test_an_order_that_waits_keeps_its_own_email_until_the_card_is_known(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c")
+    look_up_batch([Members(c="ambiguous")], ledger, "run-1", 0, settings(negative_cache_hours=0))
+    release(ledger, "run-1")
+    given.set_orders(ledger, next_attempt=given.hours_ago(0))
+    given.planned(ledger, given.run("run-2"))
+    look_up_batch([Members(c="no_email")], ledger, "run-2", 0, settings())
+    assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["email"]) == ("ready", OWN)
 
 
 @pytest.mark.parametrize("error", [RetriableError("away"), ConfigurationError("bad key"), ValueError("a bug")])

@@ -68,7 +68,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "dates_without_offset": 1,
         "claimed": 8,
         "batches": 1,
-        "looked_up": 6,
+        "looked_up": 7,
         "cache_hits": 0,
         "matched": 5,
         "unmatched": 3,
