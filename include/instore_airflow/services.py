@@ -36,7 +36,7 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
         opened.callback(hook.close)
         found.append(LoyaltyResolver(hook))
     if settings.mapping_file is not None:
-        found.append(MappingFile(settings.mapping_file))
+        found.append(MappingFile(settings.mapping_file, settings))
     if not found:
         raise ConfigurationError(
             "Nobody answers for loyalty cards; switch INSTORE_USE_LOYALTY_API on or set INSTORE_MAPPING_FILE."

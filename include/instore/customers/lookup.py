@@ -13,7 +13,7 @@ from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
-from include.instore.model.orders import is_email
+from include.instore.model.customer_keys import Rules, email_of
 from include.instore.model.settings import Settings
 
 NOT_FOUND = "not_found"
@@ -62,7 +62,7 @@ def look_up_batch(
     answered = 0
     with ThreadPoolExecutor(settings.lookup_threads, thread_name_prefix="look-up") as threads:
         for block in (asking.cards[start : start + _BLOCK] for start in range(0, len(asking.cards), _BLOCK)):
-            answers, error = _ask(threads, resolvers, block)
+            answers, error = _ask(threads, resolvers, block, settings)
             remember(ledger, run_id, batch, answers, cache=cache, negative=negative)
             fault_points.reach("lookup.remembered")
             answered += len(answers)
@@ -81,10 +81,10 @@ def look_up_batch(
 
 
 def _ask(
-    threads: ThreadPoolExecutor, resolvers: Sequence[Resolver], cards: Sequence[str]
+    threads: ThreadPoolExecutor, resolvers: Sequence[Resolver], cards: Sequence[str], rules: Rules
 ) -> tuple[list[CardAnswer], BaseException | None]:
     """The answers of one block, and the first error; after an error the cards not begun are not asked."""
-    asked: list[Future[CardAnswer]] = [threads.submit(_resolve, resolvers, card) for card in cards]
+    asked: list[Future[CardAnswer]] = [threads.submit(_resolve, resolvers, card, rules) for card in cards]
     _, waiting = wait(asked, return_when="FIRST_EXCEPTION")
     for future in waiting:
         future.cancel()
@@ -101,13 +101,16 @@ def _ask(
     return answers, error
 
 
-def _resolve(resolvers: Sequence[Resolver], card: str) -> CardAnswer:
+def _resolve(resolvers: Sequence[Resolver], card: str, rules: Rules) -> CardAnswer:
     answer = CardAnswer(card, NOT_FOUND)
     for resolver in resolvers:
         answer = resolver.resolve(card)
         fault_points.reach("lookup.answered")
         if answer.outcome != NOT_FOUND:
             break
-    if answer.outcome == "matched" and not is_email(answer.email):
-        return CardAnswer(card, "no_email")
-    return answer
+    try:
+        email = email_of(answer.email, rules)
+    except ValueError:
+        email = None
+    outcome = "no_email" if answer.outcome == "matched" and email is None else answer.outcome
+    return CardAnswer(card, outcome, email)

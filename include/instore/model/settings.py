@@ -131,6 +131,23 @@ class Settings(BaseSettings):
     store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."
     )
+    card_length: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Digits of a loyalty card; shorter ones get leading zeros, which spreadsheets take away. 0: cards "
+        "stay as they come. Look at it before the first run.",
+    )
+    dummy_cards: str = Field(
+        "0,n/a,na,none,null,nil,nan,unknown,#*",
+        description="Cards that are none, with commas between them and * for any characters; 0 is zeros of any number.",
+    )
+    placeholder_emails: str = Field(
+        "none@*,nomail@*,no-mail@*,noemail@*,no-email@*,noreply@*,no-reply@*,donotreply@*,unknown@*,anonymous@*,"
+        "nobody@*,noone@*,dummy@*,test@test.*",
+        description="Addresses that are nobody's, of orders and of loyalty answers, as above. Add what your tills type "
+        "to get on, such as *@store.example.com. Text without an @ is no address in any case.",
+    )
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
     )
@@ -154,7 +171,9 @@ class Settings(BaseSettings):
         True, description="Off: no loyalty API is asked; the mapping file alone answers for cards."
     )
     mapping_file: Path | None = Field(
-        None, description="CSV of card,email that answers for cards the loyalty API does not know; empty: none."
+        None,
+        description="CSV with the columns card and email, found by their headings, that answers for cards the loyalty "
+        "API does not know; between the columns , ; tab or |. Empty: none.",
     )
 
     # The events

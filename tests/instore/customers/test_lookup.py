@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pytest
 
 from include.instore.customers.lookup import LookedUp, look_up_batch
-from include.instore.customers.mapping_file import MappingFile
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
-from include.instore.model.orders import parse_order
+from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
 
@@ -286,91 +283,3 @@ def test_no_card_and_no_email_is_in_a_log_record(
     messages = [record.getMessage() for record in caplog.records]
     assert messages
     assert not [message for message in messages if given.CANARY in message]
-
-
-def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
-    file = tmp_path / "cards.csv"
-    file.write_text(
-        "\ufeffcard,email,name\n"
-        "00-12 34,ann@example.com,Ann\n"
-        '77,"bo@example.com"\n'
-        "88,c1@example.com\n"
-        "88,c2@example.com\n"
-        "99,Same@example.com\n"
-        "99,same@EXAMPLE.com\n"
-        "55,\n"
-        "44,@\n"
-        "33\n"
-        "\n",
-        encoding="utf-8",
-    )
-    mapping = MappingFile(file)
-    answers = {card: mapping.resolve(card) for card in ("001234", "77", "88", "99", "55", "44", "33", "card", "1234")}
-    assert {card: (each.outcome, each.email) for card, each in answers.items() if card != "99"} == {
-        "001234": ("matched", "ann@example.com"),
-        "77": ("matched", "bo@example.com"),
-        "88": ("ambiguous", None),
-        "55": ("no_email", None),
-        "44": ("no_email", None),
-        "33": ("not_found", None),
-        "card": ("not_found", None),
-        "1234": ("not_found", None),
-    }
-    assert answers["99"].outcome == "matched"
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        " ",
-        "-",
-        "\u00a0",
-        "\u202f",
-        "\u2007",
-        "\u3000",
-        "\u2011",
-        "\u2013",
-        "\u00ad",
-        "\u200b",
-        "\u2060",
-        "\ufeff",
-        "\t",
-        " - ",
-    ],
-    ids=ascii,
-)
-@pytest.mark.parametrize("around", ["", "\u00a0", " \u2003", "\ufeff"], ids=ascii)
-def test_a_card_is_the_same_in_the_mapping_file_and_in_an_order(tmp_path: Path, between: str, around: str) -> None:
-    """A tab inside a card makes an order a refused one; in the file it is a row that answers for nobody."""
-    card = f"{around}6035{between}7707{around}"
-    file = tmp_path / "cards.csv"
-    file.write_text(f"card,email\n{card},ann@example.com\n42,bo@example.com\n", encoding="utf-8")
-    mapping = MappingFile(file)
-    try:
-        of_order = parse_order(given.body(loyaltyCardNumber=card), 1_000_000).loyalty_card_number
-    except RecordRefused:
-        of_order = None
-    assert of_order == ("60357707" if between != "\t" else None)
-    assert mapping.resolve("60357707").outcome == ("matched" if of_order else "not_found")
-    assert mapping.resolve("42").outcome == "matched"
-
-
-def test_a_row_whose_card_cannot_be_read_is_told_by_its_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = tmp_path / "cards.csv"
-    file.write_text(
-        "card,email\n42,bo@example.com\n6035\x007,ann@example.com\n6035\t8,cy@example.com\n", encoding="utf-8"
-    )
-    assert MappingFile(file).resolve("42").outcome == "matched"
-    (message,) = [record.getMessage() for record in caplog.records]
-    assert "2 rows" in message
-    assert "line 3" in message
-    assert "6035" not in message
-
-
-@pytest.mark.parametrize("content", [None, b"card,email\n1,\xff@x.org\n"], ids=["missing", "not UTF-8"])
-def test_a_mapping_file_that_cannot_be_read_names_its_setting(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "cards.csv"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="INSTORE_MAPPING_FILE"):
-        MappingFile(file)
