@@ -155,6 +155,16 @@ class Settings(BaseSettings):
     # The loyalty look-ups
     batch_orders: int = Field(500, ge=1, description="Orders per mapped batch; grown where 50 batches would not do.")
     lookup_threads: int = Field(8, ge=1, le=64, description="Look-ups one mapped task has under way at once.")
+    max_failed_look_ups: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of a batch's cards that get no answer, above which its task fails; up to it each is set "
+        "aside alone and asked for again after 1, 6 and 24 hours, then daily.",
+    )
+    min_failed_look_ups: int = Field(
+        5, ge=1, description="Cards of a batch that must have got no answer before that share is judged."
+    )
     cache_hours: float = Field(24, ge=0, description="Hours a card's customer is remembered before it is asked again.")
     negative_cache_hours: float = Field(
         0.9, ge=0, description="Hours a card without a customer is remembered before it is asked again."

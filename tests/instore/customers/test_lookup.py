@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 
 import pytest
 
@@ -12,7 +14,8 @@ from include.instore.customers.lookup import LookedUp, look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.ledger.tables import LOOK_UP_FAILED
+from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
 
@@ -223,6 +226,133 @@ def test_an_error_in_the_middle_keeps_what_was_answered_and_the_next_try_asks_on
     assert sorted(members.asked[len(first) :]) == sorted(set(cards) - answered)
     assert looked_up.looked_up == 130 - len(answered)
     assert set(given.statuses(ledger).values()) == {"ready"}
+
+
+def not_answered(code: str = "answered_400", *, passing: bool = False) -> CardNotAnswered:
+    return CardNotAnswered(f"the loyalty API said {code}", code=code, passing=passing)
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_one_card_without_an_answer_is_set_aside_alone_and_the_others_go_on(
+    ledger: Ledger, settings: MakeSettings, passing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cards = [f"c{number:03}" for number in range(250)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = {"c010": not_answered(passing=passing)}
+    looked_up = look_up_batch([members], ledger, "run-1", 0, settings())
+    assert looked_up == LookedUp(looked_up=249, cache_hits=0, look_up_failed=1)
+    assert Counter(given.statuses(ledger).values()) == {"ready": 249, "unmatched": 1}
+    row = given.row(ledger, "S11")
+    assert (row["status"], row["reason"]) == ("unmatched", LOOK_UP_FAILED)
+    assert row["next_attempt"] is not None
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert message.endswith("1 cards were not answered and are asked for again later: answered_400 1")
+    assert "c010" not in caplog.text
+
+
+def test_an_orders_own_email_is_no_way_around_a_card_that_was_not_answered(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c", "d")
+    members = Members({"d": "d@x.org"})
+    members.errors = {"c": not_answered()}
+    look_up_batch([members], ledger, "run-1", 0, settings(own_email_after="not_found,no_email,inactive"))
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["email"]) == ("unmatched", LOOK_UP_FAILED, OWN)
+
+
+def test_the_next_resolver_is_no_way_around_a_card_that_was_not_answered(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c")
+    first, second = Members(), Members({"c": "c@x.org"})
+    first.errors = {"c": not_answered()}
+    look_up_batch([first, second], ledger, "run-1", 0, settings())
+    assert (second.asked, given.statuses(ledger)) == ([], {"S1": "unmatched"})
+
+
+def test_a_card_set_aside_is_asked_for_again_with_growing_pauses_and_found_then(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c")
+    members = Members({"c": "c@x.org"})
+    members.errors = {"c": not_answered()}
+    pauses = []
+    for number in range(2, 5):
+        look_up_batch([members], ledger, f"run-{number - 1}", 0, settings())
+        again = given.row(ledger, "S1")["next_attempt"]
+        pauses.append(round((again - datetime.now(timezone.utc)).total_seconds() / 3600))
+        release(ledger, f"run-{number - 1}")
+        given.set_orders(ledger, next_attempt=given.hours_ago(0))
+        given.forget_customers(ledger)  # an hour and more has passed
+        given.planned(ledger, given.run(f"run-{number}"))
+    assert pauses == [1, 6, 24]
+    members.errors = {}
+    look_up_batch([members], ledger, "run-4", 0, settings())
+    assert given.statuses(ledger) == {"S1": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("failing", "all_cards", "stops"), [(4, 4, False), (5, 5, True), (5, 25, False), (6, 25, True), (30, 250, False)]
+)
+@pytest.mark.parametrize("passing", [False, True])
+def test_a_share_of_cards_without_an_answer_stops_the_task_after_all_were_asked(
+    ledger: Ledger, settings: MakeSettings, failing: int, all_cards: int, stops: bool, passing: bool
+) -> None:
+    cards = [f"c{number:03}" for number in range(all_cards)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = dict.fromkeys(cards[-failing:], not_answered(passing=passing))
+    some = settings(max_failed_look_ups=0.2, min_failed_look_ups=5)
+    if passing and failing == all_cards:
+        stops = True  # nothing says that the service is well
+    if stops:
+        with pytest.raises(RetriableError if passing else ConfigurationError) as error:
+            look_up_batch([members], ledger, "run-1", 0, some)
+        assert f"{failing} of {all_cards} cards" in str(error.value)
+        assert "the loyalty API said answered_400" in str(error.value)
+    else:
+        look_up_batch([members], ledger, "run-1", 0, some)
+    assert sorted(members.asked) == cards
+    left = {"pending" if stops else "unmatched": failing, "ready": all_cards - failing}
+    assert Counter(given.statuses(ledger).values()) == {name: count for name, count in left.items() if count}
+    assert given.tally(ledger)["looked_up"] == all_cards - failing
+
+
+def test_where_none_of_the_first_twenty_cards_is_answered_the_rest_is_not_asked_for(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    cards = [f"c{number:03}" for number in range(250)]
+    pending(ledger, *cards)
+    members = Members()
+    members.errors = dict.fromkeys(cards, not_answered("answered_404_not_json", passing=True))
+    with pytest.raises(RetriableError, match="cards"):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert members.asked == cards[:20]
+    assert set(given.statuses(ledger).values()) == {"pending"}
+    assert given.rows(ledger, "customers") == []
+
+
+def test_where_all_cards_may_fail_all_are_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
+    cards = [f"c{number:03}" for number in range(30)]
+    pending(ledger, *cards)
+    members = Members()
+    members.errors = dict.fromkeys(cards, not_answered())
+    look_up_batch([members], ledger, "run-1", 0, settings(max_failed_look_ups=1))
+    assert sorted(members.asked) == cards
+    assert set(given.statuses(ledger).values()) == {"unmatched"}
+
+
+def test_an_error_that_is_no_cards_own_leaves_those_without_an_answer_pending(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c0", "c1", "c2")
+    members = Members({"c1": "c1@x.org"})
+    members.errors = {"c0": not_answered(), "c2": RetriableError("circuit open")}
+    with pytest.raises(RetriableError, match="circuit open"):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert given.statuses(ledger) == {"S1": "pending", "S2": "ready", "S3": "pending"}
 
 
 def test_after_an_error_no_new_card_is_asked_for(ledger: Ledger, settings: MakeSettings) -> None:

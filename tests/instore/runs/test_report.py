@@ -73,6 +73,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "matched": 5,
         "unmatched": 3,
         "unmatched_by_outcome": {"inactive": 1, "no_customer_key": 1, "not_found": 1},
+        "look_up_failed": 0,
+        "look_ups_failing": 0,
         "suppressed": 1,
         "sent": 3,
         "resent": 0,
