@@ -7,7 +7,6 @@ Every error of this provider, grouped by what happens next.
         │                        retries, because it is an AirflowFailException as well.
         ├── ServiceUnavailable   retriable: the service could not be reached or asked for patience, and the
         │   │                    hook's own retries are used up. Airflow tries the task again.
-        │   ├── CircuitOpen      it was not even called, because its breaker is open
         │   └── CardNotAnswered  set aside: there is no answer about this card; those about others may be well
         └── EventRefused         set aside: the service refuses these events whoever asks. Raised after all
                                  the others went out; trying again is no use, so no retries either.
@@ -34,17 +33,14 @@ class ServiceUnavailable(ProviderError):
     The service did not answer, or asked to be left alone; the same call may work later.
 
     :param retry_after: seconds after which the service itself said it can be asked again; None when it did not say.
-    :param code: what came instead of an answer, in a word: `answered_500`, `not_json`, `no_answer`.
+    :param code: what came instead of an answer, in a word: `answered_500`, `not_json`, `no_answer`; `circuit_open`:
+        it was not asked.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, code: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.code = code
-
-
-class CircuitOpen(ServiceUnavailable):
-    """The service was not called, because too many calls in a row had failed."""
 
 
 class CardNotAnswered(ServiceUnavailable):

@@ -30,7 +30,7 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attem
 from tenacity.wait import wait_base, wait_random, wait_random_exponential
 
 from instore_provider import __version__
-from instore_provider.errors import CircuitOpen, ConfigurationError, ServiceUnavailable
+from instore_provider.errors import ConfigurationError, ServiceUnavailable
 from instore_provider.redaction import quiet_libraries, safe_detail
 
 if TYPE_CHECKING:
@@ -280,15 +280,14 @@ class Service:
 
     def unavailable(self, result: Result, attempts: int) -> ServiceUnavailable:
         """Return the error of a service which did not give a usable answer in `attempts` calls."""
-        what, kind, code = result.told(), ServiceUnavailable, f"answered_{result.status}"
+        what, code = result.told(), f"answered_{result.status}"
         if isinstance(result, Answer) and result.taken:
             what, code = f"{what} without a JSON body", "not_json"
-        if isinstance(result, LeftAlone):
-            kind, code = CircuitOpen, "circuit_open"
-        else:
+        if isinstance(result, NoAnswer):
+            code = "circuit_open" if isinstance(result, LeftAlone) else "no_answer"
+        if not isinstance(result, LeftAlone):
             what += f" in {attempts} attempt(s)"
-            code = code if isinstance(result, Answer) else "no_answer"
-        return kind(
+        return ServiceUnavailable(
             f"Connection {self.conn_id!r}: {self.name} {what}, so try again later or check its field "
             f"{self.url_field!r}.",
             retry_after=result.retry_after,

@@ -151,7 +151,7 @@ def _loyalty_fields() -> dict[str, Any]:
         "card_path": _text(
             "Path to the card",
             "JMESPath in the member to its card, or cards: a member with another card than the one asked for is "
-            "somebody else. Without it loyaltyCardNumber is compared where the member has it.",
+            "somebody else. Without it loyaltyCardNumber or cardNumber is compared, where the member has one.",
         ),
         "status_path": _text("Path to the status", "JMESPath in the member; no status means active.", "status"),
         "active_statuses": _text("Active statuses", "With commas between them; others are inactive.", "active"),

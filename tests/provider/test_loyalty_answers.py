@@ -51,6 +51,7 @@ def not_answered(hook: Any, card: str = "12345") -> CardNotAnswered:
         (Reply(200, "maintenance"), "unexpected_answer", False),
         (Reply(200, {**ANN, "email": {"home": "a@x.org"}}), "unexpected_answer", False),
         (Reply(200, {**ANN, "loyaltyCardNumber": "10012345"}), "another_card", False),
+        (Reply(200, {"cardNumber": "10012345", "email": "bo@example.com"}), "another_card", False),
         (Reply(400, {"code": "INVALID_CARD_NUMBER"}), "answered_400", False),
         (Reply(422, {}), "answered_422", False),
         (Reply(402, {}), "answered_402", False),
@@ -208,7 +209,7 @@ class TestTheTestButton:
         ("reply", "works", "told"),
         [
             (Reply(200, ANN), True, "finds the customer of the card to test with"),
-            (Reply(404), False, "does not find the card to test with"),
+            (Reply(404), False, "'not_found' for the card to test with, so check 'url_template'"),
             (Reply(200, {**ANN, "email": None}), False, "'email_path'"),
             (Reply(200, {**ANN, "status": "gold"}), False, "'inactive'"),
             (Reply(200, {**ANN, "loyaltyCardNumber": "9"}), False, "'card_path'"),

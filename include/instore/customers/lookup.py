@@ -43,7 +43,7 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What one batch's look-ups came to, in cards."""
+    """What one batch's look-ups came to, in cards; those that failed are not among those looked up."""
 
     looked_up: int
     cache_hits: int
@@ -86,7 +86,7 @@ def look_up_batch(
         error = _too_many(failed, answered, codes, settings)
     if error is None and failed:
         set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
-        remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative, asked=0)
+        remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative)
         log.warning("batch %d: %d cards were not answered and are asked for again later: %s", batch, len(failed), codes)
     expiry = timedelta(days=settings.unmatched_expiry_days)
     own_email_after = settings.own_email_after.split(",")

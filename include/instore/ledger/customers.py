@@ -50,19 +50,11 @@ def cards_to_ask(ledger: Ledger, run_id: str, batch: int) -> Asking:
 
 
 def remember(
-    ledger: Ledger,
-    run_id: str,
-    batch: int,
-    answers: Iterable[CardAnswer],
-    *,
-    cache: timedelta,
-    negative: timedelta,
-    asked: int | None = None,
+    ledger: Ledger, run_id: str, batch: int, answers: Iterable[CardAnswer], *, cache: timedelta, negative: timedelta
 ) -> None:
     """Keep a block of answers and count them, in one commit.
 
     :param cache: how long a matched card holds; ``negative``: how long the others do.
-    :param asked: how many of them count as looked up; None: all.
     """
     now = datetime.now(timezone.utc)
     answers = sorted(answers, key=lambda answer: answer.loyalty_card)
@@ -88,9 +80,7 @@ def remember(
         connection.execute(statement, rows)
         learn_from_answers(ledger, connection, run_id, suppressed, active, now)
         connection.execute(
-            sa.update(runs)
-            .where(runs.c.run_id == run_id)
-            .values(looked_up=runs.c.looked_up + (len(rows) if asked is None else asked))
+            sa.update(runs).where(runs.c.run_id == run_id).values(looked_up=runs.c.looked_up + len(rows))
         )
         keep_alive(connection, run_id, batch)
 

@@ -59,10 +59,6 @@ def _identifier(value: Any) -> Any:
     return _not_rounded(_plain_text(value))
 
 
-def _card(value: Any) -> Any:
-    return card_of(value)
-
-
 def _email(value: Any, info: ValidationInfo) -> Any:
     """The address; beside a card a bad one is dropped, since the card says who the customer is."""
     try:
@@ -116,7 +112,7 @@ class InStoreOrder(_Contract):
     date: Annotated[datetime, BeforeValidator(_iso_date)]
     store_id: Identifier
     store_name: str | None = None
-    loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(_card)] = None
+    loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(card_of)] = None
     email_address: Annotated[str | None, BeforeValidator(_email)] = None
     currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
     total: Amount
@@ -145,12 +141,10 @@ class InStoreOrder(_Contract):
 
     def named_by(self, rules: Rules) -> InStoreOrder:
         """The order with its card and email as the settings read them: padded, and none where they are placeholders."""
-        names = {
-            "loyalty_card_number": card_of(self.loyalty_card_number, rules),
-            "email_address": email_of(self.email_address, rules),
-        }
-        changed = {name: value for name, value in names.items() if value != getattr(self, name)}
-        return self.model_copy(update=changed) if changed else self
+        card, email = card_of(self.loyalty_card_number, rules), email_of(self.email_address, rules)
+        if (card, email) == (self.loyalty_card_number, self.email_address):
+            return self
+        return self.model_copy(update={"loyalty_card_number": card, "email_address": email})
 
     def has_offset(self) -> bool:
         """Whether the ERP said which offset the order's date is in."""

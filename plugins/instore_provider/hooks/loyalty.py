@@ -19,7 +19,6 @@ from requests.auth import HTTPBasicAuth
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
 from instore_provider.errors import (
     CardNotAnswered,
-    CircuitOpen,
     ProviderError,
     ServiceUnavailable,
     said_of_this_connection,
@@ -40,7 +39,7 @@ LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguo
 
 _AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})
 _IMPOSSIBLE_CARD = "no-such-card-connection-test"
-_OUR_CARD_PATH = "loyaltyCardNumber"
+_USUAL_CARD_PATH = "loyaltyCardNumber || cardNumber"
 _FAILURES = frozenset({"error", "fail", "failed", "failure"})
 _TOTALS = ("total", "totalcount", "totalresults", "totalelements", "totalitems", "count")
 _MORE = ("hasmore", "next", "nextpage", "nextpagetoken", "nextcursor", "nextlink", "nexturl")
@@ -145,18 +144,12 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
                 "'members_path' and the not-found rule."
             )
         works = "The provider takes the key and does not find a card that cannot exist, as it should"
-        if tested is None:
-            return True, f"{works}."
-        if tested.outcome == "matched":
-            return True, f"{works}, and finds the customer of the card to test with."
-        if tested.outcome == "not_found":
-            return False, (
-                "The provider does not find the card to test with, so check 'test_card', 'url_template', "
-                "'members_path' and the not-found rule."
-            )
+        if tested is None or tested.outcome == "matched":
+            return True, f"{works}{', and finds the customer of the card to test with' if tested else ''}."
+        fields = "'url_template', 'members_path'" if tested.outcome == "not_found" else "'email_path', 'status_path'"
         return False, (
-            f"The card to test with is found, and its outcome is {tested.outcome!r}, so check 'email_path', "
-            "'status_path' and 'active_statuses', or put the card of an active customer into 'test_card'."
+            f"The provider answered {tested.outcome!r} for the card to test with, so check {fields}, or put the card "
+            "of an active customer into 'test_card'."
         )
 
     def _look_up(self, card: str, bounds: RetryBounds) -> LoyaltyAnswer:
@@ -220,11 +213,12 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         def read() -> Answer:
             try:
                 return service.read(method, path, body, bounds, final=not_found)
-            except CircuitOpen:
-                raise
             except ServiceUnavailable as error:
-                why, code, wait = str(error), error.code, error.retry_after
-            raise CardNotAnswered(why, code=code, passing=True, retry_after=wait)  # without a context
+                if error.code == "circuit_open":
+                    raise
+                raise CardNotAnswered(
+                    str(error), code=error.code, passing=True, retry_after=error.retry_after
+                ) from None
 
         answer = read()
         if answer.status == 401 and isinstance(auth, ClientCredentials) and not not_found(answer):
@@ -356,7 +350,7 @@ def _rules_of(fields: Fields) -> _Rules:
         second_hop_id_path=fields.path("second_hop_id_path", "id"),
         email_path=fields.path("email_path", "email"),
         status_path=fields.path("status_path", "status"),
-        card_path=fields.path("card_path", _OUR_CARD_PATH),
+        card_path=fields.path("card_path", _USUAL_CARD_PATH),
         must_show_card=bool(fields.text("card_path")),
         members_path=fields.path("members_path"),
         active_statuses=fields.words("active_statuses", "active"),
