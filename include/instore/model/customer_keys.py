@@ -20,7 +20,7 @@ _TEXT_MARK = re.compile(r"=?\"(.*)\"|'(.*)")
 """How a number is kept a text in a spreadsheet: ``="0012"``, ``'0012``."""
 
 _MADE_A_NUMBER = re.compile(
-    r"[+-]?(?:\d+[.,]\d*E\+?\d+|\d+E\+\d+)"  # 6.03543E+15
+    r"\+?(?:\d+[.,]\d*E\+?\d+|\d+E\+\d+)"  # 6.03543E+15
     r"|\d+[.,]0+"  # 6035430000000005.0
     r"|\d{1,3}(?:[.,]\d{3}){2,}",  # 6,035,430
     re.IGNORECASE,
@@ -103,16 +103,19 @@ def email_of(value: Any, rules: Rules | None = None) -> str | None:
 
 
 def _cleaned(card: str) -> str:
-    card = "".join(each for each in unicodedata.normalize("NFKC", card) if not _is_noise(each, "Cf"))
-    if marked := _TEXT_MARK.fullmatch(card):
-        card = marked[1] or marked[2] or ""
+    before = None
+    while card != before:  # what is read once must be read the same again
+        before = card
+        card = "".join(each for each in unicodedata.normalize("NFKC", card) if not _is_noise(each))
+        if marked := _TEXT_MARK.fullmatch(card):
+            card = marked[1] or marked[2] or ""
     if _MADE_A_NUMBER.fullmatch(card):
         raise ValueError("is written as a number, as a spreadsheet does; have the column written as text")
-    return "".join(each for each in card if not _is_noise(each, "Pd"))
+    return card
 
 
-def _is_noise(character: str, category: str) -> bool:
-    return character.isspace() or character == "\u2212" or unicodedata.category(character) == category
+def _is_noise(character: str) -> bool:
+    return character.isspace() or character == "\u2212" or unicodedata.category(character) in ("Cf", "Pd")
 
 
 @lru_cache

@@ -8,13 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
 from include.instore.model.customer_keys import card_of, email_of
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.orders import order_from_document, parse_order
 from include.instore.model.settings import Settings, load_settings
-from tests.instore import given
+from tests.instore import given as orders
 
 MakeSettings = Callable[..., Settings]
 JANE = "jane@example.com"
@@ -148,6 +150,7 @@ def test_a_card_is_one_text_however_it_is_written(written: Any, card: str | None
         "6 035 430 000 000 005,00",
         "6,035,430,000,000,005",
         "6.035.430.000.000.005",
+        "6035-4300-0000-0005.0",
         6035430000000005.0,
         Decimal("6035430000000005.0"),
         True,
@@ -184,6 +187,32 @@ def test_a_dummy_card_is_no_card(settings: MakeSettings, written: str) -> None:
     assert card_of(written, settings(dummy_cards="")) is not None
 
 
+_ODD = st.text(st.sampled_from("60.,E+-'=\" \u2013\uff16\u00b2\u0301\u200da@#\u0660\u3000;<>"), max_size=12) | st.text(
+    max_size=12
+)
+
+
+@given(_ODD)
+@example("6-035.0")
+@example("''60")
+@example("a\u200d\u0301")
+def test_a_card_that_is_read_once_is_read_the_same_again(written: str) -> None:
+    try:
+        card = card_of(written)
+    except ValueError:
+        return
+    assert card_of(card) == card
+
+
+@given(_ODD, st.sampled_from(["", "example.com", "B\u00fccher.example", "xn--bcher-kva.example"]))
+def test_an_address_that_is_read_once_is_read_the_same_again(written: str, domain: str) -> None:
+    try:
+        address = email_of(f"{written}@{domain}")
+    except ValueError:
+        return
+    assert email_of(address) == address
+
+
 def test_a_card_longer_than_the_ledger_keeps_is_not_made_by_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTORE_CARD_LENGTH", "65")
     with pytest.raises(ConfigurationError, match="INSTORE_CARD_LENGTH"):
@@ -191,7 +220,7 @@ def test_a_card_longer_than_the_ledger_keeps_is_not_made_by_padding(monkeypatch:
 
 
 def landed(settings: Settings, **changes: Any) -> dict[str, Any]:
-    raw = given.body(**changes)
+    raw = orders.body(**changes)
     return arrival(parse_order(raw, 10_000), source="topic", reference="r", raw=raw, settings=settings).row
 
 
@@ -200,7 +229,7 @@ def landed(settings: Settings, **changes: Any) -> dict[str, Any]:
 )
 def test_a_bad_address_beside_a_card_is_dropped_and_the_order_stays(settings: MakeSettings, email: Any) -> None:
     row = landed(settings(), emailAddress=email)
-    assert (row["loyalty_card"], row["email"], row["status"]) == (given.CARD, None, "pending")
+    assert (row["loyalty_card"], row["email"], row["status"]) == (orders.CARD, None, "pending")
     assert json.loads(row["payload"])["emailAddress"] is None
 
 
@@ -235,4 +264,4 @@ def test_an_order_and_its_copy_from_a_source_that_lost_the_zeros_are_the_same(se
 def test_the_address_of_an_order_is_the_repaired_one_everywhere(settings: MakeSettings) -> None:
     row = landed(settings(), emailAddress="Jane<jane@example.com>")
     assert row["email"] == json.loads(row["payload"])["emailAddress"] == JANE
-    assert row["fingerprint"] == order_from_document(given.document(emailAddress=JANE)).fingerprint()
+    assert row["fingerprint"] == order_from_document(orders.document(emailAddress=JANE)).fingerprint()
