@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
 from include.instore.ledger.tables import LOOK_UP_FAILED
-from include.instore.model.customer_keys import Rules, email_of
+from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, InStoreError, RetriableError
 from include.instore.model.settings import Settings
 
@@ -148,9 +149,11 @@ def _ask(
 
 
 def _resolve(resolvers: Sequence[Resolver], card: str, rules: Rules) -> CardAnswer:
-    answer = CardAnswer(card, NOT_FOUND)
+    answer, asked = CardAnswer(card, NOT_FOUND), card
+    with contextlib.suppress(ValueError):  # of an order that came before this rule
+        asked = card_of(card, rules) or card
     for resolver in resolvers:
-        answer = resolver.resolve(card)
+        answer = resolver.resolve(asked)
         fault_points.reach("lookup.answered")
         if answer.outcome != NOT_FOUND:
             break

@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Digits of a loyalty card; shorter ones get leading zeros, which spreadsheets take away. 0: cards "
-        "stay as they come. Look at it before the first run.",
+        "stay as they come. Orders that wait are asked for by it as well.",
     )
     dummy_cards: str = Field(
         "0,n/a,na,none,null,nil,nan,unknown,#*",

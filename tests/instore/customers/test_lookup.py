@@ -14,7 +14,7 @@ from include.instore.customers.lookup import LookedUp, look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.ledger.tables import LOOK_UP_FAILED
+from include.instore.ledger.tables import LOOK_UP_FAILED, orders
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
@@ -332,6 +332,17 @@ def test_where_none_of_the_first_twenty_cards_is_answered_the_rest_is_not_asked_
     assert members.asked == cards[:20]
     assert set(given.statuses(ledger).values()) == {"pending"}
     assert given.rows(ledger, "customers") == []
+
+
+def test_an_order_that_came_before_the_length_of_a_card_was_set_is_asked_for_by_it(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "12345", "6.0.0")
+    given.set_orders(ledger, orders.c.loyalty_card == "6.0.0", loyalty_card="60354.0")  # as it was read once
+    members = Members({"00012345": "ann@example.com"})
+    look_up_batch([members], ledger, "run-1", 0, settings(card_length=8))
+    assert sorted(members.asked) == ["00012345", "60354.0"]
+    assert given.statuses(ledger) == {"S1": "ready", "S2": "unmatched"}
 
 
 def test_where_all_cards_may_fail_all_are_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
