@@ -14,6 +14,7 @@ or carried over.
 | count | means | what to do |
 |---|---|---|
 | `unmatched` | no customer behind the card; asked again after 1, 6, 24 hours, then daily | nothing: normal business |
+| `look_up_failed` | of these, the card got no answer while others did; asked again as well | the log has the codes |
 | `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
 | `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, run that window again |
 | `in_doubt` | nobody knows yet whether the Profile Store took it | nothing: a later run finds out |

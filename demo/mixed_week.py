@@ -97,7 +97,7 @@ def write_members(path: Path, mixed: MixedWeek) -> None:
 
 def expected(mixed: MixedWeek) -> Expected:
     """What must become of it, by the rules of the contracts."""
-    emails = _emails()
+    emails, shut = _emails(), _shut()
     from_files = [_of_row(row) for path in week.extracts() for row in _first_rows(path)]
     known: dict[Key, dict[str, Any]] = {}
     tally = Counter[str]()
@@ -111,7 +111,7 @@ def expected(mixed: MixedWeek) -> Expected:
         known[key] = order
     events = {}
     for key, order in known.items():
-        became, email = _becomes(order, mixed.opted_out, emails)
+        became, email = _becomes(order, mixed.opted_out, emails, shut)
         tally[became] += 1
         if became == "sent":
             events[key] = email, order["storeName"]
@@ -164,11 +164,19 @@ def _emails() -> dict[str, str]:
         return {row["loyaltyCardNumber"]: row["email"] for row in rows if row["loyaltyCardNumber"] in matched}
 
 
-def _becomes(order: Mapping[str, Any], opted_out: frozenset[str], emails: Mapping[str, str]) -> tuple[str, str]:
+def _shut() -> set[str]:
+    """Cards of members who are not active: an order's own email does not count beside one."""
+    with week.MEMBERS.open(newline="", encoding="utf-8") as file:
+        return {row["loyaltyCardNumber"] for row in csv.DictReader(file) if row["status"] != "active"}
+
+
+def _becomes(
+    order: Mapping[str, Any], opted_out: frozenset[str], emails: Mapping[str, str], shut: set[str]
+) -> tuple[str, str]:
     card, own = order["loyaltyCardNumber"], order["emailAddress"]
     if card in opted_out:
         return "suppressed", ""
-    email = own or emails.get(card or "", "")
+    email = emails.get(card or "") or ("" if card in shut else own or "")
     return ("sent", email) if email else ("unmatched", "")
 
 

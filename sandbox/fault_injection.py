@@ -124,7 +124,7 @@ class FaultInjection:
             if accident == "reset":
                 await _hang_up(scope, receive, reset=True)
             else:
-                await _send(send, _html_answer())
+                await _send(send, _html_answer(404 if accident == "html_404" else 200))
             return
         answer = await self._processed(scope, receive, operation)
         if accident == "lost":
@@ -179,8 +179,8 @@ def _given(given: GivenAnswer) -> _Answer:
     return _Answer(given.status, pairs, b"" if given.status in (204, 304) else text.encode())
 
 
-def _html_answer() -> _Answer:
-    return _Answer(200, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
+def _html_answer(status: int = 200) -> _Answer:
+    return _Answer(status, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
 
 
 def _with_length(answer: _Answer) -> list[tuple[bytes, bytes]]:

@@ -5,6 +5,7 @@ An *answer* in these settings is either a status (an integer) or an accident (a 
     lost            the request is processed and committed, then the connection closes without an answer
     reset           the connection is reset before the request is processed
     html            200 with an HTML body, from something in between: the request is NOT processed
+    html_404        404 with the same body, such as of a site under maintenance: the request is NOT processed
     accepted_html   the request is processed, its answer replaced by 200 with an HTML body
     truncated       the request is processed, the answer is well-formed HTTP but only the first half of its JSON
     cut             the request is processed, the connection closes in the middle of the promised body
@@ -22,11 +23,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Accident = Literal["lost", "reset", "html", "accepted_html", "truncated", "cut", "slow"]
+Accident = Literal["lost", "reset", "html", "html_404", "accepted_html", "truncated", "cut", "slow"]
 Answer = Annotated[int, Field(ge=200, le=599)] | Accident
 
 # Accidents in which the service never sees the request.
-UNPROCESSED: frozenset[str] = frozenset({"reset", "html"})
+UNPROCESSED: frozenset[str] = frozenset({"reset", "html", "html_404"})
 
 EVERY_CALL = "*"
 

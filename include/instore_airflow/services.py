@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
+from include.instore.model.customer_keys import card_of
 from include.instore.model.errors import ConfigurationError
 from include.instore_airflow.connections import LOYALTY, get_connection
 from include.instore_airflow.shared_limits import share, translated
@@ -31,12 +33,12 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     found: list[Resolver] = []
     if settings.use_loyalty_api:
         get_connection(LOYALTY)
-        hook = LoyaltyHook(LOYALTY)
+        hook = LoyaltyHook(LOYALTY, card_of=partial(card_of, rules=settings))
         share(hook, LOYALTY, shared, settings)
         opened.callback(hook.close)
         found.append(LoyaltyResolver(hook))
     if settings.mapping_file is not None:
-        found.append(MappingFile(settings.mapping_file))
+        found.append(MappingFile(settings.mapping_file, settings))
     if not found:
         raise ConfigurationError(
             "Nobody answers for loyalty cards; switch INSTORE_USE_LOYALTY_API on or set INSTORE_MAPPING_FILE."

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from include.instore.model.errors import ConfigurationError, RetriableError
+from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 
 if TYPE_CHECKING:
     from instore_provider.breaker import Breaker
@@ -45,5 +45,7 @@ def translated() -> Iterator[None]:
         yield
     except provider.ConfigurationError as error:
         raise ConfigurationError(str(error)) from None
+    except provider.CardNotAnswered as error:
+        raise CardNotAnswered(str(error), code=error.code, passing=error.passing) from None
     except provider.ServiceUnavailable as error:
         raise RetriableError(str(error), error.retry_after) from None

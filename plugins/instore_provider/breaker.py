@@ -58,16 +58,17 @@ class Breaker:
         left = self._seconds - (datetime.now(timezone.utc) - opened_at).total_seconds()
         return left if left > 0 else None
 
-    def watch(self, call: Callable[[], T], well: Callable[[T], bool | None]) -> T | None:
+    def watch(self, call: Callable[[], T], well: Callable[[T], bool | None], *, counts: bool = True) -> T | None:
         """
         Make a call and learn from its result; None when the service is left alone and the call was not made.
 
         :param well: whether the result is one of a service in health; None for a call that did not take place.
+        :param counts: whether a failure counts while the breaker is closed.
         """
         if self._circuit.current_state == STATE_CLOSED:
             # pybreaker holds its lock throughout a call: made through it, the calls of all threads would queue up.
             result = call()
-            if (is_well := well(result)) is not None:
+            if (is_well := well(result)) is not None and (is_well or counts):
                 self._learn(is_well)
             return result
         try:

@@ -6,7 +6,8 @@ Every error of this provider, grouped by what happens next.
         ├── ConfigurationError   fatal: a person mends the connection or the setting. The task fails without
         │                        retries, because it is an AirflowFailException as well.
         ├── ServiceUnavailable   retriable: the service could not be reached or asked for patience, and the
-        │                        hook's own retries are used up. Airflow tries the task again.
+        │   │                    hook's own retries are used up. Airflow tries the task again.
+        │   └── CardNotAnswered  set aside: there is no answer about this card; those about others may be well
         └── EventRefused         set aside: the service refuses these events whoever asks. Raised after all
                                  the others went out; trying again is no use, so no retries either.
 
@@ -32,11 +33,27 @@ class ServiceUnavailable(ProviderError):
     The service did not answer, or asked to be left alone; the same call may work later.
 
     :param retry_after: seconds after which the service itself said it can be asked again; None when it did not say.
+    :param code: what came instead of an answer, in a word: `answered_500`, `not_json`, `no_answer`; `circuit_open`:
+        it was not asked.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, code: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.code = code
+
+
+class CardNotAnswered(ServiceUnavailable):
+    """
+    The provider gave no answer about this card. That says nothing about the card, so do not mark it as unknown.
+
+    :param code: what came instead, in a word, such as `answered_400` or `another_card`.
+    :param passing: whether it may pass by itself; otherwise a person has to look, if all cards are answered so.
+    """
+
+    def __init__(self, message: str, *, code: str, passing: bool, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after, code=code)
+        self.passing = passing
 
 
 class EventRefused(ProviderError, AirflowFailException):

@@ -138,6 +138,8 @@ class Service:
     :param key: never shown in details, even if the service repeats it.
     :param before_attempt: called before each request, such as a rate limiter.
     :param breaker: says when the service is to be left alone; None: never.
+    :param counts_questions: for the breaker a question fails once, however often it is asked again: one that cannot be
+        answered, among others that are, is no trouble of the service.
     """
 
     conn_id: str
@@ -152,6 +154,7 @@ class Service:
     key: str = ""
     before_attempt: Callable[[], object] = lambda: None
     breaker: Breaker | None = None
+    counts_questions: bool = False
 
     def __post_init__(self) -> None:
         self.session = requests.Session()
@@ -230,10 +233,15 @@ class Service:
                 return None
             return not (again(result) or _unwell(result))
 
+        made = 0
+
         def attempt() -> Result:
+            nonlocal made
+            made += 1
             if self.breaker is None:
                 return call()
-            return self.breaker.watch(call, well) or self._left_alone(self.breaker)
+            counts = made == 1 or not self.counts_questions
+            return self.breaker.watch(call, well, counts=counts) or self._left_alone(self.breaker)
 
         retrying = Retrying(
             sleep=time.sleep if self.breaker is None else self.breaker.sleep,
@@ -272,15 +280,18 @@ class Service:
 
     def unavailable(self, result: Result, attempts: int) -> ServiceUnavailable:
         """Return the error of a service which did not give a usable answer in `attempts` calls."""
-        what = result.told()
+        what, code = result.told(), f"answered_{result.status}"
         if isinstance(result, Answer) and result.taken:
-            what += " without a JSON body"
+            what, code = f"{what} without a JSON body", "not_json"
+        if isinstance(result, NoAnswer):
+            code = "circuit_open" if isinstance(result, LeftAlone) else "no_answer"
         if not isinstance(result, LeftAlone):
             what += f" in {attempts} attempt(s)"
         return ServiceUnavailable(
             f"Connection {self.conn_id!r}: {self.name} {what}, so try again later or check its field "
             f"{self.url_field!r}.",
             retry_after=result.retry_after,
+            code=code,
         )
 
     def check_door(self, status: int) -> None:

@@ -148,6 +148,11 @@ def _loyalty_fields() -> dict[str, Any]:
         "second_hop_template": _text("Path of a second look-up", "Such as /customers/{id}, always GET."),
         "second_hop_id_path": _text("Path to the id", "JMESPath to the {id} of the second look-up.", "id"),
         "email_path": _text("Path to the email", "JMESPath in the member.", "email"),
+        "card_path": _text(
+            "Path to the card",
+            "JMESPath in the member to its card, or cards: a member with another card than the one asked for is "
+            "somebody else. Without it loyaltyCardNumber or cardNumber is compared, where the member has one.",
+        ),
         "status_path": _text("Path to the status", "JMESPath in the member; no status means active.", "status"),
         "active_statuses": _text("Active statuses", "With commas between them; others are inactive.", "active"),
         "suppressed_statuses": _text(
@@ -158,6 +163,7 @@ def _loyalty_fields() -> dict[str, Any]:
             "Not-found path", "JMESPath in an answer of any status, for APIs that say it in the body, such as code."
         ),
         "not_found_body_value": _text("Not-found value", "What is found there when there is no such card."),
+        "test_card": _text("Card to test with", "Of an active customer with an email; the Test button looks for it."),
         "rate_limit": _number(
             "Calls per second",
             "At most; empty is no limit. The in-store DAG's tasks share it, elsewhere it is for each worker process.",

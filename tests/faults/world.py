@@ -439,14 +439,21 @@ class World:
             if done is not None and (done.report or {}).get("ledger", {}).get("sending"):
                 # What is in doubt is known once later events are shown, which every next hour brings.
                 self.extract(f"later/{len(self.runs)}.csv", self.source.take(5, only="sent"))
-            done = self.run(**options)
+            # A card without an answer is asked for again after hours.
+            later = {"clock": {"seconds": 25 * 3600.0}} if done and self._set_aside(done) else {}
+            done = self.run(**{**options, **later})
         if done is not None and self._settled(done):
             return done
         raise AssertionError(f"after {most} undisturbed runs there is still work\n{self.timeline}")
 
     def _settled(self, done: RunDone) -> bool:
         counts = self.sandbox.subscription(self.topic)
-        return done.well and not (counts["active"] or counts["locked"] or self.under_way(done))
+        waits = counts["active"] or counts["locked"] or self.under_way(done) or self._set_aside(done)
+        return done.well and not waits
+
+    def _set_aside(self, done: RunDone) -> int:
+        """Orders whose card got no answer."""
+        return int((done.report or {}).get("look_ups_failing", 0))
 
     def under_way(self, done: RunDone) -> int:
         """Orders that had somewhere to go by themselves when a run ended."""

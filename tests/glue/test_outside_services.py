@@ -230,3 +230,49 @@ def test_a_rate_limit_that_is_no_number_is_a_configuration_error(
     connect("instore_loyalty", "loyalty", host=loyalty.url, password="k", extra={"rate_limit": "three"})
     with pytest.raises(AirflowFailException, match="rate_limit"):
         tasks.look_up_customers(RUN, {}, batch)
+
+
+def test_of_500_cards_one_that_is_refused_is_set_aside_and_499_orders_are_sent_in_the_same_run(
+    ledger: Ledger, connect: Callable[..., None], profile_store: ProfileStoreStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [Member(str(n), f"2{n:07}", f"m{n}@example.com", "A", "B", "active") for n in range(500)]
+    monkeypatch.setenv("INSTORE_BATCH_ORDERS", "500")
+    tasks.drain_topic(RUN, {"drain_topic": False})
+    rows = [pending_order(f"S{n}", loyaltyCardNumber=member.card) for n, member in enumerate(members)]
+    land(ledger, RUN.run_id, [Arrival(row, b"") for row in rows], [])
+    (batch,) = tasks.plan_batches(RUN, {})
+    with LoyaltyStandIn(members, LoyaltyKeys("k", "i", "s")) as loyalty:
+        loyalty.app.faults.replace(FaultSettings(refuse=frozenset({members[10].card})))
+        connect("instore_loyalty", "loyalty", host=loyalty.url, password="k")
+        counts = tasks.look_up_customers(RUN, {}, batch)
+    assert (counts["looked_up"], counts["look_up_failed"]) == (499, 1)
+    with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook:
+        assert tasks.send_events(RUN, {}, batch, "profile_store", through(hook))["sent"] == 499
+    report = tasks.report_run(RUN, {}, SimpleNamespace(dag_id="d", run_id=RUN.run_id, get_task_states=lambda **_: {}))
+    assert (report["sent"], report["look_up_failed"], report["look_ups_failing"]) == (499, 1, 1)
+    assert (report["red"], report["unmatched_by_outcome"]) == ([], {"look_up_failed": 1})
+
+
+def test_a_card_on_which_the_service_fails_every_time_is_set_aside_alone(
+    ledger: Ledger, loyalty: LoyaltyStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = plan(ledger, 40, monkeypatch, batch_orders=50)
+    always = {MEMBERS[3].card: (500,) * 99, MEMBERS[4].card: (301,), MEMBERS[5].card: (422,)}
+    loyalty.app.faults.replace(FaultSettings(script=always))
+    counts = tasks.look_up_customers(RUN, {}, batch)
+    assert (counts["looked_up"], counts["look_up_failed"]) == (37, 3)
+    assert statuses(ledger) == {"ready": 37, "unmatched": 3}
+
+
+def test_pages_instead_of_answers_mark_no_card(
+    ledger: Ledger, loyalty: LoyaltyStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = plan(ledger, 40, monkeypatch, batch_orders=50)
+    loyalty.app.faults.replace(FaultSettings(share=1, answers=("html_404",)))
+    with pytest.raises(TryAgain, match=r"20 of 20 cards were not answered \(answered_404_not_json 20\)"):
+        tasks.look_up_customers(RUN, {}, batch)
+    assert statuses(ledger) == {"pending": 40}
+    loyalty.app.faults.replace(FaultSettings(share=1, answers=("html",)))
+    with pytest.raises(TryAgain, match="the loyalty API is left alone"):
+        tasks.look_up_customers(RUN, {}, batch)
+    assert statuses(ledger) == {"pending": 40}

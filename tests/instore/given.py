@@ -233,6 +233,12 @@ def set_orders(ledger: Ledger, *where: Any, **values: Any) -> None:
                 connection.execute(sa.update(deliveries).where(*latest).values(**its))
 
 
+def forget_customers(ledger: Ledger) -> None:
+    """As if what is remembered of the cards had expired."""
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.delete(customers))
+
+
 def alive_hours_ago(ledger: Ledger, hours: float, batch: int | None = None) -> None:
     """The last sign of life of whoever holds a batch, or any, was so long ago."""
     whose = [] if batch is None else [claims.c.batch == batch]

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - pieces of code, as long as they are there
 """Small bugs of the protocol, one at a time: each must be killed by a test that is there for it."""
 
 from __future__ import annotations
@@ -273,6 +272,49 @@ MUTANTS = [
             "Status.UNMATCHED if outcome == SUPPRESSED else",
         ),
         ("a suppressed person's order is ready", "outcome = SUPPRESSED\n", "pass\n"),
+        ("an order's own email goes before its card", "or outcome in own_email_after)", "or True)"),
+        (
+            "an order with an email does not wait",
+            "if row.loyalty_card is not None and row.outcome is None:",
+            "if False:",
+        ),
+    ),
+    *_of(
+        "include/instore/customers/lookup.py",
+        ("tests/instore/customers/test_lookup.py",),
+        ("a card without an answer fails the batch", "elif isinstance(failure, CardNotAnswered):", "elif False:"),
+        (
+            "no share of cards without an answer is too many",
+            "if not too_many and (answered or not passing):",
+            "if True:",
+        ),
+        ("cards that failed are answered", "if error is None and failed:", "if failed:"),
+        (
+            "a service that answers nobody is asked for all",
+            "if error is not None or (none_of_the_first",
+            "if error is not None or (False",
+        ),
+    ),
+    *_of(
+        "include/instore/model/customer_keys.py",
+        ("tests/instore/model/test_customer_keys.py",),
+        ("a damaged card is one", "if _MADE_A_NUMBER.fullmatch(card):", "if False:"),
+        ("full-width digits are another card", 'unicodedata.normalize("NFKC", card)', "card"),
+        ("no card is a dummy", "_one_of(rules.dummy_cards).match(each)", "False"),
+        ("no address is a placeholder", "_one_of(rules.placeholder_emails).match(address.casefold())", "False"),
+        ("the first of several addresses is hers", "if len(several) == 1 else text", "if several else text"),
+        ("half a pair of quotes is part of her address", """or address.startswith("'")""", ""),
+    ),
+    *_of(
+        "include/instore/customers/mapping_file.py",
+        ("tests/instore/customers/test_mapping_file.py",),
+        ("the delimiter is a comma", "max(_DELIMITERS, key=heading.count)", '","'),
+        ("the first two columns are card and email", "if cards and emails else (0, 1)", "if False else (0, 1)"),
+        (
+            "a file that answers for nobody is taken",
+            "if not any(self._addresses(card) for card in self._emails):",
+            "if False:",
+        ),
     ),
     *_of(
         LEDGER + "intake.py",
@@ -586,22 +628,32 @@ MUTANTS = [
     ),
     *_of(
         PROVIDER + "hooks/loyalty.py",
-        ("tests/provider/test_loyalty.py",),
+        ("tests/provider/test_loyalty.py", "tests/provider/test_loyalty_answers.py"),
         (
             "a failing provider knows no card",
-            "return answer.status in rules.not_found_statuses or",
-            "return answer.status >= 400 or",
+            "said = answer.status in rules.not_found_statuses and",
+            "said = answer.status >= 400 and",
         ),
         (
             "an answer by no rule is no such card",
-            'if not answer.taken:\n            raise service.error(\n                "url_template",',
-            'if not answer.taken:\n            return None\n        if False:\n            raise service.error(\n                "url_template",',
+            "if not answer.taken:\n            what =",
+            "if not answer.taken:\n            return None\n            what =",
         ),
         ("a refused key is a wrong address", "service.check_door(answer.status)", "pass"),
         ("an inactive member is matched", "if word not in rules.active_statuses:", "if False:"),
         ("a suppressed member is only inactive", "if word in rules.suppressed_statuses:", "if False:"),
         ("the first of several members is the customer", "if len(members) != 1:", "if not members:"),
         ("any text is an address", 'if "@" in email else', "if email else"),
+        (
+            "a page of maintenance is no such card",
+            "rules.not_found_statuses and _is_ours(answer)",
+            "rules.not_found_statuses",
+        ),
+        ("an error in a 200 is an answer", "if _tells_an_error(found):", "if False:"),
+        ("somebody with another card is the customer", "any(self._same(card, each) for each in has)", "True"),
+        ("the rest of a page is not there", "if is_list and _has_more(", "if False and _has_more("),
+        ("anything is a member", "if not any(_has(member, path)", "if False and not any(_has(member, path)"),
+        ("a card fails as often as it is tried", "counts_questions=True", "counts_questions=False"),
         ("a card is not encoded", 'quote(value, safe="")', "value"),
         ("a revoked token is kept", "auth.forget(token)", "pass"),
     ),

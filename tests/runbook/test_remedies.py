@@ -518,6 +518,63 @@ def test_many_orders_find_no_customer_until_the_heading_of_the_card_is_named(beg
     judge.check(at_least=20, recovered=True)
 
 
+# Cards get no answer
+
+
+@pytest.mark.remedy("Cards get no answer", "1")
+def test_cards_get_no_answer_until_the_test_button_has_told_which_path_is_wrong(
+    begin: Begin, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instore_provider.hooks.loyalty import LoyaltyHook
+
+    world, judge = begin(1171)
+    world.connections[ALERTS] = channel(webhook.url)
+    orders = [each for each in world.source.take(20, only="sent") if each.card][:3]
+    right = json.loads(world.environment()["AIRFLOW_CONN_INSTORE_LOYALTY"])
+
+    def pressed(**extra: str) -> str:
+        connection = {**right, "extra": {**extra, "test_card": orders[0].card}}
+        monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps(connection))
+        return str(LoyaltyHook("tested").test_connection()[1])
+
+    world.connections["instore_loyalty"] = {**right, "extra": {"card_path": "number"}}
+    world.extract("2017/06/05/orders.csv", orders)
+    judge.fault_happened()
+    done = world.run()
+    assert done.report is not None
+    assert (done.report["look_up_failed"], done.green) == (3, True)
+    assert webhook.titles == ["Cards get no answer"]
+    assert "'card_path'" in pressed(card_path="number")
+    assert "finds the customer" in pressed()
+
+    del world.connections["instore_loyalty"]
+    assert world.run(clock=TEN_MINUTES_LATER).green
+    assert judge.look().delivered == set()
+    assert world.run(clock=AN_HOUR_LATER).green
+    judge.check(at_least=3, recovered=True)
+
+
+@pytest.mark.remedy("Cards get no answer", "2")
+def test_cards_get_no_answer_and_are_asked_for_again_until_the_provider_answers(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1172)
+    world.connections[ALERTS] = channel(webhook.url)
+    orders = world.source.take(40, only="sent")
+    card = next(each.card for each in orders if each.card)
+    of_the_card = sum(each.card == card for each in orders)
+    world.extract("2017/06/05/orders.csv", orders)
+    world.sandbox.loyalty.set_faults(refuse=[card])
+    judge.fault_happened()
+    done = world.run()
+    assert done.report is not None
+    assert (done.report["look_up_failed"], done.report["sent"]) == (of_the_card, 40 - of_the_card)
+    assert (done.green, webhook.titles) == (True, ["Cards get no answer"])
+
+    world.sandbox.loyalty.set_faults()
+    assert world.run(clock=AN_HOUR_LATER).green
+    assert webhook.titles == ["Cards get no answer", "Recovered"]
+    judge.check(at_least=40, recovered=True)
+
+
 # A file was not read to its end
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Protocol
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
-from include.instore.model.orders import is_email
+from include.instore.ledger.tables import LOOK_UP_FAILED
+from include.instore.model.customer_keys import Rules, card_of, email_of
+from include.instore.model.errors import CardNotAnswered, ConfigurationError, InStoreError, RetriableError
 from include.instore.model.settings import Settings
 
 NOT_FOUND = "not_found"
 _BLOCK = 100
+_FIRST = 20
+"""Where none of the first so many cards is answered, the others are not asked for (contracts.md section 4)."""
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +35,20 @@ class Resolver(Protocol):
     def resolve(self, card: str) -> CardAnswer:
         """The outcome: matched (with an email), not_found, inactive, no_email, ambiguous or suppressed.
 
+        :raises CardNotAnswered: there is no answer about this card; others may be answered.
         :raises ConfigurationError: asking is pointless until a person changes something.
-        :raises RetriableError: it cannot be asked for now.
+        :raises RetriableError: nothing can be asked for now.
         """
         ...
 
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What one batch's look-ups came to, in cards."""
+    """What one batch's look-ups came to, in cards; those that failed are not among those looked up."""
 
     looked_up: int
     cache_hits: int
+    look_up_failed: int = 0
 
 
 def look_up_batch(
@@ -48,11 +57,13 @@ def look_up_batch(
     """Find the customers of one batch's pending orders and move those orders on.
 
     Answers are kept in blocks as they come, so a try that dies leaves nothing to be asked twice. Where a resolver
-    fails, what was answered is used all the same before the error goes on.
+    fails, what was answered is used all the same before the error goes on. A card without an answer is set aside: its
+    orders are asked for again later, unless there are so many that the fault is not the card's.
 
     :param resolvers: asked in order; the first answer that is not ``not_found`` holds.
     :raises ConfigurationError: a resolver cannot be asked until a person changes something.
-    :raises RetriableError: a resolver or the ledger failed; the unanswered orders stay pending.
+    :raises RetriableError: a resolver or the ledger failed, or too many cards got no answer; the unanswered orders
+        stay pending.
     """
     hold(ledger, run_id, batch)
     begun = datetime.now(timezone.utc)
@@ -60,50 +71,95 @@ def look_up_batch(
     cache, negative = timedelta(hours=settings.cache_hours), timedelta(hours=settings.negative_cache_hours)
     error: BaseException | None = None
     answered = 0
+    failed: dict[str, CardNotAnswered] = {}
     with ThreadPoolExecutor(settings.lookup_threads, thread_name_prefix="look-up") as threads:
-        for block in (asking.cards[start : start + _BLOCK] for start in range(0, len(asking.cards), _BLOCK)):
-            answers, error = _ask(threads, resolvers, block)
+        ends = [0, *range(_FIRST, len(asking.cards), _BLOCK), len(asking.cards)]
+        for block in (asking.cards[start:end] for start, end in pairwise(ends)):
+            answers, error = _ask(threads, resolvers, block, settings, failed)
             remember(ledger, run_id, batch, answers, cache=cache, negative=negative)
             fault_points.reach("lookup.remembered")
             answered += len(answers)
-            if error is not None:
+            none_of_the_first = len(failed) >= _FIRST and not answered
+            if error is not None or (none_of_the_first and _too_many(failed, answered, "", settings)):
                 break
+    codes = ", ".join(f"{code} {count}" for code, count in sorted(Counter(e.code for e in failed.values()).items()))
+    if error is None:
+        error = _too_many(failed, answered, codes, settings)
+    if error is None and failed:
+        set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
+        remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative)
+        log.warning("batch %d: %d cards were not answered and are asked for again later: %s", batch, len(failed), codes)
     expiry = timedelta(days=settings.unmatched_expiry_days)
-    settle_customers(ledger, run_id, batch, asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry)
-    log.info("batch %d: looked_up=%d cache_hits=%d", batch, answered, asking.cache_hits)
+    own_email_after = settings.own_email_after.split(",")
+    settle_customers(
+        ledger, run_id, batch,
+        asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry, own_email_after=own_email_after,
+    )  # fmt: skip
+    log.info("batch %d: looked_up=%d cache_hits=%d look_up_failed=%d", batch, answered, asking.cache_hits, len(failed))
     if error is not None:
         raise error
-    return LookedUp(answered, asking.cache_hits)
+    return LookedUp(answered, asking.cache_hits, len(failed))
+
+
+def _too_many(
+    failed: Mapping[str, CardNotAnswered], answered: int, codes: str, settings: Settings
+) -> InStoreError | None:
+    """The error where the fault is not that of the cards without an answer.
+
+    They are too many; or nobody else was answered, and what came may pass: then nothing says that the service is well.
+    """
+    asked, passing = len(failed) + answered, any(each.passing for each in failed.values())
+    enough = len(failed) >= settings.min_failed_look_ups
+    too_many = enough and len(failed) > asked * settings.max_failed_look_ups
+    if not too_many and (answered or not passing):
+        return None
+    *_, last = failed.values()
+    sentence = f"{len(failed)} of {asked} cards were not answered ({codes}). The last one: {last}"
+    return RetriableError(sentence) if passing else ConfigurationError(sentence)
 
 
 def _ask(
-    threads: ThreadPoolExecutor, resolvers: Sequence[Resolver], cards: Sequence[str]
+    threads: ThreadPoolExecutor,
+    resolvers: Sequence[Resolver],
+    cards: Sequence[str],
+    rules: Rules,
+    failed: dict[str, CardNotAnswered],
 ) -> tuple[list[CardAnswer], BaseException | None]:
-    """The answers of one block, and the first error; after an error the cards not begun are not asked."""
-    asked: list[Future[CardAnswer]] = [threads.submit(_resolve, resolvers, card) for card in cards]
-    _, waiting = wait(asked, return_when="FIRST_EXCEPTION")
-    for future in waiting:
-        future.cancel()
-    wait(asked)
+    """The answers of one block, and the first error; after an error the cards not begun are not asked.
+
+    :param failed: the cards without an answer are added to it.
+    """
+    asked: list[Future[CardAnswer]] = [threads.submit(_resolve, resolvers, card, rules) for card in cards]
     answers: list[CardAnswer] = []
     error: BaseException | None = None
-    for future in asked:
+    for future in as_completed(asked):
         if future.cancelled():
             continue
-        if failure := future.exception():
-            error = error or failure
-        else:
+        failure = future.exception()
+        if failure is None:
             answers.append(future.result())
+        elif isinstance(failure, CardNotAnswered):
+            failed[cards[asked.index(future)]] = failure
+        else:
+            error = error or failure
+        if error is not None:
+            for each in asked:
+                each.cancel()
     return answers, error
 
 
-def _resolve(resolvers: Sequence[Resolver], card: str) -> CardAnswer:
-    answer = CardAnswer(card, NOT_FOUND)
+def _resolve(resolvers: Sequence[Resolver], card: str, rules: Rules) -> CardAnswer:
+    answer, asked = CardAnswer(card, NOT_FOUND), card
+    with contextlib.suppress(ValueError):  # of an order that came before this rule
+        asked = card_of(card, rules) or card
     for resolver in resolvers:
-        answer = resolver.resolve(card)
+        answer = resolver.resolve(asked)
         fault_points.reach("lookup.answered")
         if answer.outcome != NOT_FOUND:
             break
-    if answer.outcome == "matched" and not is_email(answer.email):
-        return CardAnswer(card, "no_email")
-    return answer
+    try:
+        email = email_of(answer.email, rules)
+    except ValueError:
+        email = None
+    outcome = "no_email" if answer.outcome == "matched" and email is None else answer.outcome
+    return CardAnswer(card, outcome, email)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from include.instore.customers.lookup import NOT_FOUND
 from include.instore.ledger.customers import CardAnswer
+from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.orders import card_of, is_email
+
+_DELIMITERS = ",;\t|"
+_CARD = frozenset({"card", "cardno", "cardnumber", "loyaltycard", "loyaltycardno", "loyaltycardnumber"})
+_EMAIL = frozenset({"email", "emailaddress", "mail"})
 
 log = logging.getLogger(__name__)
 
 
 class MappingFile:
-    """A CSV whose first two columns are card and email, with a header line.
+    """A CSV with a heading, in UTF-8; the delimiter and the columns of card and email are found by that heading.
 
-    :raises ConfigurationError: the file is not there or cannot be read.
+    Where the heading names neither, they are the first two columns.
+
+    :raises ConfigurationError: the file is not there, cannot be read, or no row of it has a card and an email.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._emails: dict[str, set[str]] = {}
+    def __init__(self, path: Path, rules: Rules) -> None:
+        self._rules = rules
+        self._emails: dict[str, set[str]] = {}  # as they are written: only those asked for are looked at
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.reader(file)
-                next(rows, None)
-                unread = [rows.line_num for row in rows if len(row) >= 2 and not self._learn(*row[:2])]
+                unread = self._learn(file)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigurationError(
                 f"The file of setting INSTORE_MAPPING_FILE cannot be read ({type(error).__name__}); correct the path, "
@@ -38,22 +45,55 @@ class MappingFile:
                 "of them on line %d; they answer for nobody",
                 len(unread), unread[0],
             )  # fmt: skip
+        if not any(self._addresses(card) for card in self._emails):
+            raise ConfigurationError(
+                "No row of the file of setting INSTORE_MAPPING_FILE has a card and an email; make it a CSV with the "
+                "headings card and email, and , ; tab or | between the columns."
+            )
+        log.info("the mapping file has %d cards", len(self._emails))
 
-    def _learn(self, card: str, email: str) -> bool:
-        try:
-            card = card_of(card)
-        except ValueError:
-            return False
-        if card:
-            self._emails.setdefault(card, set()).add(email.strip())
-        return True
+    def _learn(self, lines: Iterable[str]) -> list[int]:
+        """Read the rows; the lines of those whose card cannot be read."""
+        lines = iter(lines)
+        heading, before = next(lines, ""), 1
+        if heading.startswith("sep="):
+            heading, before = next(lines, ""), 2
+        delimiter = max(_DELIMITERS, key=heading.count)
+        (names,) = list(csv.reader([heading], delimiter=delimiter)) or [[]]
+        card_at, email_at = _columns(names)
+        rows = csv.reader(lines, delimiter=delimiter)
+        unread = []
+        for row in rows:
+            if len(row) <= max(card_at, email_at):
+                continue
+            try:
+                card = card_of(row[card_at], self._rules)
+            except ValueError:
+                unread.append(before + rows.line_num)
+                continue
+            if card is not None:
+                self._emails.setdefault(card, set()).add(row[email_at])
+        return unread
 
     def resolve(self, card: str) -> CardAnswer:
         """The email of the card; two different ones are ambiguous."""
-        emails = self._emails.get(card)
-        if emails is None:
+        if card not in self._emails:
             return CardAnswer(card, NOT_FOUND)
-        if len({email.lower() for email in emails}) > 1:
+        emails = self._addresses(card)
+        if len({email.casefold() for email in emails}) > 1:
             return CardAnswer(card, "ambiguous")
-        email = next(iter(emails))
-        return CardAnswer(card, "matched", email) if is_email(email) else CardAnswer(card, "no_email")
+        return CardAnswer(card, "matched", min(emails)) if emails else CardAnswer(card, "no_email")
+
+    def _addresses(self, card: str) -> set[str]:
+        addresses = set()
+        for text in self._emails[card]:
+            with contextlib.suppress(ValueError):
+                addresses.add(email_of(text, self._rules))
+        return {each for each in addresses if each}
+
+
+def _columns(heading: Sequence[str]) -> tuple[int, int]:
+    """Where card and email are."""
+    names = ["".join(filter(str.isalnum, name.casefold())) for name in heading]
+    cards, emails = ([at for at, name in enumerate(names) if name in known] for known in (_CARD, _EMAIL))
+    return (cards[0], emails[0]) if cards and emails else (0, 1)

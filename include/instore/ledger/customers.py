@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -36,13 +36,13 @@ class Asking:
 
 
 def cards_to_ask(ledger: Ledger, run_id: str, batch: int) -> Asking:
-    """Distinct cards of the batch's pending orders that need an answer; an order with its own email needs none."""
+    """Distinct cards of the batch's pending orders that need an answer, whether or not the order has an email."""
     now = datetime.now(timezone.utc)
     with ledger.read() as connection:
         rows = connection.execute(
             sa.select(orders.c.loyalty_card, sa.func.max(customers.c.expires_at))
             .outerjoin(customers, customers.c.loyalty_card == orders.c.loyalty_card)
-            .where(*_pending(run_id, batch), orders.c.email.is_(None), orders.c.loyalty_card.is_not(None))
+            .where(*_pending(run_id, batch), orders.c.loyalty_card.is_not(None))
             .group_by(orders.c.loyalty_card)
         ).all()
     stale = tuple(sorted(card for card, expires in rows if expires is None or expires <= now))
@@ -86,23 +86,30 @@ def remember(
 
 
 def settle_customers(
-    ledger: Ledger, run_id: str, batch: int, *, asked_after: datetime, cache_hits: int, expiry: timedelta
+    ledger: Ledger,
+    run_id: str,
+    batch: int,
+    *,
+    asked_after: datetime,
+    cache_hits: int,
+    expiry: timedelta,
+    own_email_after: Collection[str] = (),
 ) -> None:
     """Move the batch's pending orders to matched, unmatched or suppressed, by what is known of their cards.
 
     Those matched are ready for their destinations in the same commit. An order whose card has no answer of this asking
-    stays pending.
+    stays pending, whatever email it has.
 
     :param asked_after: answers that expired before this moment do not count.
     :param expiry: how long after its arrival an unmatched order is asked for again.
+    :param own_email_after: outcomes of a card after which the order's own email, if it has one, is its customer's.
     """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
         rows = connection.execute(
             sa.select(
-                orders.c.key, orders.c.event_id, orders.c.received_at, orders.c.look_ups, orders.c.email,
-                orders.c.card_hash,
-                customers.c.outcome, customers.c.email.label("customer_email"),
+                orders.c.key, orders.c.event_id, orders.c.received_at, orders.c.look_ups, orders.c.loyalty_card,
+                orders.c.email, orders.c.card_hash, customers.c.outcome, customers.c.email.label("customer_email"),
             )
             .outerjoin(
                 customers,
@@ -112,16 +119,17 @@ def settle_customers(
             .order_by(orders.c.key)
             .with_for_update(of=orders)  # nobody takes the batch over before this is written
         ).all()  # fmt: skip
-        addresses = {email: ledger.keyed_hash(email) for row in rows if (email := row.email or row.customer_email)}
+        addresses = {
+            email: ledger.keyed_hash(email) for row in rows for email in (row.email, row.customer_email) if email
+        }
         stopped = suppressed_among(connection, [*addresses.values(), *(row.card_hash for row in rows)])
         updates = []
         for row in rows:
-            if row.email is not None:
-                outcome, email = "matched", row.email
-            elif row.outcome is not None:
-                outcome, email = row.outcome, row.customer_email
-            else:
+            if row.loyalty_card is not None and row.outcome is None:
                 continue
+            outcome, email = row.outcome, row.customer_email
+            if row.email is not None and (row.loyalty_card is None or outcome in own_email_after):
+                outcome, email = "matched", row.email
             if {row.card_hash, addresses.get(email or "")} & stopped:
                 outcome = SUPPRESSED
             matched = outcome == "matched"

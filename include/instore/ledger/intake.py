@@ -121,6 +121,7 @@ def arrival(
 
     :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
     """
+    order = order.named_by(settings)
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
     fields = key_fields(settings.order_key)

@@ -15,6 +15,7 @@ from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN
 from include.instore.ledger.tables import (
+    LOOK_UP_FAILED,
     UNDER_WAY,
     DeliveryStatus,
     ExtractState,
@@ -53,6 +54,8 @@ class RunCounts:
     matched: int
     unmatched: int
     unmatched_by_outcome: Mapping[str, int]
+    look_up_failed: int
+    look_ups_failing: int
     suppressed: int
     sent: int
     resent: int
@@ -85,6 +88,11 @@ _LEFT = [each.value for each in (DeliveryStatus.SENDING, DeliveryStatus.SENT, De
 _NOT_LEFT = [each.value for each in DeliveryStatus if each.value not in _LEFT]
 _counts = sa.or_(orders.c.status == Status.MATCHED.value, deliveries.c.status.in_(_LEFT))
 """Of an order whose customer is searched anew, what has left counts, and what has not is not ready yet."""
+_failing = (
+    orders.c.status == Status.UNMATCHED.value,
+    orders.c.next_attempt.is_not(None),
+    orders.c.reason == LOOK_UP_FAILED,
+)
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
 
 
@@ -153,6 +161,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             matched=resolved.get(Status.MATCHED.value, 0),
             unmatched=sum(unmatched.values()),
             unmatched_by_outcome=unmatched,
+            look_up_failed=unmatched.get(LOOK_UP_FAILED, 0),
+            look_ups_failing=by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0),
             suppressed=resolved.get(Status.SUPPRESSED.value, 0) + became[DeliveryStatus.SUPPRESSED.value],
             sent=became[DeliveryStatus.SENT.value] - resent,
             resent=resent,

@@ -69,6 +69,10 @@ NO_CUSTOMER_KEY = "no_customer_key"
 """Reason of an order with neither card nor email: normal business, kept, never asked for."""
 
 
+LOOK_UP_FAILED = "look_up_failed"
+"""Reason of an order whose card was asked for without getting an answer about it: it is asked for again."""
+
+
 BROKEN_FILE = "broken_file"
 """Reason in the quarantine of a file that cannot be read from a place on."""
 

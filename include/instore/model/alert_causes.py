@@ -15,12 +15,16 @@ UNMATCHED_SHARE = "unmatched_share"
 OLDEST_MESSAGE = "oldest_message"
 OLDEST_UNSENT = "oldest_unsent"
 DEAD_LETTERS = "dead_letters"
+LOOK_UPS_FAILING = "look_ups_failing"
 CORRECTED_AFTER_SENT = "corrected_after_sent"
 NO_REPORT = "no_report"
 DEADLINE = "deadline"
 RECOVERED = "recovered"
 
-SOFT = (QUARANTINED_SHARE, UNMATCHED_SHARE, OLDEST_MESSAGE, OLDEST_UNSENT, DEAD_LETTERS, CORRECTED_AFTER_SENT)
+SOFT = (
+    QUARANTINED_SHARE, UNMATCHED_SHARE, OLDEST_MESSAGE, OLDEST_UNSENT, DEAD_LETTERS, LOOK_UPS_FAILING,
+    CORRECTED_AFTER_SENT,
+)  # fmt: skip
 """Causes that last from run to run until a run finds their end."""
 
 

@@ -4,6 +4,7 @@
     ├── FatalError            stop the run: a person has to change something; never retried
     │   └── ConfigurationError   a connection or setting is missing or wrong
     ├── RetriableError        the same call may work later; the task is tried again
+    ├── CardNotAnswered       there is no answer about this one card; it is asked for again later, the run goes on
     └── RecordRefused         this one record is set aside with a machine reason; the run goes on
 
 Every message is one sentence for a person: it names the connection, setting, file or field, and the remedy.
@@ -34,6 +35,20 @@ class RetriableError(InStoreError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class CardNotAnswered(InStoreError):
+    """What came when a card was asked for says nothing about it.
+
+    :param code: what came instead, in a word, such as ``answered_400``.
+    :param passing: whether it may pass by itself, such as ``answered_500``; otherwise a person has to look, where it
+        comes for many cards.
+    """
+
+    def __init__(self, message: str, *, code: str, passing: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.passing = passing
 
 
 class RecordRefused(InStoreError):

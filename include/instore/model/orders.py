@@ -13,18 +13,24 @@ from typing import Annotated, Any, Literal, NoReturn
 from zoneinfo import ZoneInfo
 
 import simplejson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import is_rounded
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-MAX_EMAIL = 254
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Blanks, dashes and what nobody sees (joiners, marks of direction, byte order marks), as copied text has them.
-_CARD_NOISE = re.compile(r"[\s\u00ad\u200b-\u200f\u2010-\u2015\u2060\u2212\ufeff-]+")
 _BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
 _MAX_DEPTH = 64
 """Levels of nesting accepted: what is parsed here is serialised again by others, each with its own recursion limit."""
@@ -37,11 +43,6 @@ def _plain_text(value: Any) -> Any:
         if _CONTROL.search(value):
             raise ValueError("holds control characters")
     return value
-
-
-def _blank_is_none(value: Any) -> Any:
-    value = _plain_text(value)
-    return None if value == "" else value
 
 
 def _not_rounded(value: Any) -> Any:
@@ -58,29 +59,14 @@ def _identifier(value: Any) -> Any:
     return _not_rounded(_plain_text(value))
 
 
-def card_of(value: Any) -> Any:
-    """A card as it is compared: without blanks, dashes and invisible characters; None where there is none.
-
-    :raises ValueError: it is none that can be read; the message does not repeat it.
-    """
-    value = _blank_is_none(_not_rounded(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # here, so that it is as clean as one that comes as text
-    return _CARD_NOISE.sub("", value) or None if isinstance(value, str) else value
-
-
-def _email(value: Any) -> Any:
-    value = _blank_is_none(value)
-    if value is not None and not (isinstance(value, str) and _EMAIL.fullmatch(value)):
-        raise ValueError("is not an email address")
-    return value
-
-
-def is_email(text: str | None) -> bool:
-    """Whether an event can be sent, and the ledger can keep, what somebody says is an email address."""
-    if text is None or len(text) > MAX_EMAIL or _CONTROL.search(text) or not _EMAIL.fullmatch(text):
-        return False
-    return text.encode(errors="replace").decode() == text  # no lone surrogates
+def _email(value: Any, info: ValidationInfo) -> Any:
+    """The address; beside a card a bad one is dropped, since the card says who the customer is."""
+    try:
+        return email_of(value)
+    except ValueError:
+        if info.data.get("loyalty_card_number") is None:
+            raise
+        return None
 
 
 def _iso_date(value: Any) -> Any:
@@ -127,7 +113,7 @@ class InStoreOrder(_Contract):
     store_id: Identifier
     store_name: str | None = None
     loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(card_of)] = None
-    email_address: Annotated[Annotated[str, Field(max_length=MAX_EMAIL)] | None, BeforeValidator(_email)] = None
+    email_address: Annotated[str | None, BeforeValidator(_email)] = None
     currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
     total: Amount
     order_type: Literal["sale", "return"] = "sale"
@@ -152,6 +138,13 @@ class InStoreOrder(_Contract):
         except ArithmeticError:
             below_zero = False  # the field's own check names the fault
         return {**values, "orderType": "return" if below_zero else "sale"}
+
+    def named_by(self, rules: Rules) -> InStoreOrder:
+        """The order with its card and email as the settings read them: padded, and none where they are placeholders."""
+        card, email = card_of(self.loyalty_card_number, rules), email_of(self.email_address, rules)
+        if (card, email) == (self.loyalty_card_number, self.email_address):
+            return self
+        return self.model_copy(update={"loyalty_card_number": card, "email_address": email})
 
     def has_offset(self) -> bool:
         """Whether the ERP said which offset the order's date is in."""

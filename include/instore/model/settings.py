@@ -19,6 +19,9 @@ from include.instore.model.order_keys import key_fields
 
 PREFIX = "INSTORE_"
 
+NO_ADDRESS = ("not_found", "no_email", "inactive")
+"""Final answers about a card that give no address."""
+
 
 def _known_zone(name: str) -> str:
     try:
@@ -47,6 +50,13 @@ def _known_placeholders(template: str) -> str:
 def _known_key(names: str) -> str:
     key_fields(names)
     return names
+
+
+def _known_outcomes(names: str) -> str:
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not set(chosen) <= set(NO_ADDRESS):
+        raise ValueError(f"can only have {', '.join(NO_ADDRESS)}, with commas between them")
+    return ",".join(chosen)
 
 
 class Settings(BaseSettings):
@@ -128,6 +138,23 @@ class Settings(BaseSettings):
     store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."
     )
+    card_length: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Digits of a loyalty card; shorter ones get leading zeros, which spreadsheets take away. 0: cards "
+        "stay as they come. Orders that wait are asked for by it as well.",
+    )
+    dummy_cards: str = Field(
+        "0,n/a,na,none,null,nil,nan,unknown,#*",
+        description="Cards that are none, with commas between them and * for any characters; 0 is zeros of any number.",
+    )
+    placeholder_emails: str = Field(
+        "none@*,nomail@*,no-mail@*,noemail@*,no-email@*,noreply@*,no-reply@*,donotreply@*,unknown@*,anonymous@*,"
+        "nobody@*,noone@*,dummy@*,test@test.*",
+        description="Addresses that are nobody's, of orders and of loyalty answers, as above. Add what your tills type "
+        "to get on, such as *@store.example.com. Text without an @ is no address in any case.",
+    )
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
     )
@@ -135,6 +162,16 @@ class Settings(BaseSettings):
     # The loyalty look-ups
     batch_orders: int = Field(500, ge=1, description="Orders per mapped batch; grown where 50 batches would not do.")
     lookup_threads: int = Field(8, ge=1, le=64, description="Look-ups one mapped task has under way at once.")
+    max_failed_look_ups: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of a batch's cards that get no answer, above which its task fails; up to it each is set "
+        "aside alone and asked for again after 1, 6 and 24 hours, then daily.",
+    )
+    min_failed_look_ups: int = Field(
+        5, ge=1, description="Cards of a batch that must have got no answer before that share is judged."
+    )
     cache_hours: float = Field(24, ge=0, description="Hours a card's customer is remembered before it is asked again.")
     negative_cache_hours: float = Field(
         0.9, ge=0, description="Hours a card without a customer is remembered before it is asked again."
@@ -142,11 +179,18 @@ class Settings(BaseSettings):
     unmatched_expiry_days: float = Field(
         30, ge=0, description="Days after its arrival an unmatched order is asked for again; after them it stays."
     )
+    own_email_after: Annotated[str, AfterValidator(_known_outcomes)] = Field(
+        "not_found,no_email",
+        description="Answers about a card after which an order goes to the email that it carries itself: any of "
+        "not_found, no_email and inactive, with commas between them; empty: never. The card is always asked first.",
+    )
     use_loyalty_api: bool = Field(
         True, description="Off: no loyalty API is asked; the mapping file alone answers for cards."
     )
     mapping_file: Path | None = Field(
-        None, description="CSV of card,email that answers for cards the loyalty API does not know; empty: none."
+        None,
+        description="CSV with the columns card and email, found by their headings, that answers for cards the loyalty "
+        "API does not know; between the columns , ; tab or |. Empty: none.",
     )
 
     # The events

@@ -21,6 +21,7 @@ from include.instore.model.alert_causes import (
     DEAD_LETTERS,
     DEADLINE,
     HELD_EVENTS,
+    LOOK_UPS_FAILING,
     NO_REPORT,
     NUMBERS,
     OLDEST_MESSAGE,
@@ -47,6 +48,7 @@ SECTIONS = {
     OLDEST_MESSAGE: "Messages wait on the bus",
     OLDEST_UNSENT: "Orders wait to be sent",
     DEAD_LETTERS: "Dead letters on the bus",
+    LOOK_UPS_FAILING: "Cards get no answer",
     QUARANTINED_SHARE: "Many records are quarantined",
     UNMATCHED_SHARE: "Many orders find no customer",
     CORRECTED_AFTER_SENT: "Orders were corrected after they were sent",
@@ -195,6 +197,18 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         ),
         settings.alert_dead_letters,
         ages.dead_letters,
+    )
+    failing = counts["look_ups_failing"]
+    judge(
+        Alert(
+            LOOK_UPS_FAILING,
+            f"{failing} orders wait because the loyalty API answers other cards, but not theirs. The log of "
+            "look_up_customers has what came instead, by code.",
+            "Their cards are asked for again by themselves, and the orders are sent once one is answered; until then "
+            "they are in nobody's profile. All other orders are sent.",
+        ),
+        1,
+        failing,
     )
     corrected = counts["corrected_after_sent"]
     judge(

@@ -24,7 +24,10 @@ METRICS = "instore"
 _DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome")
 """Words of ours; why an event was rejected is the destination's own text."""
 
-_GAUGES = ("in_doubt", "waiting_files", "oldest_unsent_seconds", "oldest_message_seconds", "dead_letters_on_bus")
+_GAUGES = (
+    "in_doubt", "waiting_files", "look_ups_failing", "oldest_unsent_seconds", "oldest_message_seconds",
+    "dead_letters_on_bus",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,21 @@ import simplejson
 from requests.auth import HTTPBasicAuth
 
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
-from instore_provider.errors import ProviderError, said_of_this_connection
+from instore_provider.errors import (
+    CardNotAnswered,
+    ProviderError,
+    ServiceUnavailable,
+    said_of_this_connection,
+)
 from instore_provider.fields import Fields
 from instore_provider.hooks.base import HEADER_NAME, ServiceHook
-from instore_provider.http import Answer, RetryBounds, Service, json_of
+from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
 from instore_provider.rate_limit import TakeTurn, rate_limit_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import requests
     from requests.auth import AuthBase
 
@@ -32,6 +39,10 @@ LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguo
 
 _AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})
 _IMPOSSIBLE_CARD = "no-such-card-connection-test"
+_USUAL_CARD_PATH = "loyaltyCardNumber || cardNumber"
+_FAILURES = frozenset({"error", "fail", "failed", "failure"})
+_TOTALS = ("total", "totalcount", "totalresults", "totalelements", "totalitems", "count")
+_MORE = ("hasmore", "next", "nextpage", "nextpagetoken", "nextcursor", "nextlink", "nexturl")
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,20 @@ class _Rules:
     second_hop_id_path: Any
     email_path: Any
     status_path: Any
+    card_path: Any
+    must_show_card: bool
     members_path: Any
     active_statuses: frozenset[str]
     suppressed_statuses: frozenset[str]
     not_found_statuses: frozenset[int]
     not_found_body_path: Any
     not_found_body_value: str
+    test_card: str
+
+
+def plain_card(card: object) -> str:
+    """Return a card without blanks and dashes, as cards are compared unless the caller has rules of its own."""
+    return "".join(str(card).split()).replace("-", "")
 
 
 class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
@@ -75,6 +94,7 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
     extras are described in the connection form (`instore_provider.provider_info`).
 
     :param loyalty_conn_id: id of the connection.
+    :param card_of: makes of a card the text by which two are the same; a ValueError says that it is no card.
     :param calling: how the provider is called, as `ServiceHook` takes it.
     """
 
@@ -83,9 +103,16 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
     conn_type = "loyalty"
     hook_name = "Loyalty"
 
-    def __init__(self, loyalty_conn_id: str = default_conn_name, **calling: Any) -> None:
+    def __init__(
+        self,
+        loyalty_conn_id: str = default_conn_name,
+        *,
+        card_of: Callable[[Any], str | None] = plain_card,
+        **calling: Any,
+    ) -> None:
         super().__init__(loyalty_conn_id, **calling)
         self.loyalty_conn_id = loyalty_conn_id
+        self._card_of = card_of
 
     def get_conn(self) -> requests.Session:
         """Return the session of the provider, with its credentials."""
@@ -96,16 +123,19 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         Ask the provider for the customer behind one card.
 
         :param card: as it should be asked for; it is percent-encoded into a URL, or escaped into a JSON body.
-        :raises ServiceUnavailable: the provider cannot be asked now; this says nothing about the card.
-        :raises ConfigurationError: the provider refuses the question, or its answer does not fit the fields. Stop, and
-            do not mark the card as unknown.
+        :raises CardNotAnswered: what came is no answer about this card; ask for the others all the same.
+        :raises ServiceUnavailable: otherwise, the provider cannot be asked now; this says nothing about the card.
+        :raises ConfigurationError: the provider refuses the credentials, or a field is wrong. Stop.
         """
         return self._look_up(card, self._bounds)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask, once, for a card that cannot exist, and expect that it is not found."""
+        """Ask, once, for a card that cannot exist, and expect that it is not found; then for the card to test with."""
+        once = RetryBounds(attempts=1)
         try:
-            answer = self._look_up(_IMPOSSIBLE_CARD, RetryBounds(attempts=1))
+            answer = self._look_up(_IMPOSSIBLE_CARD, once)
+            test_card = self._load()[1].test_card
+            tested = self._look_up(test_card, once) if test_card and answer.outcome == "not_found" else None
         except ProviderError as error:
             return False, said_of_this_connection(error, self.loyalty_conn_id)
         if answer.outcome != "not_found":
@@ -113,7 +143,14 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
                 f"The provider answered {answer.outcome!r} for a card that cannot exist, so check 'url_template', "
                 "'members_path' and the not-found rule."
             )
-        return True, "The provider takes the key and does not find a card that cannot exist, as it should."
+        works = "The provider takes the key and does not find a card that cannot exist, as it should"
+        if tested is None or tested.outcome == "matched":
+            return True, f"{works}{', and finds the customer of the card to test with' if tested else ''}."
+        fields = "'url_template', 'members_path'" if tested.outcome == "not_found" else "'email_path', 'status_path'"
+        return False, (
+            f"The provider answered {tested.outcome!r} for the card to test with, so check {fields}, or put the card "
+            "of an active customer into 'test_card'."
+        )
 
     def _look_up(self, card: str, bounds: RetryBounds) -> LoyaltyAnswer:
         service, rules = self._load()
@@ -122,16 +159,45 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
             return LoyaltyAnswer("not_found")  # "." and ".." would ask for another path, "" for the list of everybody
         body = _filled_body(rules.body_template, card) if rules.body_template else None
         found = self._ask(service, rules, rules.method, _filled_url(rules.url_template, "card", card), body, bounds)
-        members = self._members(service, rules.members_path, found)
+        members, is_list = self._members(service, rules.members_path, found)
+        if is_list and _has_more(found, len(members)):
+            return LoyaltyAnswer("ambiguous")
+        members, shown = self._with_card(service, rules, members, card, is_list=is_list)
         if rules.second_hop_template and len(members) == 1:
             member_id = rules.second_hop_id_path.search(members[0])
             if member_id is None or isinstance(member_id, (dict, list)) or not str(member_id).strip("."):
-                raise service.error("second_hop_id_path", "finds no id in the provider's answer, so correct it")
+                raise _no_answer(service, "no_id", "second_hop_id_path", "finds no id in the provider's answer")
             path = _filled_url(rules.second_hop_template, "id", str(member_id))
-            members = self._members(service, None, self._ask(service, rules, "GET", path, None, bounds))
+            members, _ = self._members(service, None, self._ask(service, rules, "GET", path, None, bounds))
+            members, shown_here = self._with_card(service, rules, members, card, is_list=False)
+            shown = shown or shown_here
         if len(members) != 1:
             return LoyaltyAnswer("ambiguous" if members else "not_found")
+        if rules.must_show_card and not shown:
+            raise _no_answer(service, "no_card", "card_path", "finds no card in the provider's answer")
         return self._read(service, rules, members[0])
+
+    def _with_card(
+        self, service: Service, rules: _Rules, members: list[Any], card: str, *, is_list: bool
+    ) -> tuple[list[Any], bool]:
+        """Return the members that have the card, or do not say which they have, and whether any says it."""
+        cards = [_texts(rules.card_path.search(member)) for member in members]
+        mine = [
+            m for m, has in zip(members, cards, strict=True) if not has or any(self._same(card, each) for each in has)
+        ]
+        if members and not mine and not is_list:
+            what = "leads to a member with another card than the one asked for, by 'card_path'"
+            raise _no_answer(service, "another_card", "url_template", what)
+        return mine, any(cards)
+
+    def _same(self, card: str, other: object) -> bool:
+        if isinstance(other, int) and card.isdecimal():
+            return int(card) == other  # a number has no leading zeros
+        try:
+            one, two = self._card_of(card), self._card_of(other)
+        except ValueError:
+            return False
+        return one is not None and two is not None and one.casefold() == two.casefold()
 
     def _ask(
         self, service: Service, rules: _Rules, method: str, path: str, body: bytes | None, bounds: RetryBounds
@@ -141,38 +207,56 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         token = auth.token() if isinstance(auth, ClientCredentials) else ""
 
         def not_found(answer: Answer) -> bool:
-            return answer.status in rules.not_found_statuses or _says_not_found(rules, answer)
+            said = answer.status in rules.not_found_statuses and _is_ours(answer)
+            return said or _says_not_found(rules, answer)
 
-        answer = service.read(method, path, body, bounds, final=not_found)
+        def read() -> Answer:
+            try:
+                return service.read(method, path, body, bounds, final=not_found)
+            except ServiceUnavailable as error:
+                if error.code == "circuit_open":
+                    raise
+                raise CardNotAnswered(
+                    str(error), code=error.code, passing=True, retry_after=error.retry_after
+                ) from None
+
+        answer = read()
         if answer.status == 401 and isinstance(auth, ClientCredentials) and not not_found(answer):
             auth.forget(token)  # revoked before its time: once more, with a new one
-            answer = service.read(method, path, body, bounds, final=not_found)
+            answer = read()
         if not_found(answer):
             return None
-        service.check_door(answer.status)
-        if not answer.taken:
-            raise service.error(
-                "url_template",
-                f"leads to an answer ({answer.status}) that is not this provider's not-found rule, so correct it or "
-                "the rule; no card was marked unknown",
+        if answer.status in KEY_REFUSED:
+            service.check_door(answer.status)
+        code = f"answered_{answer.status}"
+        if answer.status in rules.not_found_statuses:
+            raise _no_answer(
+                service, f"{code}_not_json", "url_template", "leads to a page, not to an answer", passing=True
             )
-        return json_of(answer)
+        if not answer.taken:
+            what = f"leads to an answer ({answer.status}) that is not this provider's not-found rule"
+            raise _no_answer(service, code, "url_template", what)
+        found = json_of(answer)
+        if _tells_an_error(found):
+            what = f"leads to an answer ({answer.status}) with an error in it"
+            raise _no_answer(service, "error_in_answer", "url_template", what, passing=True)
+        return found
 
-    def _members(self, service: Service, members_path: Any, found: Any) -> list[Any]:
-        """Return the members in an answer: none when it says not found, one for an object, all of a list."""
+    def _members(self, service: Service, members_path: Any, found: Any) -> tuple[list[Any], bool]:
+        """Return the members in an answer, and whether it is a list: none when it says not found, one for an object."""
         if found is None:
-            return []
+            return [], False
         members = found if members_path is None else members_path.search(found)
         if isinstance(members, list):
-            return [each for each in members if each is not None]
+            return [each for each in members if each is not None], True
         if isinstance(members, dict):
-            return [members]
-        raise service.error(
-            "members_path" if members_path is not None else "url_template",
-            "leads to neither a list nor an object in the provider's answer, so correct it",
-        )
+            return [members], False
+        field = "members_path" if members_path is not None else "url_template"
+        raise _no_answer(service, "unexpected_answer", field, "leads to neither a list nor an object in the answer")
 
     def _read(self, service: Service, rules: _Rules, member: Any) -> LoyaltyAnswer:
+        if not any(_has(member, path) for path in (rules.email_path, rules.status_path, rules.card_path) if path):
+            raise _no_answer(service, "no_member", "email_path", "leads to nothing that looks like a member")
         status = rules.status_path.search(member) if rules.status_path else None
         if status is not None:  # a provider without a status has active members only
             word = str(status).strip().lower()
@@ -183,7 +267,7 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
                 return LoyaltyAnswer("inactive")
         email = rules.email_path.search(member)
         if email is not None and not isinstance(email, str):
-            raise service.error("email_path", "leads to something else than a text, so correct it")
+            raise _no_answer(service, "unexpected_answer", "email_path", "leads to something else than a text")
         email = (email or "").strip()
         return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
 
@@ -191,7 +275,9 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         name = "the loyalty API"
         take_turn = rate_limit_of(fields, self.limiter)
         base_url, auth = fields.base_url("host"), self._auth_of(fields, take_turn)
-        service = self._service(fields, name, base_url, auth, take_turn, breaker=self._breaker_of(name))
+        service = self._service(
+            fields, name, base_url, auth, take_turn, breaker=self._breaker_of(name), counts_questions=True
+        )
         return service, _rules_of(fields)
 
     def _auth_of(self, fields: Fields, take_turn: TakeTurn) -> AuthBase:
@@ -264,12 +350,15 @@ def _rules_of(fields: Fields) -> _Rules:
         second_hop_id_path=fields.path("second_hop_id_path", "id"),
         email_path=fields.path("email_path", "email"),
         status_path=fields.path("status_path", "status"),
+        card_path=fields.path("card_path", _USUAL_CARD_PATH),
+        must_show_card=bool(fields.text("card_path")),
         members_path=fields.path("members_path"),
         active_statuses=fields.words("active_statuses", "active"),
         suppressed_statuses=fields.words("suppressed_statuses", "erased,opted_out"),
         not_found_statuses=fields.statuses("not_found_statuses", "404"),
         not_found_body_path=body_path,
         not_found_body_value=body_value,
+        test_card=fields.text("test_card"),
     )
 
 
@@ -282,6 +371,66 @@ def _says_not_found(rules: _Rules, answer: Answer) -> bool:
     except ValueError:
         return False
     return value is not None and str(value).strip().lower() == rules.not_found_body_value.lower()
+
+
+def _no_answer(service: Service, code: str, field: str, what: str, *, passing: bool = False) -> CardNotAnswered:
+    sentence = service.error(field, f"{what}, so check it; no card was marked unknown")
+    return CardNotAnswered(str(sentence), code=code, passing=passing)
+
+
+def _is_ours(answer: Answer) -> bool:
+    """Whether an answer is one of an API: JSON or nothing, not a page or a text of something in between."""
+    if not answer.body.strip():
+        return answer.whole
+    try:
+        json_of(answer)
+    except ValueError:
+        return False
+    return answer.whole
+
+
+def _tells_an_error(found: Any) -> bool:
+    """Whether an answer of status 200 says that there is none, or that it is not all of it."""
+    if not isinstance(found, dict):
+        return False
+    named = _by_name(found)
+    if any(named.get(name) for name in ("error", "errors", "fault")):
+        return True
+    if any(str(named.get(name)).casefold() == "false" for name in ("success", "ok")):
+        return True
+    statuses = [named.get(name) for name in ("status", "statuscode")]
+    return any(
+        400 <= each <= 599 if isinstance(each, int) else str(each).strip().casefold() in _FAILURES for each in statuses
+    )
+
+
+def _has_more(found: Any, shown: int) -> bool:
+    """Whether the page says that there are more results than it shows."""
+    if not isinstance(found, dict):
+        return False
+    for part in (found, *(each for each in found.values() if isinstance(each, dict))):
+        named = _by_name(part)
+        totals = [named.get(name) for name in _TOTALS]
+        if any(isinstance(each, int) and each > shown for each in totals) or any(named.get(name) for name in _MORE):
+            return True
+    return False
+
+
+def _by_name(found: dict[str, Any]) -> dict[str, Any]:
+    return {name.casefold().replace("_", "").replace("-", ""): value for name, value in found.items()}
+
+
+def _texts(found: Any) -> list[Any]:
+    """Return the cards at a path: one, several, or none where it does not lead to texts or numbers."""
+    several = found if isinstance(found, list) else [found]
+    return [each for each in several if each not in (None, "") and not isinstance(each, (dict, list, bool))]
+
+
+def _has(member: Any, path: Any) -> bool:
+    """Whether a member has what the path leads to, also where that is null."""
+    if not isinstance(member, dict):
+        return False
+    return path.expression.partition(".")[0].strip() in member or path.search(member) is not None
 
 
 def _filled_url(template: str, name: str, value: str) -> str:

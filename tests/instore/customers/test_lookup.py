@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from datetime import datetime, timezone
 
 import pytest
 
 from include.instore.customers.lookup import LookedUp, look_up_batch
-from include.instore.customers.mapping_file import MappingFile
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
-from include.instore.model.orders import parse_order
+from include.instore.ledger.tables import LOOK_UP_FAILED, orders
+from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
 
@@ -121,17 +121,86 @@ def test_a_card_without_a_customer_is_asked_for_again_once_its_answer_has_expire
     assert given.row(ledger, "S1")["look_ups"] == 2
 
 
-def test_orders_with_an_email_of_their_own_need_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
-    given.landed(
-        ledger,
-        given.document("S1", emailAddress="own@x.org"),
-        given.document("S2", emailAddress="own@x.org", loyaltyCardNumber=None),
-    )
+OWN = "own@x.org"
+
+
+def with_own_email(ledger: Ledger, *cards: str | None) -> None:
+    """One order for each card, all with the same email of their own, claimed in batch 0."""
+    documents = [
+        given.document(f"S{number}", loyaltyCardNumber=card, emailAddress=OWN) for number, card in enumerate(cards, 1)
+    ]
+    given.landed(ledger, *documents)
     given.planned(ledger)
+
+
+def test_an_order_with_an_email_alone_needs_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
+    with_own_email(ledger, None)
     members = Members()
     assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(0, 0)
-    assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready", "S2": "ready"})
-    assert given.row(ledger, "S1")["email"] == "own@x.org"
+    assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready"})
+    assert given.row(ledger, "S1")["email"] == OWN
+
+
+def test_a_till_types_one_address_for_everybody_and_each_card_finds_its_own_customer(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c1", "c2", "c3")
+    members = Members({f"c{number}": f"m{number}@x.org" for number in (1, 2, 3)})
+    look_up_batch([members], ledger, "run-1", 0, settings())
+    assert sorted(members.asked) == ["c1", "c2", "c3"]
+    assert [given.row(ledger, f"S{number}")["email"] for number in (1, 2, 3)] == ["m1@x.org", "m2@x.org", "m3@x.org"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "own_email_after", "status", "reason"),
+    [
+        ("not_found", None, "ready", None),
+        ("no_email", None, "ready", None),
+        ("inactive", None, "unmatched", "inactive"),
+        ("inactive", "not_found,inactive", "ready", None),
+        ("not_found", "inactive", "unmatched", "not_found"),
+        ("no_email", "", "unmatched", "no_email"),
+        ("ambiguous", None, "unmatched", "ambiguous"),
+        ("suppressed", None, "suppressed", "suppressed"),
+    ],
+)
+def test_an_orders_own_email_counts_only_where_the_answer_about_its_card_is_final_and_has_none(
+    ledger: Ledger,
+    settings: MakeSettings,
+    outcome: str,
+    own_email_after: str | None,
+    status: str,
+    reason: str | None,
+) -> None:
+    with_own_email(ledger, "c")
+    some = settings() if own_email_after is None else settings(own_email_after=own_email_after)
+    look_up_batch([Members(c=outcome)], ledger, "run-1", 0, some)
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["email"]) == (status, reason, OWN)
+
+
+@pytest.mark.parametrize("error", [RetriableError("circuit open"), ConfigurationError("key refused")])
+def test_an_orders_own_email_is_no_way_around_an_answer_that_did_not_come(
+    ledger: Ledger, settings: MakeSettings, error: Exception
+) -> None:
+    with_own_email(ledger, "c")
+    members = Members()
+    members.errors = {"c": error}
+    with pytest.raises(type(error)):
+        look_up_batch([members], ledger, "run-1", 0, settings())
+    assert given.statuses(ledger) == {"S1": "pending"}
+
+
+def test_an_order_that_waits_keeps_its_own_email_until_the_card_is_known(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c")
+    look_up_batch([Members(c="ambiguous")], ledger, "run-1", 0, settings(negative_cache_hours=0))
+    release(ledger, "run-1")
+    given.set_orders(ledger, next_attempt=given.hours_ago(0))
+    given.planned(ledger, given.run("run-2"))
+    look_up_batch([Members(c="no_email")], ledger, "run-2", 0, settings())
+    assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["email"]) == ("ready", OWN)
 
 
 @pytest.mark.parametrize("error", [RetriableError("away"), ConfigurationError("bad key"), ValueError("a bug")])
@@ -157,6 +226,144 @@ def test_an_error_in_the_middle_keeps_what_was_answered_and_the_next_try_asks_on
     assert sorted(members.asked[len(first) :]) == sorted(set(cards) - answered)
     assert looked_up.looked_up == 130 - len(answered)
     assert set(given.statuses(ledger).values()) == {"ready"}
+
+
+def not_answered(code: str = "answered_400", *, passing: bool = False) -> CardNotAnswered:
+    return CardNotAnswered(f"the loyalty API said {code}", code=code, passing=passing)
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_one_card_without_an_answer_is_set_aside_alone_and_the_others_go_on(
+    ledger: Ledger, settings: MakeSettings, passing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cards = [f"c{number:03}" for number in range(250)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = {"c010": not_answered(passing=passing)}
+    looked_up = look_up_batch([members], ledger, "run-1", 0, settings())
+    assert looked_up == LookedUp(looked_up=249, cache_hits=0, look_up_failed=1)
+    assert Counter(given.statuses(ledger).values()) == {"ready": 249, "unmatched": 1}
+    row = given.row(ledger, "S11")
+    assert (row["status"], row["reason"]) == ("unmatched", LOOK_UP_FAILED)
+    assert row["next_attempt"] is not None
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert message.endswith("1 cards were not answered and are asked for again later: answered_400 1")
+    assert "c010" not in caplog.text
+
+
+def test_an_orders_own_email_is_no_way_around_a_card_that_was_not_answered(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    with_own_email(ledger, "c", "d")
+    members = Members({"d": "d@x.org"})
+    members.errors = {"c": not_answered()}
+    look_up_batch([members], ledger, "run-1", 0, settings(own_email_after="not_found,no_email,inactive"))
+    row = given.row(ledger, "S1")
+    assert (row["status"], row["reason"], row["email"]) == ("unmatched", LOOK_UP_FAILED, OWN)
+
+
+def test_the_next_resolver_is_no_way_around_a_card_that_was_not_answered(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c")
+    first, second = Members(), Members({"c": "c@x.org"})
+    first.errors = {"c": not_answered()}
+    look_up_batch([first, second], ledger, "run-1", 0, settings())
+    assert (second.asked, given.statuses(ledger)) == ([], {"S1": "unmatched"})
+
+
+def test_a_card_set_aside_is_asked_for_again_with_growing_pauses_and_found_then(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c")
+    members = Members({"c": "c@x.org"})
+    members.errors = {"c": not_answered()}
+    pauses = []
+    for number in range(2, 5):
+        look_up_batch([members], ledger, f"run-{number - 1}", 0, settings())
+        again = given.row(ledger, "S1")["next_attempt"]
+        pauses.append(round((again - datetime.now(timezone.utc)).total_seconds() / 3600))
+        release(ledger, f"run-{number - 1}")
+        given.set_orders(ledger, next_attempt=given.hours_ago(0))
+        given.forget_customers(ledger)  # an hour and more has passed
+        given.planned(ledger, given.run(f"run-{number}"))
+    assert pauses == [1, 6, 24]
+    members.errors = {}
+    look_up_batch([members], ledger, "run-4", 0, settings())
+    assert given.statuses(ledger) == {"S1": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("failing", "all_cards", "stops"), [(4, 4, False), (5, 5, True), (5, 25, False), (6, 25, True), (30, 250, False)]
+)
+@pytest.mark.parametrize("passing", [False, True])
+def test_a_share_of_cards_without_an_answer_stops_the_task_after_all_were_asked(
+    ledger: Ledger, settings: MakeSettings, failing: int, all_cards: int, stops: bool, passing: bool
+) -> None:
+    cards = [f"c{number:03}" for number in range(all_cards)]
+    pending(ledger, *cards)
+    members = Members({card: f"{card}@x.org" for card in cards})
+    members.errors = dict.fromkeys(cards[-failing:], not_answered(passing=passing))
+    some = settings(max_failed_look_ups=0.2, min_failed_look_ups=5)
+    if passing and failing == all_cards:
+        stops = True  # nothing says that the service is well
+    if stops:
+        with pytest.raises(RetriableError if passing else ConfigurationError) as error:
+            look_up_batch([members], ledger, "run-1", 0, some)
+        assert f"{failing} of {all_cards} cards" in str(error.value)
+        assert "the loyalty API said answered_400" in str(error.value)
+    else:
+        look_up_batch([members], ledger, "run-1", 0, some)
+    assert sorted(members.asked) == cards
+    left = {"pending" if stops else "unmatched": failing, "ready": all_cards - failing}
+    assert Counter(given.statuses(ledger).values()) == {name: count for name, count in left.items() if count}
+    assert given.tally(ledger)["looked_up"] == all_cards - (failing if stops else 0)
+
+
+def test_where_none_of_the_first_twenty_cards_is_answered_the_rest_is_not_asked_for(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    cards = [f"c{number:03}" for number in range(250)]
+    pending(ledger, *cards)
+    members = Members()
+    members.errors = dict.fromkeys(cards, not_answered("answered_404_not_json", passing=True))
+    with pytest.raises(RetriableError, match="cards"):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert members.asked == cards[:20]
+    assert set(given.statuses(ledger).values()) == {"pending"}
+    assert given.rows(ledger, "customers") == []
+
+
+def test_an_order_that_came_before_the_length_of_a_card_was_set_is_asked_for_by_it(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "12345", "6.0.0")
+    given.set_orders(ledger, orders.c.loyalty_card == "6.0.0", loyalty_card="60354.0")  # as it was read once
+    members = Members({"00012345": "ann@example.com"})
+    look_up_batch([members], ledger, "run-1", 0, settings(card_length=8))
+    assert sorted(members.asked) == ["00012345", "60354.0"]
+    assert given.statuses(ledger) == {"S1": "ready", "S2": "unmatched"}
+
+
+def test_where_all_cards_may_fail_all_are_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
+    cards = [f"c{number:03}" for number in range(30)]
+    pending(ledger, *cards)
+    members = Members()
+    members.errors = dict.fromkeys(cards, not_answered())
+    look_up_batch([members], ledger, "run-1", 0, settings(max_failed_look_ups=1))
+    assert sorted(members.asked) == cards
+    assert set(given.statuses(ledger).values()) == {"unmatched"}
+
+
+def test_an_error_that_is_no_cards_own_leaves_those_without_an_answer_pending(
+    ledger: Ledger, settings: MakeSettings
+) -> None:
+    pending(ledger, "c0", "c1", "c2")
+    members = Members({"c1": "c1@x.org"})
+    members.errors = {"c0": not_answered(), "c2": RetriableError("circuit open")}
+    with pytest.raises(RetriableError, match="circuit open"):
+        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    assert given.statuses(ledger) == {"S1": "pending", "S2": "ready", "S3": "pending"}
 
 
 def test_after_an_error_no_new_card_is_asked_for(ledger: Ledger, settings: MakeSettings) -> None:
@@ -217,91 +424,3 @@ def test_no_card_and_no_email_is_in_a_log_record(
     messages = [record.getMessage() for record in caplog.records]
     assert messages
     assert not [message for message in messages if given.CANARY in message]
-
-
-def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
-    file = tmp_path / "cards.csv"
-    file.write_text(
-        "\ufeffcard,email,name\n"
-        "00-12 34,ann@example.com,Ann\n"
-        '77,"bo@example.com"\n'
-        "88,c1@example.com\n"
-        "88,c2@example.com\n"
-        "99,Same@example.com\n"
-        "99,same@EXAMPLE.com\n"
-        "55,\n"
-        "44,@\n"
-        "33\n"
-        "\n",
-        encoding="utf-8",
-    )
-    mapping = MappingFile(file)
-    answers = {card: mapping.resolve(card) for card in ("001234", "77", "88", "99", "55", "44", "33", "card", "1234")}
-    assert {card: (each.outcome, each.email) for card, each in answers.items() if card != "99"} == {
-        "001234": ("matched", "ann@example.com"),
-        "77": ("matched", "bo@example.com"),
-        "88": ("ambiguous", None),
-        "55": ("no_email", None),
-        "44": ("no_email", None),
-        "33": ("not_found", None),
-        "card": ("not_found", None),
-        "1234": ("not_found", None),
-    }
-    assert answers["99"].outcome == "matched"
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        " ",
-        "-",
-        "\u00a0",
-        "\u202f",
-        "\u2007",
-        "\u3000",
-        "\u2011",
-        "\u2013",
-        "\u00ad",
-        "\u200b",
-        "\u2060",
-        "\ufeff",
-        "\t",
-        " - ",
-    ],
-    ids=ascii,
-)
-@pytest.mark.parametrize("around", ["", "\u00a0", " \u2003", "\ufeff"], ids=ascii)
-def test_a_card_is_the_same_in_the_mapping_file_and_in_an_order(tmp_path: Path, between: str, around: str) -> None:
-    """A tab inside a card makes an order a refused one; in the file it is a row that answers for nobody."""
-    card = f"{around}6035{between}7707{around}"
-    file = tmp_path / "cards.csv"
-    file.write_text(f"card,email\n{card},ann@example.com\n42,bo@example.com\n", encoding="utf-8")
-    mapping = MappingFile(file)
-    try:
-        of_order = parse_order(given.body(loyaltyCardNumber=card), 1_000_000).loyalty_card_number
-    except RecordRefused:
-        of_order = None
-    assert of_order == ("60357707" if between != "\t" else None)
-    assert mapping.resolve("60357707").outcome == ("matched" if of_order else "not_found")
-    assert mapping.resolve("42").outcome == "matched"
-
-
-def test_a_row_whose_card_cannot_be_read_is_told_by_its_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = tmp_path / "cards.csv"
-    file.write_text(
-        "card,email\n42,bo@example.com\n6035\x007,ann@example.com\n6035\t8,cy@example.com\n", encoding="utf-8"
-    )
-    assert MappingFile(file).resolve("42").outcome == "matched"
-    (message,) = [record.getMessage() for record in caplog.records]
-    assert "2 rows" in message
-    assert "line 3" in message
-    assert "6035" not in message
-
-
-@pytest.mark.parametrize("content", [None, b"card,email\n1,\xff@x.org\n"], ids=["missing", "not UTF-8"])
-def test_a_mapping_file_that_cannot_be_read_names_its_setting(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "cards.csv"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="INSTORE_MAPPING_FILE"):
-        MappingFile(file)

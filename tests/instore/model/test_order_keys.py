@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from include.instore.model.customer_keys import card_of
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
-from include.instore.model.orders import card_of, order_from_document, parse_order
+from include.instore.model.orders import order_from_document, parse_order
 from include.instore.model.settings import load_settings
 from tests.instore import given
 
