@@ -76,9 +76,7 @@ def adopt(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> dict[
     if changed and not dry_run:
         with ledger.write() as connection:
             for name, (_, wanted) in changed.items():
-                values = {"setting": name, "value": wanted}
-                statement = ledger.insert(pipeline).values(values)
-                connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
+                _write(ledger, connection, name, wanted)
     return changed
 
 
@@ -122,9 +120,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
         done = Rekeyed(before, ",".join(fields), len(keys), connection.scalar(collided) or 0)
         if not dry_run:
             _change(connection, keys)
-            values = {"setting": _SETTING, "value": done.after}
-            statement = ledger.insert(pipeline).values(values)
-            connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
+            _write(ledger, connection, _SETTING, done.after)
     return done
 
 
@@ -140,6 +136,12 @@ def _change(connection: sa.Connection, keys: dict[str, str]) -> None:
             .where(table.c.key.startswith(_ON_THE_WAY))
             .values(key=sa.func.substr(table.c.key, len(_ON_THE_WAY) + 1))
         )
+
+
+def _write(ledger: Ledger, connection: sa.Connection, name: str, value: str) -> None:
+    values = {"setting": name, "value": value}
+    statement = ledger.insert(pipeline).values(values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
 
 
 def _known(connection: sa.Connection) -> str | None:
