@@ -108,6 +108,10 @@ def _profile_store_fields() -> dict[str, Any]:
             "Where a person sees the events or profiles, such as the Profile Store's own page; the send task gets a "
             "button that leads there.",
         ),
+        "success_body": _text(
+            "Answer that means taken",
+            "Only for a service whose 2xx has a text that is neither empty nor JSON: that text, such as OK.",
+        ),
         "auth_header": _text("Own header name", "Instead of the preset's header."),
         "auth_prefix": _text("Own word before the key", "Instead of the preset's, with a space after it."),
         "rate_limit": _number(

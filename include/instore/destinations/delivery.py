@@ -20,6 +20,8 @@ from include.instore.model.settings import Settings
 
 _ROUNDS = 3
 """How often a batch is sent again after its doubts were settled, before the task is tried again as a whole."""
+_SMALL_BULK = 12
+"""Events; a hundred are cut into halves three times before nothing more is sent."""
 _LEASE_SECONDS = 1.0
 """How long after `sending` was committed a request may leave without saying so again."""
 
@@ -107,23 +109,27 @@ def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settin
     hold(ledger, held.run_id, batch)
     doubts = Doubts(destination, ledger, held, settings)
     tally = [Delivered()]
+    size = destination.bulk_events
     for round_ in range(_ROUNDS):
         keys = ready_orders(ledger, held)
         if not keys and (round_ or not doubts.known()):
             break
         rest = keys
-        while bulk := rest[: min(destination.bulk_events, max(0, len(rest) - doubts.to_keep_back()))]:
+        while bulk := rest[: min(size, max(0, len(rest) - doubts.to_keep_back()))]:
             rest = rest[len(bulk) :]
             done, doubtful = _send(destination, ledger, held, settings, bulk)
             tally.append(done)
             if doubtful == len(bulk):
-                # A whole bulk in doubt is a service in trouble: settle these before putting more in doubt.
-                log.warning("batch %d: %d events left without an answer", batch, doubtful)
-                rest = rest[: doubts.to_keep_back()]
+                # Something on the way may not let so large a body pass. Where a small one gets no answer either, it is
+                # a service in trouble: settle these before putting more in doubt.
+                size = max(1, len(bulk) // 2)
+                log.warning("batch %d: %d events left without an answer; the next are %d", batch, doubtful, size)
+                if len(bulk) <= _SMALL_BULK:
+                    rest = rest[: doubts.to_keep_back()]
 
-        def send_witnesses(kept: Sequence[str] = rest) -> None:
-            for start in range(0, len(kept), destination.bulk_events):
-                part = kept[start : start + destination.bulk_events]
+        def send_witnesses(kept: Sequence[str] = rest, at_once: int = size) -> None:
+            for start in range(0, len(kept), at_once):
+                part = kept[start : start + at_once]
                 tally.append(_send(destination, ledger, held, settings, part)[0])
 
         if doubts.known():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from instore_provider.hooks.base import HEADER_NAME, ServiceHook
 from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
 from instore_provider.rate_limit import rate_limit_of
 from instore_provider.redaction import leaf_texts
+from instore_provider.taken import read_answer
 
 if TYPE_CHECKING:
     import requests
@@ -50,17 +52,20 @@ _WRONG_PLACE = frozenset({402, 404, 405, 407, 410, 415, 421, 426, 431})
 """These 4xx are about the address or the account, whichever the event: bisecting would refuse every single one."""
 
 _AMBIGUOUS_IN_A_ROW = 3
+_SUSPECTS = 3
+"""So many events one after the other that the service says it did not take, and none before that it did: it is ill."""
+_SERVER_ERROR = 500
 _READ_THREADS = 4
 _ASKABLE_TRACK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 
 
-class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
+class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
     """
     Send tracking events to the Profile Store and read them back.
 
     The connection: `host` and `password` are base URL and key of the Tracking API. Extras: `read_host` and
     `read_api_key` (or `read_key`) are those of the Profile Store API, needed for reading only; `auth_preset`,
-    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`, `rate_limit`.
+    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`, `rate_limit`, `success_body`.
 
     :param profile_store_conn_id: id of the connection.
     :param calling: how both APIs are called, as `ServiceHook` takes it.
@@ -141,6 +146,8 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
         path = _TRACK_BULK if bulk else _TRACK
         bulks = cut_into_bulks(encoded, bulk_size if bulk else 1, max_bulk_bytes)
         ambiguous_in_a_row = 0
+        # Events that the service says it did not take, as long as it has taken none: it may be the service.
+        suspects: list[EventOutcome] | None = []
         for parts in ([each] for each in bulks):
             if before_request is not None:
                 before_request([event.index for event in parts[0]])
@@ -150,9 +157,28 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
                 result, attempts = self._write(service, path, body, before_leaving)
                 status = result.status
 
-                if status is not None and 200 <= status <= 299 and not _is_page(result):
+                taken = None
+                if status is not None and 200 <= status <= 299:
+                    taken = read_answer(result.body, part, self._load()[2])
+                if taken is not None and taken.state in ("accepted", "by_item"):
                     ambiguous_in_a_row = 0
-                    yield _outcomes(part, "accepted", status)
+                    if suspects:
+                        yield suspects
+                    suspects = None
+                    yield _by_item(part, status, taken.statuses)
+                elif taken is not None and taken.state == "failed":
+                    told = f"{service.name} answered {status} and says that it failed"
+                    if len(part) > 1:
+                        middle = len(part) // 2
+                        parts += [part[middle:], part[:middle]]
+                    elif suspects is None:
+                        yield _outcomes(part, "refused", status, told)
+                    else:
+                        suspects += _outcomes(part, "refused", status, told)
+                        if len(suspects) >= _SUSPECTS:
+                            yield [replace(each, state="unsent") for each in suspects]
+                            yield from _not_tried(parts, bulks, service.name, None)
+                            return
                 elif (isinstance(result, NoAnswer) and not result.left) or status in REFUSED_UNTAKEN:
                     told = f"{service.name} {result.told()}"
                     if not isinstance(result, LeftAlone):
@@ -163,6 +189,12 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
                 elif status is None or status >= 500 or 200 <= status <= 299:
                     ambiguous_in_a_row += 1
                     yield _outcomes(part, "ambiguous", status, f"{service.name} {result.told()}")
+                    if taken is not None and not _is_page(result) and suspects is not None:
+                        raise service.error(
+                            "success_body",
+                            f"must have the text with which {service.name} says that it took events; it answered "
+                            f"{status} with something that is not JSON, and whether it took these is asked",
+                        )
                     if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
                         yield from _not_tried(parts, bulks, service.name, result.retry_after)
                         return
@@ -174,6 +206,8 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
                     ambiguous_in_a_row = 0
                     detail = service.detail(result, _private_texts(events[part[0].index]))
                     yield _outcomes(part, "refused", status, detail)
+        if suspects:
+            yield suspects
 
     @property
     def reads_back(self) -> bool:
@@ -227,7 +261,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
         """Ask both services, once each: the Tracking API with an empty bulk, the Profile Store API for one event."""
         once = RetryBounds(attempts=1)
         try:
-            tracking, reading = self._load()
+            tracking, reading, _ = self._load()
             answer = tracking.call("POST", _TRACK_BULK, b"[]")
             if isinstance(answer, NoAnswer) or answer.status >= 500 or answer.status in REFUSED_UNTAKEN:
                 raise tracking.unavailable(answer, 1)
@@ -298,7 +332,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
             )
         return reading
 
-    def _loaded_from(self, fields: Fields) -> tuple[Service, Service | None]:
+    def _loaded_from(self, fields: Fields) -> tuple[Service, Service | None, str]:
         header, prefix = AUTH_PRESETS[fields.choice("auth_preset", AUTH_PRESETS.keys(), "subscription_key")]
         if own_header := fields.text("auth_header"):
             header, prefix = own_header, ""
@@ -325,9 +359,10 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None]]):
             )
 
         tracking = service("the Tracking API", "host", "password")
+        success_body = fields.text("success_body")
         if not fields.text("read_host"):
-            return tracking, None
-        return tracking, service("the Profile Store API", "read_host", "read_api_key", "read_key")
+            return tracking, None, success_body
+        return tracking, service("the Profile Store API", "read_host", "read_api_key", "read_key"), success_body
 
 
 def _certainly_untaken(result: Result) -> bool:
@@ -348,6 +383,21 @@ def _outcomes(
     part: Sequence[EncodedEvent], state: Any, status: int | None, detail: str = "", retry_after: float | None = None
 ) -> list[EventOutcome]:
     return [EventOutcome(event.index, event.track_id, state, status, detail, retry_after) for event in part]
+
+
+def _by_item(part: Sequence[EncodedEvent], status: int, statuses: Mapping[int, int]) -> list[EventOutcome]:
+    """The outcomes where the answer has a status for each event: what passes may be sent again."""
+    found = []
+    for at, event in enumerate(part):
+        if at not in statuses:
+            found += _outcomes([event], "accepted", status)
+        elif statuses[at] in REFUSED_UNTAKEN:
+            found += _outcomes([event], "unsent", statuses[at], f"answered {statuses[at]} for this event")
+        elif statuses[at] >= _SERVER_ERROR:
+            found += _outcomes([event], "ambiguous", statuses[at], f"answered {statuses[at]} for this event")
+        else:
+            found += _outcomes([event], "refused", statuses[at] or status, "the answer says that it was not taken")
+    return found
 
 
 def _not_tried(

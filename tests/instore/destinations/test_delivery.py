@@ -266,6 +266,30 @@ def test_by_hold_an_event_in_doubt_waits_for_a_person(ledger: Ledger, settings: 
     assert given.statuses(ledger) == {"S1": "held", "S2": "sent"}
 
 
+class Narrow(Store):
+    """Something on the way answers nothing to more events than that, and lets none of them pass."""
+
+    passes = 20
+
+    def send_events(self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]) -> Iterator[Outcome]:
+        if len(events) <= self.passes:
+            yield from super().send_events(events, before_leaving)
+            return
+        before_leaving()
+        self.requests.append([event["payload"]["orderNumber"] for event in events])
+        for event in events:
+            yield Outcome(event["trackId"], "ambiguous", None)
+
+
+def test_bulks_become_smaller_until_they_pass(ledger: Ledger, settings: MakeSettings) -> None:
+    given.ready(ledger, *(f"S{number:03}" for number in range(120)))
+    store = Narrow(ledger)
+    delivered = given.send(store, ledger, given.batch(), settings(verify_after=0.02))
+    assert (delivered.sent, delivered.in_doubt) == (120, 0)
+    assert len(set(store.orders)) == len(store.orders) == 120
+    assert sum(len(request) > Narrow.passes for request in store.requests) <= 3
+
+
 def test_a_store_that_never_answers_ends_the_try_with_the_orders_ready(ledger: Ledger, settings: MakeSettings) -> None:
     numbers = [f"S{number}" for number in range(9)]
     given.ready(ledger, *numbers)
