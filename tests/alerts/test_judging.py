@@ -97,6 +97,12 @@ def test_just_below_its_limit_nothing_holds(cause: str) -> None:
     assert holding(judged(*KEPT[cause])) == []
 
 
+def test_messages_that_expired_unread_are_told_of_from_the_first_one() -> None:
+    answer = judged({}, {"dead_letters": 2, "expired": 1})
+    assert holding(answer) == ["dead_letters"]
+    assert "1 messages expired" in answer["dead_letters"].what
+
+
 @pytest.mark.parametrize("cause", [cause for cause in SOFT if cause not in NO_LIMIT])
 def test_a_limit_that_is_switched_off_never_holds_and_what_was_open_ends(cause: str) -> None:
     assert judged(*PASSED[cause], OFF)[cause] is None

@@ -115,7 +115,6 @@ def test_the_topic_brings_an_order_while_its_file_is_read(make_world: MakeWorld,
     judge.check(at_least=120, deliveries=0)
 
 
-@pytest.mark.xfail(strict=True, reason="an order in the middle of a file that lost a row is sent with the others")
 def test_a_hole_in_the_middle_of_a_file_tells_no_order_short(make_world: MakeWorld) -> None:
     """A page of the disk that was never written: a row is set aside, and the order behind it has lost its first line.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from operator import add
 from typing import Any
 
@@ -122,6 +122,7 @@ def arrival(
     :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
     """
     order = order.named_by(settings)
+    order_time = _believable(order.time(settings.store_timezone), settings)
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
     fields = key_fields(settings.order_key)
@@ -140,7 +141,7 @@ def arrival(
         "order_type": order.order_type,
         "source": source,
         "reference": kept_text(reference),
-        "order_time": order.time(settings.store_timezone),
+        "order_time": order_time,
         "fingerprint": order.fingerprint(),
         "content_at": published_at,
         "payload": payload,
@@ -153,6 +154,15 @@ def arrival(
         "edition": 1,
     }
     return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows)
+
+
+def _believable(moment: datetime, settings: Settings) -> datetime:
+    """:raises RecordRefused: a date that stands for none, such as 1753-01-01 or 9999-12-31, or of a wrong clock."""
+    if moment.date() < settings.earliest_date:
+        raise RecordRefused("bad_value", f"date is before {settings.earliest_date}, INSTORE_EARLIEST_DATE")
+    if moment > datetime.now(timezone.utc) + timedelta(days=1):
+        raise RecordRefused("bad_value", "date is more than a day ahead")
+    return moment
 
 
 def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"") -> Refusal:
@@ -235,7 +245,8 @@ def _insert_orders(
         return set()
     # One order of inserting for all processes: two that land the same orders must not wait for each other.
     rows = sorted(rows, key=lambda row: str(row["key"]))
-    statement = ledger.insert(orders).on_conflict_do_nothing(index_elements=["key"])
+    # Of whichever constraint: PostgreSQL may find the event id first of an order that another process is landing.
+    statement = ledger.insert(orders).on_conflict_do_nothing()
     stamped = [
         {
             **row,

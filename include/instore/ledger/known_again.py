@@ -111,7 +111,10 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
         if (item.key, item.row["fingerprint"]) in seen:
             duplicates += 1
             continue
-        before = there[item.key]
+        before = there.get(item.key)
+        if before is None:
+            collisions.append((item, "another order has its event id, though not its key"))
+            continue
         if why := _why_another(before, item):
             collisions.append((item, why))
             continue

@@ -36,7 +36,8 @@ class Ages:
     :param new_unmatched: those of them without a customer; asked-again ones would make quiet hours look bad.
     :param oldest_unsent: seconds since the oldest order that still has somewhere to go arrived; 0 when there is none.
     :param oldest_message: seconds since the oldest message still on the bus was published; 0 when there is none.
-    :param dead_letters: messages in the subscription's dead-letter queue, counted up to the limit.
+    :param dead_letters: messages in the subscription's dead-letter queue, as far as was looked.
+    :param expired: those of them that nobody had read in time.
     """
 
     new_orders: int
@@ -44,6 +45,7 @@ class Ages:
     oldest_unsent: float
     oldest_message: float | None = None
     dead_letters: int | None = None
+    expired: int | None = None
 
 
 def kind_of(cause: str) -> str:

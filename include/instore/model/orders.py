@@ -30,6 +30,12 @@ from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import is_rounded
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_OFFSET_APART = re.compile(r"(\d)\s+([+-]\d{2}):?(\d{2})$")
+"""As some shops write it: 2026-11-24 09:50:26 +0200."""
+_THREE_DECIMALS = re.compile(r"[+-]?\d{1,3}\.\d{3}")
+_OF_THREE_DECIMALS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+"""Currencies whose amounts have three decimals (ISO 4217)."""
+_AMOUNTS = ("unitPrice", "discount", "total")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BEGINNING = datetime(1, 1, 1, tzinfo=timezone.utc)
 _MAX_DEPTH = 64
@@ -72,10 +78,11 @@ def _email(value: Any, info: ValidationInfo) -> Any:
 def _iso_date(value: Any) -> Any:
     # pydantic would read 1496620800 as seconds since 1970; an ERP that sends that is broken, not clever.
     if isinstance(value, str) and not _ISO_DATE.match(value.strip()):
-        raise ValueError("is not an ISO 8601 date and time")
+        dot_net = ", but one of .NET's, /Date(...)/" if value.strip().startswith("/Date(") else ""
+        raise ValueError(f"is not an ISO 8601 date and time{dot_net}")
     if not isinstance(value, str | None):
         raise ValueError("is not an ISO 8601 date and time")
-    return value.strip() if isinstance(value, str) else value
+    return _OFFSET_APART.sub(r"\1\2:\3", value.strip()) if isinstance(value, str) else value
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -214,13 +221,35 @@ def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
     try:
         document = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError:
-        raise RecordRefused("not_json", "the text is not UTF-8") from None
+        raise RecordRefused("not_json", f"the text is not UTF-8{_looks_like(body)}") from None
     except (ValueError, ArithmeticError) as error:
         position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise RecordRefused("not_json", f"the text is not JSON{position}") from None
+        raise RecordRefused("not_json", f"the text is not JSON{position}{_looks_like(body)}") from None
     except RecursionError:
         raise RecordRefused("not_json", "nested too deeply") from None
     return order_from_document(document)
+
+
+_LOOKS_LIKE = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"\x40\x06string", "a .NET string, as DataContractSerializer writes it"),
+    (b"<", "XML or HTML"),
+)
+
+
+def _looks_like(body: bytes) -> str:
+    """What a body is that is no JSON, for the one who has to have it changed."""
+    if body[1:2] == b"\0" or body[:1] == b"\0":
+        return ": it looks like UTF-16"
+    what = next((name for begins, name in _LOOKS_LIKE if body.lstrip().startswith(begins)), "")
+    return f": it looks like {what}" if what else ""
+
+
+def _is_json(text: Any) -> bool:
+    return isinstance(text, str) and text.lstrip()[:1] in ("{", "[")
 
 
 def order_of_payload(payload: str) -> InStoreOrder:
@@ -229,13 +258,21 @@ def order_of_payload(payload: str) -> InStoreOrder:
     return parse_order(raw, len(raw))
 
 
-def order_from_document(document: Any) -> InStoreOrder:
+def order_from_document(document: Any, *, thousands_ok: bool = True) -> InStoreOrder:
     """The order in a decoded document, whose names are camelCase or PascalCase.
 
+    :param thousands_ok: False refuses amounts in text that may be thousands, such as 150.000.
     :raises RecordRefused: as :func:`parse_order`.
     """
     if not isinstance(document, Mapping):
-        raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object")
+        twice = ": a JSON string that holds JSON, which was serialised twice" if _is_json(document) else ""
+        raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object{twice}")
+    if reference := _reference_in(document):
+        raise RecordRefused(
+            "bad_value",
+            f"holds {reference}, by which Newtonsoft's serialiser points to another place; have the ERP write whole "
+            "documents (PreserveReferencesHandling.None)",
+        )
     if _is_deeper(document, _MAX_DEPTH):
         raise RecordRefused("bad_value", f"nested deeper than {_MAX_DEPTH} levels")
     named = _camel_case(document)
@@ -243,10 +280,39 @@ def order_from_document(document: Any) -> InStoreOrder:
         named["lines"] = [_camel_case(line) if isinstance(line, Mapping) else line for line in named["lines"]]
     elif named.get("lines", ()) is None:
         del named["lines"]
+    if not thousands_ok and (amount := _may_be_thousands(named)):
+        raise RecordRefused(
+            "bad_value",
+            f"{amount} has three digits behind its only point, so it may be in thousands; where it is a fraction, set "
+            "INSTORE_THREE_DECIMALS to accept",
+        )
     try:
         return InStoreOrder.model_validate(named)
     except ValidationError as error:
         _refuse(error, named)
+
+
+def _reference_in(document: Mapping[str, Any]) -> str:
+    """A name with which one part of a document stands for another: what it means is not there."""
+    parts = [document, *(part for part in document.values() if isinstance(part, Mapping))]
+    for value in document.values():
+        if isinstance(value, list):
+            parts += [part for part in value if isinstance(part, Mapping)]
+    return next((name for part in parts for name in ("$ref", "$values") if name in part), "")
+
+
+def _may_be_thousands(document: Mapping[str, Any]) -> str:
+    """The amount in text that has three digits behind its only point, in a currency that has not."""
+    if str(document.get("currency", "")).strip().upper() in _OF_THREE_DECIMALS:
+        return ""
+    amounts = [("total", document.get("total"))]
+    for line in document.get("lines") or ():
+        if isinstance(line, Mapping):
+            amounts += [(f"{name} of a line", line.get(name)) for name in _AMOUNTS]
+    for name, value in amounts:
+        if isinstance(value, str) and _THREE_DECIMALS.fullmatch(value.strip()):
+            return name
+    return ""
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

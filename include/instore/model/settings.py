@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -112,6 +113,11 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='Column map of an ERP with other headings, as JSON: {"Its heading": "order_number", ...}.',
     )
+    three_decimals: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="What an amount such as 150.000 in a CSV is, in a currency without three decimals: refuse, since "
+        "it may be thousands; accept, 150 of them.",
+    )
     extract_min_age: float = Field(
         0, ge=0, description="Seconds a file must have been left unchanged before it is read; younger: the next run."
     )
@@ -129,6 +135,9 @@ class Settings(BaseSettings):
     extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
 
     # Orders
+    earliest_date: date = Field(
+        date(2000, 1, 1), description="Orders dated before this day, or more than a day ahead, are refused."
+    )
     order_key: Annotated[str, AfterValidator(_known_key)] = Field(
         "order_number",
         description="Fields that together name one order, with commas between them, such as "

@@ -123,6 +123,15 @@ _FAILED_MEANS = {
 }
 
 
+def _dead_letters(ages: Ages, settings: Settings) -> str:
+    if ages.expired:
+        return (
+            f"{ages.expired} messages expired on the subscription before any run had read them, and are dead letters "
+            "now: runs come too seldom, or its time to live is too short."
+        )
+    return f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more."
+
+
 def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, shares: bool) -> dict[str, Alert | None]:
     """Every soft limit that can be judged by this run: its alert, or None where it is kept.
 
@@ -191,11 +200,11 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             DEAD_LETTERS,
-            f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more.",
+            _dead_letters(ages, settings),
             "Each is an order, or was meant to be one, that nobody has looked at. They do not expire, but they fill "
             "the topic's quota, after which the ERP can publish nothing.",
         ),
-        settings.alert_dead_letters,
+        1 if ages.expired else settings.alert_dead_letters,
         ages.dead_letters,
     )
     failing = counts["look_ups_failing"]

@@ -16,7 +16,7 @@ from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, HELD_EVENT
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
-_NAMED_FILES = 3
+_NAMED_FILES = 5
 _INNER = ("touched", "planned", "planned_orders", "undelivered")
 
 

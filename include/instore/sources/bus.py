@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 from azure.servicebus import (
     ServiceBusClient,
@@ -15,6 +17,7 @@ from azure.servicebus import (
     ServiceBusReceiver,
     ServiceBusSubQueue,
 )
+from azure.servicebus.amqp import AmqpMessageBodyType
 from azure.servicebus.exceptions import (
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
@@ -33,6 +36,8 @@ SOURCE = "topic"
 _LOOK_AT = 32
 """Messages looked at for the oldest: those at the front may be deferred, and nobody waits for them."""
 _COUNTED_AT_ONCE = 100
+_LOOKED_AT_DEAD = 1000
+_EXPIRED = "TTLExpiredException"
 
 log = logging.getLogger(__name__)
 
@@ -100,24 +105,39 @@ def reference_of(message: ServiceBusReceivedMessage) -> str:
 
 
 def body_of(message: ServiceBusReceivedMessage) -> bytes:
-    """The body as bytes: a data body is a one-shot generator of sections, a value body is one object."""
+    """The body as bytes: sections of data one behind the other, text as it is, and other values as JSON of them."""
     body = message.body
-    if isinstance(body, bytes):
-        return body
-    if isinstance(body, str):
-        return body.encode(errors="surrogatepass")
-    try:
-        return b"".join(body)
-    except TypeError:
-        return repr(body).encode(errors="surrogatepass")
+    if message.body_type is AmqpMessageBodyType.DATA:
+        return b"".join([body] if isinstance(body, bytes) else body)
+    value = list(body) if message.body_type is AmqpMessageBodyType.SEQUENCE else body
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        value = json.dumps(_plain(value), ensure_ascii=False)
+    return value.encode(errors="surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    """An AMQP value as JSON has it; bytes as the text they nearly always are."""
+    if isinstance(value, Mapping):
+        return {str(_plain(name)): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """Seconds since the oldest waiting message was published, 0 without one; dead letters, counted up to the limit."""
+    """Seconds since the oldest waiting message was published, 0 without one; dead letters, as far as was looked.
+
+    :param expired: those of the dead letters that nobody had read in time.
+    """
 
     oldest_message: float
     dead_letters: int
+    expired: int = 0
 
 
 def look(client: ServiceBusClient, settings: Settings) -> Backlog:
@@ -138,6 +158,11 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
                 if message.state == ServiceBusMessageState.ACTIVE and message.enqueued_time_utc is not None
             ]
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
-            dead_letters = sum(map(len, peeked(receiver, _COUNTED_AT_ONCE, max(1, settings.alert_dead_letters))))
+            most = max(_LOOKED_AT_DEAD, settings.alert_dead_letters)
+            reasons = [
+                message.dead_letter_reason
+                for messages in peeked(receiver, _COUNTED_AT_ONCE, most)
+                for message in messages
+            ]
     age = (datetime.now(timezone.utc) - min(waiting)).total_seconds() if waiting else 0.0
-    return Backlog(max(0.0, age), dead_letters)
+    return Backlog(max(0.0, age), len(reasons), reasons.count(_EXPIRED))

@@ -27,6 +27,7 @@ _DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome")
 _GAUGES = (
     "in_doubt", "waiting_files", "look_ups_failing", "oldest_unsent_seconds", "oldest_message_seconds",
     "dead_letters_on_bus",
+    "expired_on_bus",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def tell_report(
             "oldest_unsent_seconds": round(ages.oldest_unsent),
             "oldest_message_seconds": None if ages.oldest_message is None else round(ages.oldest_message),
             "dead_letters_on_bus": ages.dead_letters,
+            "expired_on_bus": ages.expired,
         }
         _write_down(run, ledger, reported, failed_tasks, ages, settings, dag_id)
         told |= deliver_waiting(ledger, run.tries[-1])
@@ -102,7 +104,9 @@ def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Setti
     except InStoreError as error:
         log.warning("the age of the oldest message is not known: %s", error)
         return ages
-    return replace(ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters)
+    return replace(
+        ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired
+    )
 
 
 def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
@@ -10,6 +11,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import known_versions
 from include.instore.ledger.intake import Landed, LoadedExtract, land, refusal
 from include.instore.model.errors import RecordRefused
+from include.instore.model.settings import Settings
 from tests.instore import given
 
 
@@ -121,3 +123,24 @@ def test_the_same_orders_landed_by_several_threads_at_once_are_there_once(ledger
         thread.join()
     assert sum(results, Landed()) == Landed(received=160, orders=40, duplicates=120)
     given.assert_every_record_is_in_one_place(ledger)
+
+
+@pytest.mark.parametrize(
+    ("moment", "why"),
+    [
+        ("1753-01-01T00:00:00Z", "before 2000-01-01"),
+        ("1900-01-01", "before 2000-01-01"),
+        ("9999-12-31T00:00:00Z", "more than a day ahead"),
+        ("2154-05-06T00:00:00Z", "more than a day ahead"),
+    ],
+)
+def test_a_date_that_stands_for_none_is_refused(moment: str, why: str) -> None:
+    with pytest.raises(RecordRefused, match=why):
+        given.arrivals(given.document("S1", date=moment))
+
+
+def test_a_clock_may_be_some_hours_ahead_and_a_shop_old() -> None:
+    soon = datetime.now(timezone.utc) + timedelta(hours=20)
+    assert given.arrivals(given.document("S1", date=soon.isoformat()))
+    old = given.document("S1", date="1999-12-31T12:00:00Z")
+    assert given.arrivals(old, settings=Settings(earliest_date=date(1990, 1, 1)))

@@ -485,3 +485,69 @@ def test_what_is_accepted_is_the_same_order_after_a_round_trip_through_its_paylo
     assert again.payload() == landed["payload"]
     assert again.fingerprint() == landed["fingerprint"]
     assert again.time("UTC") == parse_order(raw, MAX_BYTES).time("UTC")
+
+
+def test_an_offset_may_stand_apart() -> None:
+    order = order_from_document(document("S1", date="2026-11-24 09:50:26 +0200"))
+    assert order.time("UTC").isoformat() == "2026-11-24T07:50:26+00:00"
+    assert order_from_document(document("S1", date="2026-11-24 09:50:26 -05:30")).has_offset()
+
+
+@pytest.mark.parametrize(
+    ("amounts", "refused"),
+    [
+        ({"total": "150.000"}, True),
+        ({"total": "-99.500"}, True),
+        ({"total": "150.000", "currency": "KWD"}, False),
+        ({"total": "1500.000"}, False),
+        ({"total": "150.00"}, False),
+        ({"lines": [{"quantity": "0.125", "total": "3.50"}]}, False),
+        ({"lines": [{"quantity": "1", "unitPrice": "3.500", "total": "3.50"}]}, True),
+        ({"lines": [{"quantity": "1", "total": "3.500"}]}, True),
+    ],
+)
+def test_an_amount_in_text_that_may_be_thousands_is_refused_where_it_is_said_so(
+    amounts: dict[str, Any], refused: bool
+) -> None:
+    told = document("S1", **amounts)
+    assert order_from_document(told)
+    if refused:
+        with pytest.raises(RecordRefused, match="INSTORE_THREE_DECIMALS"):
+            order_from_document(told, thousands_ok=False)
+    else:
+        assert order_from_document(told, thousands_ok=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lines": [{"$id": "1", "productCode": "A"}, {"$ref": "1"}]},
+        {"lines": {"$values": [{"productCode": "A"}]}},
+        {"store": {"$ref": "3"}},
+        {"$ref": "1"},
+    ],
+)
+def test_a_document_with_references_is_refused_by_name(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecordRefused, match="Newtonsoft"):
+        order_from_document(document("S1", **changes))
+    assert order_from_document(document("S1", **{"$id": "1", "$type": "Order"}))
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        (b"\x1f\x8b\x08\x00\xff", "gzip"),
+        ('{"orderNumber": "S1"}'.encode("utf-16"), "UTF-16"),
+        ('{"orderNumber": "S1"}'.encode("utf-16-le"), "UTF-16"),
+        ('{"orderNumber": "S1"}'.encode("utf-16-be"), "UTF-16"),
+        (b'\x40\x06string\x083http://schemas.microsoft.com/2003/10/Serialization/\x9a\x05{"a":1}', ".NET string"),
+        (b"<Order/>", "XML"),
+        (b"PK\x03\x04\xff", "zip"),
+        (json.dumps('{"orderNumber": "S1"}').encode(), "serialised twice"),
+        (body("S1", date="/Date(1571234367000+0200)/"), r"/Date"),
+    ],
+)
+def test_a_body_that_is_no_order_is_told_by_what_it_looks_like(raw: bytes, what: str) -> None:
+    with pytest.raises(RecordRefused) as refused:
+        parse_order(raw, 100_000)
+    assert what in refused.value.detail

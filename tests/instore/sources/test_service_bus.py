@@ -284,9 +284,13 @@ def test_a_body_that_is_no_bytes_is_read_or_refused(bus: Bus, ledger: Ledger) ->
         AmqpAnnotatedMessage(value_body=7),
         AmqpAnnotatedMessage(sequence_body=[["a"], ["b"]]),
     )
+    bus.send(AmqpAnnotatedMessage(value_body=given.document("a whole order")))
     drained = bus.drain(ledger)
-    assert set(given.statuses(ledger)) == {"text", "sections"}
+    assert set(given.statuses(ledger)) == {"text", "sections", "a whole order"}
     assert (drained.landed.quarantined, drained.dead_lettered) == (3, 3)
+    # What was sent can be told from what is kept.
+    raws = {bytes(row["raw"]) for row in given.rows(ledger, "quarantine")}
+    assert raws == {b'{"orderNumber": "map"}', b"7", b'[["a"], ["b"]]'}
 
 
 @on_both_databases

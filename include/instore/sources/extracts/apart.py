@@ -23,10 +23,13 @@ class OrdersOfFile:
         self._settings = settings
         self._fields = key_fields(settings.order_key)
         self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, which goes with it
-        self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT, beside INT) WITHOUT ROWID"
+        )
         self._database.execute("CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT)")
         self._database.execute("BEGIN")
         self._last: str | None = None
+        self._behind_refused = False
         self._half_a_line = False
 
     def __enter__(self) -> OrdersOfFile:
@@ -38,15 +41,19 @@ class OrdersOfFile:
     def note(self, record: ExtractRecord) -> None:
         """Remember an order of the first reading."""
         keyed = self._keyed(record)
+        refused = isinstance(record.order, RecordRefused)
+        if refused and self._last:
+            self._database.execute("UPDATE seen SET beside = 1 WHERE key = ?", (self._last,))
         self._last = keyed[0] if keyed else None
         self._half_a_line = self._may_be_half_a_line(record)
         if keyed:
             key, order = keyed
             self._database.execute(
-                "INSERT INTO seen VALUES (?, 1, ?) ON CONFLICT (key)"
+                "INSERT INTO seen VALUES (?, 1, ?, ?) ON CONFLICT (key)"
                 " DO UPDATE SET times = times + 1, adds_up = min(adds_up, excluded.adds_up)",
-                (key, order.adds_up()),
+                (key, order.adds_up(), self._behind_refused),
             )
+        self._behind_refused = refused
 
     def seems_cut(self) -> str:
         """Why the file seems to have lost its end, nothing where it does not.
@@ -74,6 +81,16 @@ class OrdersOfFile:
         keyed = self._keyed(record)
         query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
         return bool(keyed and self._database.execute(query, keyed[:1]).fetchone())
+
+    def lost_a_row(self, record: ExtractRecord) -> bool:
+        """Whether an order beside a refused row does not make its total, and all orders elsewhere that can tell do."""
+        keyed = self._keyed(record)
+        mine = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0 AND beside"
+        if not keyed or not self._database.execute(mine, keyed[:1]).fetchone():
+            return False
+        others = "SELECT count(*), sum(adds_up = 0) FROM seen WHERE NOT beside AND adds_up IS NOT NULL"
+        there, short = self._database.execute(others).fetchone()
+        return bool(there and not short)
 
     def _may_be_half_a_line(self, record: ExtractRecord) -> bool:
         if record.ends or not record.heading:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, BinaryIO
 
 from pydantic.alias_generators import to_camel
@@ -34,6 +35,8 @@ _LINE_COLUMNS = {
     "discount": "discount",
     "line_total": "total",
 }
+_OURS = {*_ORDER_COLUMNS, *_LINE_COLUMNS}
+_MEANT = 0.85
 _TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
 """Beside its number: a return may bear that of its sale, and two stores may count alike."""
 _REQUIRED = ("order_number", "order_date", "store_id", "currency", "order_total")
@@ -41,20 +44,26 @@ _DELIMITERS = ",;\t|"
 _ENOUGH_ROWS = 20
 """So many values of one length, and a shorter one that no line break follows seems cut."""
 _AMOUNT = re.compile(r"\s*[+-]?\d*\.(\d+)")
+_SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+"""How a spreadsheet is told what stands between the columns, in a line before the heading."""
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
 
 
 def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
     """The orders of a CSV file, in file order; a later order that is refused does not stop the ones after it.
 
+    An empty file is one of no orders.
+
     :raises BrokenExtract: a required column is missing, the text is not in the set encoding, or the file breaks off.
     """
     lines = Lines(stream, settings)
     source = iter(lines)
-    header_line = next(source, "")
-    if not header_line.strip():
-        raise BrokenExtract(1, "there is no header line", lines.taken())
-    delimiter = max(_DELIMITERS, key=header_line.count)
+    header_line = next((line for line in source if line.strip(_BYTE_ORDER_MARK).strip()), "")
+    if told := _SEPARATOR.fullmatch(header_line.removeprefix(_BYTE_ORDER_MARK)):
+        header_line = next(source, "")
+    if not header_line:
+        return
+    delimiter = told[1] if told else max(_DELIMITERS, key=header_line.count)
     header = _header(
         next(csv.reader([header_line.removeprefix(_BYTE_ORDER_MARK)], delimiter=delimiter)), settings.extract_columns
     )
@@ -101,8 +110,7 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
 
 def _is_begun(name: str) -> bool:
     """Whether this is the beginning of one of our columns' names, and none itself."""
-    names = {*_ORDER_COLUMNS, *_LINE_COLUMNS}
-    return name not in names and any(each.startswith(name) for each in names)
+    return name not in _OURS and any(each.startswith(name) for each in _OURS)
 
 
 class _LastColumn:
@@ -149,6 +157,27 @@ def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
     if missing:
         raise BrokenExtract(
             1, f"column {missing[0]} is missing; map the ERP's heading to it with INSTORE_EXTRACT_COLUMNS"
+        )
+    if twice := [name for name in header if name in _OURS and header.count(name) > 1]:
+        raise BrokenExtract(
+            1,
+            f"column {twice[0]} is there twice; have the ERP leave one out, or map one to another name with "
+            "INSTORE_EXTRACT_COLUMNS",
+        )
+    # A column that is left out is legal, so a name with a slip in it would go unnoticed, and with it every card.
+    for name in set(header) - _OURS:
+        meant = get_close_matches(name.casefold(), sorted(_OURS - set(header)), n=1, cutoff=_MEANT)
+        if meant:
+            raise BrokenExtract(
+                1,
+                f"column {name[:64]} is not known; did you mean {meant[0]}? Map it with INSTORE_EXTRACT_COLUMNS, to "
+                "another name where it is not",
+            )
+    if not {"loyalty_card", "email"} & set(header):
+        raise BrokenExtract(
+            1,
+            "there is no column loyalty_card, and none email, so no order would find its customer; map the ERP's "
+            "heading with INSTORE_EXTRACT_COLUMNS",
         )
     return header
 
@@ -229,7 +258,7 @@ class _OrderRows:
                 raise RecordRefused("bad_value", fault)
             document: dict[str, Any] = {_ORDER_COLUMNS[column]: value for column, value in self._said.items()}
             document["lines"] = [_line(row) for row in self._rows]
-            return order_from_document(document)
+            return order_from_document(document, thousands_ok=settings.three_decimals == "accept")
         except RecordRefused as error:
             return error
 

@@ -40,11 +40,14 @@ class ExtractFile:
 
 @dataclass(frozen=True)
 class Found:
-    """The files due now, and how many are left for a later run because they are still being written."""
+    """The files due now, and how many are left for a later run because they are still being written.
+
+    :param unread: those that nothing here reads, by their names.
+    """
 
     due: tuple[ExtractFile, ...]
     left: int
-    unknown_format: int
+    unread: tuple[ExtractFile, ...]
 
 
 def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: Settings) -> Found:
@@ -54,30 +57,37 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
     :raises RetriableError: the storage does not answer.
     """
     due: list[ExtractFile] = []
-    left = unknown = 0
+    unread: list[ExtractFile] = []
+    left = 0
     listing = storage.files(settings.extract_glob)
     while page := list(islice(listing, _PAGE)):
         known: list[tuple[str, Listed]] = []
         for file in page:
             name = kept_text(file.name)
-            hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-            if hidden or (settings.extract_marker and name.endswith(settings.extract_marker)):
+            if settings.extract_marker and name.endswith(settings.extract_marker):
                 continue
+            if _is_hidden(name) and format_of(name) is None:
+                continue  # a folder's own, such as .DS_Store or _SUCCESS
             if name.lower().endswith(_BEING_WRITTEN):
                 left += 1
-            elif format_of(name) is None:
-                unknown += 1
             else:
                 known.append((name, file))
         versions = loaded([name for name, _ in known])
         for name, file in known:
             if versions.get(name) == file.version or not _is_for(run, name, file):
                 continue
-            if _still_written(storage, file, settings):
+            found = ExtractFile(file.path, name, file.version, file.modified)
+            if _is_hidden(name) or format_of(name) is None:
+                unread.append(found)
+            elif _still_written(storage, file, settings):
                 left += 1
             else:
-                due.append(ExtractFile(file.path, name, file.version, file.modified))
-    return Found(tuple(due), left, unknown)
+                due.append(found)
+    return Found(tuple(due), left, tuple(unread))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
 def _still_written(storage: Storage, file: Listed, settings: Settings) -> bool:

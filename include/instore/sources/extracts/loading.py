@@ -25,13 +25,14 @@ from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts
-from include.instore.sources.extracts.formats import format_of, uncompressed
+from include.instore.sources.extracts.formats import FORMATS, format_of, uncompressed
 from include.instore.sources.extracts.records import BrokenExtract, CutExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
 SOURCE = "extract"
 _COPY_BYTES = 1 << 20
+_LOST_A_ROW = "its lines do not make its total, those of all other orders do, and a row beside it was refused"
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,6 @@ class Loaded:
     files: int = 0
     unread_files: int = 0
     left_files: int = 0
-    unknown_format: int = 0
 
 
 def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings) -> Loaded:
@@ -62,9 +62,13 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
     :raises ConfigurationError: no such folder. :raises RetriableError: the storage, the disk or the ledger failed.
     """
     found = find_extracts(storage, run, partial(known_versions, ledger), settings)
-    if found.unknown_format:
-        log.warning("%d files below the extracts folder have an ending of no known format", found.unknown_format)
     total, states = Landed(), Counter[str]()
+    for file in found.unread:
+        # It may be an ERP's extract under a name that nobody expected; one that is none a person forgets.
+        detail = f"its name is that of no extract; those end in {', '.join(FORMATS)}, also with .gz"
+        log.warning("extract %s waits: %s", file.name, detail)
+        note_waiting(ledger, run.run_id, file.name, file.version, 0, detail)
+        states["waiting"] += 1
     for file in found.due:
         landed, state = _load(storage, file, ledger, run.run_id, settings)
         total += landed
@@ -73,7 +77,7 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
             "extract %s %s: received=%d orders=%d duplicates=%d quarantined=%d",
             file.name, state, landed.received, landed.orders, landed.duplicates, landed.quarantined,
         )  # fmt: skip
-    return Loaded(total, states["loaded"], states["waiting"], found.left + states["changed"], found.unknown_format)
+    return Loaded(total, states["loaded"], states["waiting"], found.left + states["changed"])
 
 
 def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:
@@ -171,14 +175,20 @@ class _Reading:
                 if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):
                     yield self._record(replace(record, order=RecordRefused(CUT_ORDER, self.fault.detail)))
                     continue
+                if self._orders_of_file.lost_a_row(record):
+                    why = (
+                        "its lines do not make its total, those of all other orders do, and a row beside it was refused"
+                    )
+                    yield self._record(replace(record, order=RecordRefused(CUT_ORDER, why)))
+                    continue
                 with _disk_errors():
                     is_piece = self._orders_of_file.hold(record)
                 if not is_piece:
                     yield self._record(record)
         except BrokenExtract as error:
             self.fault = error
-            why = RecordRefused(BROKEN_FILE, f"line {error.line}: {error.detail}")
-            yield self._record(ExtractRecord(error.line, error.raw, why))
+            refused = RecordRefused(BROKEN_FILE, f"line {error.line}: {error.detail}")
+            yield self._record(ExtractRecord(error.line, error.raw, refused))
         for record in self._orders_of_file.put_together():
             yield self._record(record)
 

@@ -143,8 +143,15 @@ def test_added_columns_are_kept_on_their_line(settings: MakeSettings) -> None:
 
 def test_optional_columns_may_be_missing(settings: MakeSettings) -> None:
     header = ["order_number", "order_date", "store_id", "currency", "order_total"]
-    text = csv_text(["S1", "2017-06-05T10:00:00Z", "1", "USD", "1"], header=header)
-    assert orders(text, settings())["S1"].loyalty_card_number is None
+    values = ["S1", "2017-06-05T10:00:00Z", "1", "USD", "1"]
+    for column, value in (("loyalty_card", "6035"), ("email", "a@example.com")):
+        (order,) = orders(csv_text([*values, value], header=[*header, column]), settings()).values()
+        assert (order.loyalty_card_number, order.email_address).count(None) == 1
+    # But not both: no order would find its customer, and nobody would hear of it.
+    records, broken = read(csv_text(values, header=header), settings())
+    assert records == []
+    assert broken is not None
+    assert "loyalty_card" in broken.detail
 
 
 @pytest.mark.parametrize("column", ["order_number", "order_date", "store_id", "currency", "order_total"])
@@ -158,10 +165,55 @@ def test_a_missing_required_column_breaks_the_file_at_its_first_line(settings: M
     )
 
 
-@pytest.mark.parametrize("content", ["", "\n", "  \nS1"])
-def test_a_file_without_a_header_is_broken(settings: MakeSettings, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff", "\ufeff\r\n \n"])
+def test_an_empty_file_is_one_of_no_orders(settings: MakeSettings, content: str) -> None:
+    assert read(content, settings()) == ([], None)
+
+
+@pytest.mark.parametrize("content", ["  \nS1", "sep=;", "sep=;\nS1;S2\n"])
+def test_a_file_without_a_header_has_no_order(settings: MakeSettings, content: str) -> None:
     records, broken = read(content, settings())
-    assert (records, broken is not None and broken.line) == ([], 1)
+    assert (records, broken is None) == ([], content == "sep=;")
+
+
+@pytest.mark.parametrize("told", ["sep=;", "SEP=; ", "\ufeffsep=;"])
+def test_a_first_line_tells_what_stands_between_the_columns(settings: MakeSettings, told: str) -> None:
+    text = csv_text(row("S1", description="a,b,c,d,e,f,g,h,i,j,k,l,m,n")).replace(",", ";")
+    (record,), broken = read(f"{told}\r\n{text}", settings())
+    assert isinstance(record.order, InStoreOrder)
+    assert (record.order.order_number, broken) == ("S1", None)
+    # As it stands in the quarantine, it is read the same way again.
+    (again,), _ = read((record.heading + record.raw).decode("utf-8-sig"), settings())
+    assert again.order == record.order
+
+
+@pytest.mark.parametrize(
+    ("column", "column_map", "told"),
+    [
+        ("order_total", {}, "order_total is there twice"),
+        ("Gesamt", {"Gesamt": "order_total"}, "order_total is there twice"),
+        ("loyalty_crd", {}, "did you mean loyalty_card?"),
+        ("Loyalty_Card", {}, "did you mean loyalty_card?"),
+        ("e_mail", {}, "did you mean email?"),
+    ],
+)
+def test_a_heading_with_two_meanings_or_a_slip_is_refused(
+    settings: MakeSettings, column: str, column_map: dict[str, str], told: str
+) -> None:
+    kept = [name for name in HEADER if name not in ("loyalty_card", "email")]
+    if "twice" in told:
+        kept = HEADER
+    text = ",".join([*kept, column]) + "\n" + ",".join("1" for _ in [*kept, column]) + "\n"
+    records, broken = read(text, settings(extract_columns=column_map))
+    assert records == []
+    assert broken is not None
+    assert told in broken.detail
+
+
+def test_a_column_of_the_erp_s_own_is_no_slip(settings: MakeSettings) -> None:
+    columns = ["till_id", "card_type", "description2", "store", "discount_code", "total"]
+    text = ",".join([*HEADER, *columns]) + "\n"
+    assert read(text, settings()) == ([], None)
 
 
 def test_an_empty_amount_is_absent_and_an_empty_description_is_real(settings: MakeSettings) -> None:

@@ -50,7 +50,7 @@ def test_every_file_of_a_known_format_is_due_in_name_order(tmp_path: Path, setti
     put(tmp_path, "b.csv", "a.csv.gz", "sub/c.JSONL", "sub/d.ndjson.gz", "e.tsv", "f.pdf", "g", "h.gz")
     found = find(tmp_path, given.run(), {}, settings())
     assert names(found) == ["a.csv.gz", "b.csv", "e.tsv", "sub/c.JSONL", "sub/d.ndjson.gz"]
-    assert (found.left, found.unknown_format) == (0, 3)
+    assert (found.left, [file.name for file in found.unread]) == (0, ["f.pdf", "g", "h.gz"])
 
 
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV.GZ", "a.tsv", "a.jsonl", "a.ndjson.gz"])
@@ -83,13 +83,22 @@ def test_a_file_with_the_name_of_one_still_being_written_is_left(
 ) -> None:
     put(tmp_path, name)
     found = find(tmp_path, given.run(), {}, settings())
-    assert (names(found), found.left, found.unknown_format) == ([], 1, 0)
+    assert (names(found), found.left, found.unread) == ([], 1, ())
 
 
-@pytest.mark.parametrize("name", [".a.csv", "_temporary/a.csv", "sub/.hidden/a.csv", "_SUCCESS"])
-def test_hidden_files_are_no_extracts(tmp_path: Path, settings: MakeSettings, name: str) -> None:
+@pytest.mark.parametrize("name", [".a.csv", "_orders.csv", "sub/.orders.jsonl.gz"])
+def test_hidden_files_are_not_read_and_told_of(tmp_path: Path, settings: MakeSettings, name: str) -> None:
     put(tmp_path, name)
-    assert find(tmp_path, given.run(), {}, settings()) == Found((), 0, 0)
+    found = find(tmp_path, given.run(), {}, settings())
+    assert (found.due, found.left, [file.name for file in found.unread]) == ((), 0, [name])
+    (file,) = found.unread
+    assert find(tmp_path, given.run(), {name: file.version}, settings()).unread == ()
+
+
+@pytest.mark.parametrize("name", ["_SUCCESS", ".DS_Store", "_temporary/a.csv", "sub/.hidden/a.csv"])
+def test_what_a_folder_has_for_itself_is_no_extract(tmp_path: Path, settings: MakeSettings, name: str) -> None:
+    put(tmp_path, name)
+    assert find(tmp_path, given.run(), {}, settings()) == Found((), 0, ())
 
 
 @pytest.mark.parametrize("glob", ["**/*", "**/*.csv"])
@@ -106,7 +115,7 @@ def test_a_file_waits_for_its_marker(
     assert (names(found), found.left) == ([], 2)
     put(tmp_path, beside)
     found = find(tmp_path, given.run(), {}, asked)
-    assert (names(found), found.left, found.unknown_format) == (["05/a.csv"], 1, 0)
+    assert (names(found), found.left, found.unread) == (["05/a.csv"], 1, ())
 
 
 def test_a_young_file_waits(tmp_path: Path, settings: MakeSettings) -> None:

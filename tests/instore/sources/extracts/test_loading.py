@@ -57,7 +57,7 @@ def test_orders_are_landed_with_the_place_they_came_from(
     (tmp_path / "05" / "orders.csv").write_text(orders_text("S1", "S2"))
     (tmp_path / "05" / "orders.jsonl.gz").write_bytes(gzip.compress(given.body("S3") + b"\n" + given.body("S4")))
     loaded = load(tmp_path, ledger, settings(extract_block=1))
-    assert (loaded.files, loaded.unread_files, loaded.left_files, loaded.unknown_format) == (2, 0, 0, 0)
+    assert (loaded.files, loaded.unread_files, loaded.left_files) == (2, 0, 0)
     assert (loaded.landed.received, loaded.landed.orders) == (4, 4)
     references = {number: given.row(ledger, number)["reference"] for number in ("S1", "S2", "S3", "S4")}
     assert references == {
@@ -350,6 +350,22 @@ def test_extracts_are_read_through_airflows_object_storage(
     assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 0
 
 
+def test_a_file_whose_name_nobody_reads_makes_its_run_red_and_waits_until_it_is_forgotten(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "a.csv").write_text(orders_text("S1"))
+    (tmp_path / "orders.xml").write_text("<orders/>")
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.files, loaded.unread_files, loaded.landed.orders) == (1, 1, 1)
+    red = report_run(ledger, given.run(), [], settings())
+    assert "orders.xml, its name is that of no extract; those end in .csv" in " ".join(red.red)
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).unread_files == 0
+    assert move_waiting(ledger, ["orders.xml"], ExtractState.FORGOTTEN) == 1
+    assert load(tmp_path, ledger, settings(), given.run("run-3")).unread_files == 0
+    (tmp_path / "orders.xml").write_text("<orders>another</orders>")
+    assert load(tmp_path, ledger, settings(), given.run("run-4")).unread_files == 1
+
+
 def test_no_content_is_in_a_log_record(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -359,7 +375,7 @@ def test_no_content_is_in_a_log_record(
     )
     (tmp_path / "a.csv").write_text(text + csv_text(row("S3"), header=[]).lstrip() + given.CANARY)
     (tmp_path / "b.doc").write_text("")
-    assert load(tmp_path, ledger, settings()).unread_files == 1
+    assert load(tmp_path, ledger, settings()).unread_files == 2
     messages = [record.getMessage() for record in caplog.records]
     assert any("extract a.csv waits: line" in message for message in messages)
     assert not [message for message in messages if given.CANARY in message]
