@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from tests.protocol.explore import Explored, explore, without
+from include.instore.ledger import Ledger
+from tests.protocol.explore import Explored, explore, walked, without
 from tests.protocol.model import ASSUMPTIONS, SAFEGUARDS, Scope
-from tests.protocol.scopes import CLEARED, DOUBT, PEOPLE, RESEND, SCOPES, TWO_RUNS
+from tests.protocol.real import Real
+from tests.protocol.scopes import CLEARED, DOUBT, PEOPLE, RESEND, SAME_PEOPLE, SCOPES, TWO_RUNS
 
 NEEDED = [
     ("edition ids", RESEND, "3: order 0 edition 2 at destination 0 is said to be sent, and nothing of it left"),
@@ -48,6 +51,30 @@ def test_without_this_safeguard_an_invariant_breaks(safeguard: str, scope: Scope
 
 def test_each_safeguard_and_each_assumption_is_taken_away_once() -> None:
     assert {name for name, _, _ in NEEDED} == SAFEGUARDS.keys() | ASSUMPTIONS.keys()
+
+
+ATTACKS = [
+    ("compared", DOUBT),
+    ("lease", DOUBT),
+    ("lease", TWO_RUNS),
+    ("suppressions", SAME_PEOPLE),
+    ("suppressions after locking", SAME_PEOPLE),
+]
+
+
+@pytest.mark.parametrize(("safeguard", "scope"), ATTACKS, ids=[f"{name}-{scope.name}" for name, scope in ATTACKS])
+def test_what_breaks_a_model_without_a_safeguard_is_refused_by_the_product(
+    safeguard: str, scope: Scope, fresh: Callable[[], Ledger]
+) -> None:
+    """The shortest way to a broken invariant, taken with the real functions."""
+    weaker, explored = replace(scope, without=frozenset({safeguard})), without(scope, safeguard)
+    assert explored.fault
+    for late_requests_arrive in (True, False):
+        real = Real(fresh(), scope, strict=False)
+        for name, before, after in walked(weaker, explored.way):
+            real.take(name, before, after)
+        assert real.refused, "\n".join(explored.way)
+        real.finish(late_requests_arrive=late_requests_arrive)
 
 
 def said(explored: Explored) -> str:
