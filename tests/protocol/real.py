@@ -136,6 +136,9 @@ class Real(given.Events):
         assert not (marked and person in self._suppressed), f"{person} is suppressed, and her order was marked"
         process.order, process.may_leave = (marked[0], False) if marked else (None, False)
         self._refuses(not marked and after.senders[index].step == "marked")
+        if marked and self._strict:
+            carries = int("corrected" in marked[0].payload)
+            assert carries == after.senders[index].content, "it leaves with another content than in the model"
 
     def _sends(self, _: str, index: int, __: State, ___: State) -> None:
         process = self._processes[index]
@@ -205,10 +208,7 @@ class Real(given.Events):
         if waited is not None and witness in left_later(self._ledger, _DESTINATION, waited, 50):
             return
         # To the product the place of a witness is that of its first leaving, to the model that of its last.
-        process.doubt = None
-        self.refused += 1
-        if self._strict:
-            raise MoreCareful
+        raise MoreCareful
 
     def _sees(self, name: str, index: int, _: State, __: State) -> None:
         record_outcomes(self._ledger, self._processes[index].held, sent=[self._row(_key(name))["event_id"]])
