@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import simplejson
 import sqlalchemy as sa
 
+from sandbox.remote import NotReachableError
 from sandbox.track_event import parse_time
 from tests.faults.source import CARD, COLLISION, EITHER, MAIL, TWIN, Order
 from tests.faults.totals import TOTALS
@@ -158,7 +159,7 @@ class Judge:
 
     def _glance(self) -> None:
         """The same in the middle of a run, where ledger or Profile Store may be away: then behind the next batch."""
-        with contextlib.suppress(sa.exc.SQLAlchemyError, OSError):
+        with contextlib.suppress(sa.exc.SQLAlchemyError, NotReachableError):
             self._note_suppressed()
 
     def _id(self, number: str, is_return: bool) -> str:
