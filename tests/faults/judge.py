@@ -6,6 +6,7 @@ reach a profile is kept.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 import simplejson
 import sqlalchemy as sa
 
+from sandbox.remote import NotReachableError
 from sandbox.track_event import parse_time
 from tests.faults.source import CARD, COLLISION, EITHER, MAIL, TWIN, Order
 from tests.faults.totals import TOTALS
@@ -84,7 +86,7 @@ class Judge:
         self.extra: set[str] = set()
         self.held = False
         world.run_begins = self._note_resend
-        world.customers_found = self._note_suppressed
+        world.customers_found = self._glance
 
     def look(self) -> Verdict:
         """What has become of the orders up to now."""
@@ -154,6 +156,11 @@ class Judge:
         new = {each for pair in people.items() for each in pair if each} - self._suppressed.keys()
         if new:
             self._suppressed |= dict.fromkeys(new, int(world.sandbox.store.state()["events"]))
+
+    def _glance(self) -> None:
+        """The same in the middle of a run, where ledger or Profile Store may be away: then behind the next batch."""
+        with contextlib.suppress(sa.exc.SQLAlchemyError, NotReachableError):
+            self._note_suppressed()
 
     def _id(self, number: str, is_return: bool) -> str:
         twin = f"{number}{TWIN}"

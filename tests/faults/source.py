@@ -170,13 +170,17 @@ class Source:
     def of_a_suppressed_person(self, known: Sequence[int] = ()) -> list[Order]:
         """Orders of a person nothing may be sent for: what only her card tells, and what names her itself.
 
-        As long as nobody has asked for her card, an order with an email of its own may be sent.
+        The card is asked first. As long as nobody has, an order with nothing but her email may be sent.
 
         :param known: members of whose cards somebody has: of the last two, none may be sent, with or without the card.
         """
         member = ERASED[len(self.withdrawn)]
         self.withdrawn.append(member)
-        people = [(member, card(member), None, "suppressed"), (member, card(member), email(member), EITHER)]
+        people = [
+            (member, card(member), None, "suppressed"),
+            (member, card(member), email(member), "suppressed"),
+            (member, None, email(member), EITHER),
+        ]
         for her in known[-2:]:
             people += [(her, card(her), email(her), "suppressed"), (her, None, email(her), "suppressed")]
         return [

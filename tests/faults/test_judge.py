@@ -169,14 +169,14 @@ def test_a_wrong_content_is_seen_field_by_field(make_world: MakeWorld) -> None:
 def test_an_event_of_a_suppressed_person_is_seen(make_world: MakeWorld) -> None:
     """What left before nobody knew is none of it; what leaves afterwards is, with the card or with the email alone."""
     world, judge = make_world(27, use_topic=False)
-    by_card, own = world.source.of_a_suppressed_person()
+    by_card, _, own = world.source.of_a_suppressed_person()
     world.extract("2017/06/05/orders.csv", [own, *world.source.take(20, only="sent")])
     world.recover(world.run())
     assert own.id in judge.check(at_least=21).delivered
     world.extract("2017/06/06/orders.csv", [by_card])
     world.recover(world.run())
     judge.check(at_least=21)
-    _, _, with_card, by_email = world.source.of_a_suppressed_person(world.source.withdrawn[:1])
+    *_, with_card, by_email = world.source.of_a_suppressed_person(world.source.withdrawn[:1])
     for number, order in enumerate((with_card, by_email), start=1):
         assert order.becomes == "suppressed"
         world.published[order.id] = [order, own, by_card]  # of the right person, and told as the source has it

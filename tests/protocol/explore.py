@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from tests.protocol.model import Scope, State, beginning, faults_in, left_behind, steps
 
@@ -56,6 +58,7 @@ def explore(scope: Scope) -> Explored:
     return Explored(scope, len(came_from), transitions, ends, settled, in_doubt)
 
 
+@cache
 def without(scope: Scope, safeguard: str) -> Explored:
     """The same scope with one safeguard taken away."""
     return explore(replace(scope, without=scope.without | {safeguard}))
@@ -67,3 +70,11 @@ def _way(came_from: dict[State, tuple[State, str] | None], state: State) -> tupl
         state, name = step
         way.append(name)
     return tuple(reversed(way))
+
+
+def walked(scope: Scope, way: Iterable[str]) -> Iterator[tuple[str, State, State]]:
+    """The steps of a way, each with the state before and after it."""
+    state = beginning(scope)
+    for name in way:
+        before, state = state, next(after for each, after in steps(state, scope) if each == name)
+        yield name, before, state

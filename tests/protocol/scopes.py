@@ -3,6 +3,8 @@ crashes, a resend cleared, a correction, a suppression, any lag, a try thought d
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.protocol.model import Scope
 
 DOUBT = Scope(
@@ -69,5 +71,8 @@ DESTINATIONS = Scope(
     crashes=2,
     refusals=1,
 )
+
+SAME_PEOPLE = replace(PEOPLE, people=(("ann", "ann"), ("bob", "bob")))
+"""To the product a correction that names another customer is another order, or is looked up once more."""
 
 SCOPES = (DOUBT, TWO_RUNS, RESEND, CLEARED, PEOPLE, DESTINATIONS)
