@@ -427,6 +427,7 @@ MUTANTS = [
             "fresh = True",
         ),
         ("doubts are not settled", "doubts.settle(send_witnesses)", "send_witnesses()"),
+        ("a bulk without an answer is followed by one as large", "size = max(1, len(bulk) // 2)", "pass"),
         ("a bulk that was not taken is no reason to stop", "if unsent:\n        raise", "if False:\n        raise"),
         (
             "an error loses the outcomes before it",
@@ -504,6 +505,12 @@ MUTANTS = [
             "if False:",
         ),
         ("a file that changes is loaded", "if storage.look_again(file.path).version != file.version:", "if False:"),
+        ("an order that lost a row is landed", "if self._orders_of_file.lost_a_row(record):", "if False:"),
+        (
+            "a file that nobody reads is forgotten",
+            'states["waiting"] += 1\n    for file in found.due',
+            "pass\n    for file in found.due",
+        ),
         ("a file that seems cut is loaded", "if why := self._orders_of_file.seems_cut():", "if why := '':"),
         ("pieces of an order are landed one by one", "if not is_piece:", "if True:"),
         (
@@ -520,8 +527,30 @@ MUTANTS = [
         ("pieces that disagree are an order", "if all(one == said[0] for one in said) and first", "if first"),
     ),
     *_of(
+        PROVIDER + "taken.py",
+        ("tests/provider/test_answers_of_a_2xx.py", "tests/provider/test_send_events.py"),
+        (
+            "a page of a gateway is an acceptance",
+            'return Taken("unreadable", {})\n    items',
+            'return Taken("accepted", {})\n    items',
+        ),
+        ("success false is success", "any(named.get(name) is False for name in _FLAGS)", "False"),
+        ("an error in the answer is none", "or any(bool(named.get(name)) for name in _ERRORS)", ""),
+        ("an item's status is not read", "or _status(said) >= _FAILED", ""),
+        ("an item is about the event at its place", "    if named in ids:", "    if False:"),
+        (
+            "of a failure without a name the first event is blamed",
+            "return at if items == len(bulk) else None",
+            "return at",
+        ),
+    ),
+    *_of(
         PROVIDER + "hooks/profile_store.py",
-        ("tests/provider/test_send_events.py", "tests/provider/test_profile_store_reading.py"),
+        (
+            "tests/provider/test_send_events.py",
+            "tests/provider/test_profile_store_reading.py",
+            "tests/provider/test_answers_of_a_2xx.py",
+        ),
         (
             "a 502 was not taken",
             "elif status is None or status >= 500 or 200 <= status <= 299:",
@@ -538,7 +567,13 @@ MUTANTS = [
             'return "absent" if not items else "unclear"',
         ),
         ("a refused bulk refuses all of its events", "elif len(part) > 1:", "elif False:"),
-        ("a page of a gateway is an acceptance", "and not _is_page(result):", "and True:"),
+        ("where all events fail they are all refused", "if len(suspects) >= _SUSPECTS:", "if False:"),
+        ("an event that fails alone is told at once", "elif suspects is None:", "elif True:"),
+        (
+            "a text that nobody can read stops nothing",
+            "and suspects is not None:\n                        raise",
+            "and False:\n                        raise",
+        ),
         ("after three answers lost it goes on", "if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:", "if False:"),
         (
             "a request whose answer was lost is sent again",
@@ -556,7 +591,7 @@ MUTANTS = [
             "isinstance(result, NoAnswer)",
         ),
         ("an address that is wrong refuses all events", "if status in _WRONG_PLACE:", "if False:"),
-        ("the second half of a bulk gets lost", "[part[middle:], part[:middle]]", "[part[:middle]]"),
+        ("the second half of a bulk gets lost", "return [part[middle:], part[:middle]]", "return [part[:middle]]"),
         (
             "the rest of a bulk that was cut has no outcome",
             "for rest in chain(reversed(parts), bulks):",

@@ -169,8 +169,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
                 elif taken is not None and taken.state == "failed":
                     told = f"{service.name} answered {status} and says that it failed"
                     if len(part) > 1:
-                        middle = len(part) // 2
-                        parts += [part[middle:], part[:middle]]
+                        parts += _halves(part)
                     elif suspects is None:
                         yield _outcomes(part, "refused", status, told)
                     else:
@@ -200,8 +199,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
                         return
                 elif len(part) > 1:
                     ambiguous_in_a_row = 0
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]  # the first half is popped first
+                    parts += _halves(part)
                 else:
                     ambiguous_in_a_row = 0
                     detail = service.detail(result, _private_texts(events[part[0].index]))
@@ -383,6 +381,12 @@ def _outcomes(
     part: Sequence[EncodedEvent], state: Any, status: int | None, detail: str = "", retry_after: float | None = None
 ) -> list[EventOutcome]:
     return [EventOutcome(event.index, event.track_id, state, status, detail, retry_after) for event in part]
+
+
+def _halves(part: list[EncodedEvent]) -> list[list[EncodedEvent]]:
+    """The second half and the first, which is popped first."""
+    middle = len(part) // 2
+    return [part[middle:], part[:middle]]
 
 
 def _by_item(part: Sequence[EncodedEvent], status: int, statuses: Mapping[int, int]) -> list[EventOutcome]:

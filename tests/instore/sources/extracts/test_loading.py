@@ -612,3 +612,23 @@ def test_a_heading_that_is_cut_keeps_its_file_waiting(tmp_path: Path, ledger: Le
     (tmp_path / "quiet.csv").write_text(csv_text().rstrip("\n"))
     loaded = load(tmp_path, ledger, settings())
     assert (loaded.files, loaded.unread_files) == (1, 1)
+
+
+@pytest.mark.parametrize("others_add_up", [True, False])
+@pytest.mark.parametrize("lost", [3, 4], ids=["its first line", "its last line"])
+def test_an_order_beside_a_refused_row_that_has_lost_one_is_set_aside(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, lost: int, others_add_up: bool
+) -> None:
+    rows = [row(f"S{n}", line, line_total="1.75") for n in (1, 2, 3) for line in (1, 2)]
+    rows[lost - 1][0] = f"\\x{'0' * 70}"  # a number that is none
+    rows[lost - 1][1] = "no date"
+    if not others_add_up:
+        rows[-1 if lost == 3 else 0][-1] = "1.00"
+    (tmp_path / "orders.csv").write_text(csv_text(*rows))
+    loaded = load(tmp_path, ledger, settings())
+    reasons = sorted(each["reason"] for each in given.rows(ledger, "quarantine"))
+    if others_add_up:
+        assert (loaded.landed.orders, reasons) == (2, ["bad_value", "cut_order"])
+        assert set(given.statuses(ledger)) == {"S1", "S3"}
+    else:  # an ERP whose lines need not make the total
+        assert (loaded.landed.orders, reasons) == (3, ["bad_value"])
