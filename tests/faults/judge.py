@@ -444,15 +444,19 @@ class LedgerLook:
                 connection.get("port"), connection.get("schema"), query=connection.get("extra") or {},
             )  # fmt: skip
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        self._connection: sa.Connection | None = None
 
     def __enter__(self) -> sa.Connection | None:
-        self._connection = self._engine.connect()
-        if sa.inspect(self._connection).has_table("orders"):
-            return self._connection
-        return None
+        self._connection = None
+        try:
+            self._connection = self._engine.connect()
+        except sa.exc.OperationalError:  # it is away, which is a fault like others
+            return None
+        return self._connection if sa.inspect(self._connection).has_table("orders") else None
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self._engine.dispose()
 
 
