@@ -73,7 +73,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
         if run.resend and tracking:
             order_editions(ledger, connection, run, (*_asked_for(run), free), now)
         connection.execute(sa.update(orders).where(_may_send(run, now, tracking), free).values(claim_run=run.run_id))
-        _begin_again(connection, run, now)
+        _begin_again(connection, run)
         mine = (orders.c.claim_run == run.run_id, under_way())
         if run.resend and tracking:
             note_editions(ledger, connection, run, mine, now)
@@ -104,14 +104,14 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
     return [Batch(batch, size) for batch, size in sizes.items()]
 
 
-def _begin_again(connection: sa.Connection, run: Run, now: datetime) -> None:
+def _begin_again(connection: sa.Connection, run: Run) -> None:
     """What the run has just claimed is on its way again: customers are searched again, rejected events tried again."""
     connection.execute(
         sa.update(orders)
         .where(
             orders.c.claim_run == run.run_id,
             orders.c.status == Status.UNMATCHED.value,
-            orders.c.next_attempt <= now,
+            orders.c.next_attempt.is_not(None),
         )
         .values(status=Status.PENDING.value)
     )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
-from include.instore.ledger.deliveries import mark_sending, record_outcomes
+from include.instore.ledger.deliveries import mark_sending, ready_orders, record_outcomes
 from include.instore.ledger.runs import count_run
 from include.instore.model.windows import Run
 from tests.instore import given
@@ -128,6 +128,13 @@ def test_a_new_edition_for_another_customer_is_looked_up_first(ledger: Ledger) -
     given.planned(ledger, resend())
     row = given.row(ledger, "S1")
     assert (row["status"], row["loyalty_card"], row["edition"]) == ("pending", given.CARD, 2)
+    # Nobody is found behind the card: the edition waits for that, and no hour takes it for ready meanwhile.
+    release(ledger, "again")
+    with ledger.engine.begin() as connection:
+        values = {"status": "unmatched", "reason": "not_found", "next_attempt": given.hours_ago(-1)}
+        connection.execute(sa.update(given.orders).values(values))
+    assert given.planned(ledger, given.run("run-4")) == []
+    assert ready_orders(ledger, given.batch("run-4")) == []
 
 
 def test_a_backfill_that_sent_an_order_sends_it_again_when_it_is_run_again_with_resend(ledger: Ledger) -> None:
