@@ -222,7 +222,7 @@ class Judge:
         if self.held:
             verdict.lost -= self._held_in_the_ledger()
         verdict.missing = verdict.lost - self._told_of()
-        TOTALS.lost += len(verdict.lost)
+        TOTALS.lost += len(verdict.lost) if settled else 0
         TOTALS.missing += len(verdict.missing)
         TOTALS.wrong += len(verdict.wrong)
         TOTALS.duplicated += len(unexplained)

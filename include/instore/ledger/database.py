@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from include.instore import fault_points
 from include.instore.ledger.tables import counters
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _MIGRATION_LOCK = 7_305_104_218  # any fixed number: PostgreSQL's advisory lock around migrations
 _SYNCHRONOUS_FULL = 2
+_MAKING_SECONDS = 5
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -233,7 +236,16 @@ def _alembic() -> tuple[Config, ScriptDirectory]:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver must not begin transactions by itself: a write begun late may find the database changed meanwhile.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # Of two processes that make a ledger at the same time SQLite refuses one at once, whatever its timeout.
+    for attempt in Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(_MAKING_SECONDS),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    ):
+        with attempt:
+            connection.execute("PRAGMA journal_mode=WAL")
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
     # A database in memory, or a build of SQLite that takes neither pragma, says nothing and goes on.
     kept = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
