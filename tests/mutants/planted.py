@@ -209,6 +209,10 @@ MUTANTS = [
         ("another try's events are given back", "deliveries.c.attempts == made)", "deliveries.c.attempts >= 0)"),
         ("a doubt that left again is given back", "deliveries.c.sending_at == each.sending_at,", ""),
         ("what left before is a witness", "deliveries.c.left_seq > after", "deliveries.c.left_seq >= 0"),
+    ),
+    *_of(
+        LEDGER + "unsent.py",
+        OF_REPORT,
         (
             "reconciling takes a live run's orders",
             ".where(_unsent(), held_by_no_live_run(claim_minutes), orders.c.key.in_(keys))",

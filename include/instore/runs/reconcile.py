@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.deliveries import count_held, mark_sent, unsent_after
+from include.instore.ledger.unsent import count_held, mark_sent, unsent_after
 from include.instore.model.destinations import SHOWN, UNCLEAR, ReadingSide
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
