@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.destinations.delivery import Delivered, send_batch
+from include.instore.destinations.profile_store import event_of
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder
@@ -30,7 +31,6 @@ from include.instore.ledger.tables import (
 )
 from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.errors import RecordRefused
-from include.instore.model.events import build_event
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run, Window
@@ -139,14 +139,7 @@ class Events:
         return self.settings.bulk_events
 
     def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
-        return build_event(
-            track_id=order.event_id,
-            order_type=order.order_type,
-            order_time=order.order_time,
-            payload=order.payload,
-            email=order.email,
-            settings=self.settings,
-        )
+        return event_of(order, self.settings)
 
 
 def send(destination: Any, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:

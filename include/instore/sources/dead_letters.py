@@ -152,7 +152,7 @@ class _DeadLetters:
         self._receiver = receiver
         self._sender = sender
         self._publish = publish
-        self._letter: _Letter | None = None
+        self._letter: _Letter
         self._never_seen: Block | None = None
 
     def blocks(self) -> Iterator[Block]:
@@ -169,8 +169,8 @@ class _DeadLetters:
                         yield self._never_seen
                         self._never_seen = None
 
-    def settle(self, _block: Block, outcome: LandedBlock) -> None:
-        if self._never_seen or self._letter is None:
+    def settle(self, block: Block, outcome: LandedBlock) -> None:
+        if block is self._never_seen:
             return
         if not outcome.refused:
             self._safe("landed" if outcome.landed.orders else "known")
@@ -194,16 +194,15 @@ class _DeadLetters:
     def _safe(self, fate: str) -> None:
         """What the letter holds is safe now, so it is completed."""
         self._became(fate)
-        if self._receiver is not None and self._letter is not None:
+        if self._receiver is not None:
             settled = settle(self._receiver, self._letter.message)
             self.done.completed += settled
             self.done.settle_failed += not settled
 
     def _became(self, fate: str, error: RecordRefused | None = None) -> None:
-        if self._letter is not None:
-            id, reference = self._letter.message.message_id or "", self._letter.record.reference
-            why = (error.reason, error.detail) if error else ("", "")
-            self.done.outcomes.append(Outcome(id, reference, fate, *why))
+        id, reference = self._letter.message.message_id or "", self._letter.record.reference
+        why = (error.reason, error.detail) if error else ("", "")
+        self.done.outcomes.append(Outcome(id, reference, fate, *why))
 
     def _read(self, message: ServiceBusReceivedMessage) -> _Letter:
         body, reference = body_of(message), reference_of(message)

@@ -50,16 +50,9 @@ class ProfileStoreDestination:
         self.bulk_events = settings.bulk_events
 
     def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
-        from include.instore.model.events import build_event
+        from include.instore.destinations.profile_store import event_of
 
-        return build_event(
-            track_id=order.event_id,
-            order_type=order.order_type,
-            order_time=order.order_time,
-            payload=order.payload,
-            email=order.email,
-            settings=self._settings,
-        )
+        return event_of(order, self._settings)
 
     def send_events(
         self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
