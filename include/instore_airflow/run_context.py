@@ -45,7 +45,8 @@ def pipeline(
             if run.dry_run:
                 settings = settings.model_copy(update={"enable_track_events": False})
                 ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
-            switch_destinations(ledger, list(DESTINATIONS))
+            if begins:  # once a run: in the middle of a release workers may have different lists
+                switch_destinations(ledger, DESTINATIONS)
             yield open_run(ledger, run, begins=begins), ledger, settings
     except FatalError as error:
         raise AirflowFailException(str(error)) from None

@@ -111,17 +111,15 @@ def _order(ledger: Ledger, connection: sa.Connection, run: Run, rows: Sequence[d
         ordered.append({**place, "ordered_by": run.tries[0], "edition": edition, "made_at": now})
         event_id = next_event_id(row["before"], edition)
         made.append(ready_for(row["destination"], row["key"], event_id, edition))
-        connection.execute(
-            sa.update(deliveries)
-            .where(deliveries.c.key == row["key"], deliveries.c.destination == row["destination"])
-            .values(is_latest=False)
-        )
         if content := later.pop(row["key"], None):
             one = (contents.c.key == row["key"], contents.c.fingerprint == content["fingerprint"])
             connection.execute(sa.delete(contents).where(*one))
             kept = content_row(row, ContentState.SENT, run.run_id, now)
             connection.execute(ledger.insert(contents).values(kept).on_conflict_do_nothing())
             connection.execute(sa.update(orders).where(orders.c.key == row["key"]).values(taken_content(row, content)))
+    before = (deliveries.c.key == sa.bindparam("of"), deliveries.c.destination == sa.bindparam("at"))
+    places = [{"of": row["key"], "at": row["destination"]} for row in made]
+    connection.execute(sa.update(deliveries).where(*before).values(is_latest=False), places)
     connection.execute(sa.insert(deliveries), made)
     connection.execute(sa.insert(editions), ordered)
 
