@@ -34,7 +34,7 @@ _NEVER_RAN = re.compile(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--workers", type=int, default=2, help="copies of the code at once")
+    parser.add_argument("--workers", type=int, default=3, help="copies of the code at once")
     parser.add_argument("-k", default="", help="only bugs whose name or file has this in it")
     arguments = parser.parse_args()
     chosen = [each for each in MUTANTS if arguments.k in each.name or arguments.k in each.file]
