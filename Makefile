@@ -80,18 +80,20 @@ mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that
 	$(BIN)/python -m tests.mutants
 
 .PHONY: lint
-lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and docs/configuration.md are up to date
+lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and generated pages are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py
+	PYTHONPATH=. $(BIN)/python docs/codes_docs.py
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
 
 .PHONY: docs
-docs: $(INSTALLED)  ## Make docs/configuration.md from the settings and the connection forms
+docs: $(INSTALLED)  ## Make docs/configuration.md and docs/codes.md from the code
 	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py --write
+	PYTHONPATH=. $(BIN)/python docs/codes_docs.py --write
 
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt

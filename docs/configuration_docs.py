@@ -127,17 +127,19 @@ def _cell(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or compare it; the exit code."""
+    return told_apart(PAGE, page(), arguments)
+
+
+def told_apart(path: Path, made: str, arguments: list[str]) -> int:
+    """Write a page, or say where it is not what the code says; the exit code."""
     if arguments == ["--write"]:
-        PAGE.write_text(page())
+        path.write_text(made)
         return 0
-    kept = PAGE.read_text() if PAGE.exists() else ""
-    drift = difflib.unified_diff(
-        kept.splitlines(), page().splitlines(), "docs/configuration.md", "the code", "", "", 1, ""
-    )
-    lines = list(drift)
+    kept, name = path.read_text() if path.exists() else "", f"docs/{path.name}"
+    lines = list(difflib.unified_diff(kept.splitlines(), made.splitlines(), name, "the code", "", "", 1, ""))
     if lines:
         print("\n".join(lines))  # noqa: T201
-        print("docs/configuration.md is not what the code says; run: make docs", file=sys.stderr)  # noqa: T201
+        print(f"{name} is not what the code says; run: make docs", file=sys.stderr)  # noqa: T201
     return 1 if lines else 0
 
 

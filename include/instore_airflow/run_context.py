@@ -17,6 +17,12 @@ from include.instore_airflow.retry_policy import TryAgain
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
+    from include.instore.runs.report import Failure
+
+_FAILURE = "failure"
+"""Key of the XCom in which a failing task leaves its sentence for the report."""
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -27,7 +33,7 @@ def pipeline(
 
     :param begins: whether this is one of the tasks that a run begins with.
     """
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
     for chatty in ("azure", "alembic", "asyncssh"):
@@ -49,13 +55,45 @@ def pipeline(
                 switch_destinations(ledger, DESTINATIONS)
             yield open_run(ledger, run, begins=begins), ledger, settings
     except FatalError as error:
+        _leave(str(error))
         raise AirflowFailException(str(error)) from None
     except RetriableError as error:
+        _leave(str(error))
         raise TryAgain(str(error), error.retry_after) from None
+    except AirflowException:
+        raise
+    except Exception as error:
+        _leave(f"{type(error).__name__}, which is a fault of the pipeline or of its machine; its log has the traceback")
+        raise
 
 
-def failed_tasks(ti: Any) -> list[str]:
-    """Ids of the run's tasks that finally failed, a mapped one named once."""
+def _leave(why: str) -> None:
+    """Tell the report why this task fails: its XCom is gone when it is tried again, and comes with each try."""
+    from airflow.sdk import get_current_context
+
+    try:
+        ti: Any = get_current_context()["ti"]
+    except RuntimeError:
+        return  # not in a task
+    try:
+        ti.xcom_push(key=_FAILURE, value={"why": why, "tries": ti.try_number, "link": ti.log_url})
+    except Exception as error:  # it must not hide why the task fails
+        log.warning("the report is not told why this task failed (%s)", type(error).__name__)
+
+
+def failed_tasks(ti: Any) -> list[Failure]:
+    """The run's tasks that finally failed, a mapped one once, each with what it said last."""
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
     failed = {name for name, state in states.items() if state == "failed"}
-    return sorted({re.sub(r"_\d+$", "", name) for name in failed})
+    return [_failure(ti, task) for task in sorted({re.sub(r"_\d+$", "", name) for name in failed})]
+
+
+def _failure(ti: Any, task: str) -> Failure:
+    from include.instore.runs.report import Failure
+
+    told = [each for each in ti.xcom_pull(task_ids=[task], key=_FAILURE) or () if each]
+    if not told:
+        return Failure(task)
+    others = sum(each["why"] != told[0]["why"] for each in told)
+    why = f"{told[0]['why']} ({others} of its batches failed otherwise)" if others else told[0]["why"]
+    return Failure(task, why, max(each["tries"] for each in told), told[0]["link"])

@@ -33,8 +33,8 @@ class ServiceUnavailable(ProviderError):
     The service did not answer, or asked to be left alone; the same call may work later.
 
     :param retry_after: seconds after which the service itself said it can be asked again; None when it did not say.
-    :param code: what came instead of an answer, in a word: `answered_500`, `not_json`, `no_answer`; `circuit_open`:
-        it was not asked.
+    :param code: what came instead of an answer, in a word: `answered_500`, `answered_200_not_json`, `no_answer`;
+        `circuit_open`: it was not asked.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, code: str = "") -> None:

@@ -282,7 +282,7 @@ class Service:
         """Return the error of a service which did not give a usable answer in `attempts` calls."""
         what, code = result.told(), f"answered_{result.status}"
         if isinstance(result, Answer) and result.taken:
-            what, code = f"{what} without a JSON body", "not_json"
+            what, code = f"{what} without a JSON body", f"{code}_not_json"
         if isinstance(result, NoAnswer):
             code = "circuit_open" if isinstance(result, LeftAlone) else "no_answer"
         if not isinstance(result, LeftAlone):

@@ -54,6 +54,27 @@ def test_a_red_cause_that_lasts_is_not_ended_by_a_green_run(ledger: Ledger) -> N
         mark(ledger, [recovered], TOLD)
 
 
+def test_a_soft_cause_is_told_again_by_a_run_that_adds_to_it_and_is_over_once(ledger: Ledger) -> None:
+    told = []
+    for run_id, holds, more in (("run-1", True, True), ("run-2", True, False), ("run-3", True, True), ("run-4", 0, 0)):
+        soft = {"quarantined": TEXT if holds else None}
+        remember(ledger, given.run(run_id), red={}, soft=soft, recovery=recovery, more=["quarantined"] if more else [])
+        messages = waiting(ledger, run_id)
+        mark(ledger, messages, TOLD)
+        told.append([each.cause if each.cause != "recovered" else each.text for each in messages])
+    assert told == [["quarantined"], [], ["quarantined"], ["quarantined x2"]]
+
+
+def test_what_a_red_cause_tells_is_not_told_as_a_soft_one_as_well_and_its_end_is(ledger: Ledger) -> None:
+    both = {"red": {"bad_share": TEXT}, "soft": {"quarantined": TEXT}, "told_by_red": ["quarantined"]}
+    remember(ledger, given.run("run-1"), recovery=recovery, **both)  # type: ignore[arg-type]
+    messages = waiting(ledger, "run-1")
+    assert [each.cause for each in messages] == ["bad_share"]
+    mark(ledger, messages, TOLD)
+    assert reported(ledger, "run-2", quarantined=True) == ["recovered"]  # of the red one alone
+    assert reported(ledger, "run-3", quarantined=False) == ["recovered"]
+
+
 def test_a_soft_cause_is_told_when_it_begins_and_not_again_every_hour(ledger: Ledger) -> None:
     assert reported(ledger, "run-1", dead_letters=True) == ["dead_letters"]
     assert reported(ledger, "run-2", dead_letters=True) == []

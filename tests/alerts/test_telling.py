@@ -46,14 +46,18 @@ def dag_run(run_id: str = "manual__1", **fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"run_id": run_id, "clear_number": 0, "conf": None, **whole, **fields})
 
 
-def report(run: Any, *failed: str, **params: Any) -> dict[str, Any]:
-    """The report task, whose run has these failed tasks; its counts also when it is red."""
+def report(run: Any, *failed: str, why: dict[str, Any] | None = None, **params: Any) -> dict[str, Any]:
+    """The report task, whose run has these failed tasks; its counts also when it is red.
+
+    :param why: by task, what it left for the report.
+    """
     pushed: dict[str, Any] = {}
     states = {run.run_id: dict.fromkeys(failed, "failed")}
     ti = SimpleNamespace(
         dag_id="instore_orders",
         run_id=run.run_id,
         get_task_states=lambda **_: states,
+        xcom_pull=lambda *, task_ids, key: [(why or {}).get(task_ids[0])] if key == "failure" else None,
         xcom_push=lambda **xcom: pushed.update(xcom["value"]),
     )
     if not failed:
@@ -105,6 +109,18 @@ def test_an_alert_arrives_by_mail_and_by_webhook(
     assert told["type"] == "failure"
 
 
+def test_an_alert_has_the_task_s_own_sentence_how_often_it_was_tried_and_its_link(
+    connect: Connect, ledger_path: Path, webhook: Webhook
+) -> None:
+    connect("instore_alerts", "generic", password=webhook.url)
+    left = {"why": "The key was refused.", "tries": 1, "link": "http://airflow/tasks/drain_topic?try_number=1"}
+    counts = report(dag_run(), "drain_topic", why={"drain_topic": left})
+    assert counts["red"] == ["task_failed: task drain_topic failed, tried once: The key was refused"]
+    (told,) = webhook.told
+    assert "Task drain_topic failed, tried once: The key was refused." in told["message"]
+    assert left["link"] in told["message"]
+
+
 def test_the_urls_may_stand_in_the_extra(connect: Connect, ledger_path: Path, webhook: Webhook) -> None:
     connect("instore_alerts", "generic", extra={"urls": [webhook.url, webhook.url]})
     report(dag_run(), "drain_topic")
@@ -149,7 +165,8 @@ def test_an_alert_that_cannot_be_delivered_is_an_error_in_the_log_counted_and_to
     webhook.answer = 500
     run = dag_run()
     counts = report(run, "drain_topic")
-    assert counts["red"] == ["task drain_topic failed; its log says why"]
+    assert len(counts["red"]) == 1
+    assert counts["red"][0].startswith("task_failed: task drain_topic failed: it ended without a sentence")
     assert counts["alerts_failed"] == 1
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == ["URL 1 of connection instore_alerts did not take: In-store orders: Task drain_topic failed"]
@@ -191,8 +208,7 @@ def test_no_url_of_a_channel_and_nobody_s_data_is_in_a_log_a_report_or_an_alert(
         document = given.document("S1", loyaltyCardNumber=CARD, emailAddress=EMAIL)
         given.landed(ledger, document, run=given.run(run.run_id), refusals=[given.refused(EMAIL.encode())])
     counts = report(run, "drain_topic")
-    assert counts["red"][1].startswith("1 of 2 records were set aside")
-    assert len(webhook.told) == 2
+    assert sorted(webhook.titles) == ["Records wait in quarantine", "Task drain_topic failed"]
     for text in (caplog.text, json.dumps(counts), json.dumps(webhook.told)):
         for secret in (TOKEN, CARD, EMAIL):
             assert secret not in text

@@ -162,6 +162,9 @@ class _TaskInstance:
     def get_task_states(self, **_: Any) -> dict[str, dict[str, str]]:
         return {self.run_id: self._states}
 
+    def xcom_pull(self, **_: Any) -> list[Any]:
+        return []
+
     def xcom_push(self, *, key: str, value: Any) -> None:
         self.xcom = value
 

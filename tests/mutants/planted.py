@@ -413,8 +413,9 @@ MUTANTS = [
         ("a run with a file not read is green", "if not counts.unread_files:", "if True:"),
         ("a run with collisions is green", "if not counts.collisions:", "if True:"),
         ("a run keeps its claims", "release(ledger, run.run_id)", "pass"),
-        ("a run with a failed task is green", "(*_failures(failed_tasks), *(reason", "(*_failures(()), *(reason"),
-        ("a run that set too much aside is green", "bad / handled <= max_bad_share", "bad / handled <= 1"),
+        ("a run with a failed task is green", "for each in failed),", "for each in ()),"),
+        ("one bad record of three makes a run red", "bad < settings.share_minimum or", "not bad or"),
+        ("a run that set too much aside is green", "bad / handled <= settings.max_bad_share", "bad / handled <= 1"),
     ),
     *_of(
         "include/instore/runs/reconcile.py",
@@ -733,8 +734,10 @@ MUTANTS = [
     *_of(
         LEDGER + "alerts.py",
         ("tests/alerts/test_memory.py",),
-        ("a soft cause is told every hour", "if judged is not None and known is None:", "if judged is not None:"),
-        ("a soft cause never ends", "ended.append(known)", "pass"),
+        ("a soft cause is told every hour", "elif not known or cause in more:", "else:"),
+        ("what a run adds to a soft cause is told nobody", "elif not known or cause in more:", "elif not known:"),
+        ("one thing is told twice, as red and as soft", "TOLD if cause in told_by_red else WAITING", "WAITING"),
+        ("a soft cause never ends", "ended += known", "pass"),
         ("a red run ends what others failed at", "if not red:", "if True:"),
         (
             "an hourly run ends what a backfill failed at",
@@ -763,8 +766,8 @@ MUTANTS = [
         ("tests/alerts/test_judging.py",),
         ("a limit that is reached is kept", "value >= limit", "value > limit"),
         ("what was open before a limit was switched off stays so", "judged[alert.cause] = None  #", "pass  #"),
-        ("a backfill's shares are the stream's", "shares and received >= settings", "received >= settings"),
-        ("a failed task alerts nobody", "for task in failed_tasks\n", "for task in ()\n"),
+        ("a backfill's shares are the stream's", ", settings) if shares else None", ", settings)"),
+        ("a failed task alerts nobody", "for each in failed\n", "for each in ()\n"),
     ),
     *_of(
         "include/instore/runs/planning.py",

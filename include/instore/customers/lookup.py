@@ -16,12 +16,11 @@ from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
-from include.instore.ledger.tables import LOOK_UP_FAILED
+from include.instore.model.codes import LOOK_UP_FAILED, NOT_FOUND
 from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, InStoreError, RetriableError
 from include.instore.model.settings import Settings
 
-NOT_FOUND = "not_found"
 _BLOCK = 100
 _FIRST = 20
 """Where none of the first so many cards is answered, the others are not asked for (contracts.md section 4)."""
@@ -109,7 +108,7 @@ def _too_many(
     They are too many; or nobody else was answered, and what came may pass: then nothing says that the service is well.
     """
     asked, passing = len(failed) + answered, any(each.passing for each in failed.values())
-    enough = len(failed) >= settings.min_failed_look_ups
+    enough = len(failed) >= settings.share_minimum
     too_many = enough and len(failed) > asked * settings.max_failed_look_ups
     if not too_many and (answered or not passing):
         return None

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from include.instore.customers.lookup import NOT_FOUND
 from include.instore.ledger.customers import CardAnswer
+from include.instore.model.codes import NOT_FOUND
 from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import ConfigurationError
 

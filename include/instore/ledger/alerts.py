@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, alerts, deliveries, orders
-from include.instore.model.alert_causes import DEADLINE, RECOVERED, SOFT, Ages
+from include.instore.model.codes import DEADLINE, RECOVERED, SOFT
 from include.instore.model.windows import Run
 
 WAITING, TOLD, NOBODY = "waiting", "told", "nobody"
@@ -26,6 +26,26 @@ _GIVEN_UP_AFTER = timedelta(days=1)
 
 Text = tuple[str, str]
 """Title and text."""
+
+
+@dataclass(frozen=True)
+class Ages:
+    """What is measured after the run's tasks; None is not known, and says nothing about a limit.
+
+    :param new_orders: orders that arrived with this run; 0 where not all of their customers were asked for.
+    :param new_unmatched: those of them without a customer; asked-again ones would make quiet hours look bad.
+    :param oldest_unsent: seconds since the oldest order that still has somewhere to go arrived; 0 when there is none.
+    :param oldest_message: seconds since the oldest message still on the bus was published; 0 when there is none.
+    :param dead_letters: messages in the subscription's dead-letter queue, as far as was looked.
+    :param expired: those of them that nobody had read in time.
+    """
+
+    new_orders: int
+    new_unmatched: int
+    oldest_unsent: float
+    oldest_message: float | None = None
+    dead_letters: int | None = None
+    expired: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,17 +66,22 @@ def remember(
     soft: Mapping[str, Text | None] | None = None,
     recovery: Callable[[Mapping[str, tuple[str, int]]], Text] | None = None,
     lasting: Collection[str] = (),
+    more: Collection[str] = (),
+    told_by_red: Collection[str] = (),
 ) -> None:
     """Write down which causes begin and which have ended with this run.
 
-    A red cause is told once a run. A soft one is told when it begins, and again only after it had ended. A run that is
-    not red ends the red causes of its own earlier tries and, where it is one of the hourly stream, those of the stream.
+    A red cause is told once a run. A soft one is told when it begins, and again by a run that adds to it, or after it
+    had ended. A run that is not red ends the red causes of its own earlier tries and, where it is one of the hourly
+    stream, those of the stream.
 
     :param red: title and text by cause, of the run itself.
     :param soft: those that were judged: title and text, or None where the limit is kept.
     :param recovery: title and text for what has ended, from the causes with the moment and the number of runs; without
         it nothing ends by this run.
     :param lasting: red causes that are not over, though this run is not red for them.
+    :param more: soft causes to which this run has added.
+    :param told_by_red: soft causes that a red one of this run tells as well, with the same number.
     """
     run_id, now = run.tries[-1], datetime.now(timezone.utc)
     ordinary = run.claims == "due" and not run.dry_run
@@ -65,11 +90,14 @@ def remember(
             # Two runs that report together must not both find that a soft cause begins. SQLite has one writer.
             connection.execute(sa.text("LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE"))
         still_open = connection.execute(sa.select(alerts).where(alerts.c.ended_run.is_(None))).mappings().all()
-        open_soft = {row["cause"]: row for row in still_open if row["cause"] in SOFT}
+        open_soft: dict[str, list[sa.RowMapping]] = {}
+        for row in still_open:
+            if row["cause"] in SOFT:
+                open_soft.setdefault(row["cause"], []).append(row)
 
         def begin(cause: str, text: Text) -> None:
             row = {"run": run_id, "cause": cause, "begun_at": now, "ordinary": ordinary}
-            row |= {"title": text[0], "text": text[1], "state": WAITING}
+            row |= {"title": text[0], "text": text[1], "state": TOLD if cause in told_by_red else WAITING}
             row |= {"ended_run": run_id if cause == RECOVERED else None}
             connection.execute(
                 ledger.insert(alerts).values(row).on_conflict_do_nothing(index_elements=["run", "cause"])
@@ -79,17 +107,18 @@ def remember(
             begin(cause, text)
         ended = []
         for cause, judged in (soft or {}).items():
-            known = open_soft.get(cause)
-            if judged is not None and known is None:
-                begin(cause, judged)
-            elif judged is not None and known is not None and known["state"] != TOLD:
+            known = open_soft.get(cause, [])
+            untold = [row for row in known if row["state"] != TOLD]
+            if judged is None:
+                ended += known
+            elif untold:
                 connection.execute(
                     sa.update(alerts)
-                    .where(_is(known["run"], cause))
+                    .where(_is(untold[-1]["run"], cause))
                     .values(title=judged[0], text=judged[1], state=WAITING, begun_at=now)
                 )
-            elif judged is None and known is not None:
-                ended.append(known)
+            elif not known or cause in more:
+                begin(cause, judged)
         if recovery is None:
             return
         if not red:

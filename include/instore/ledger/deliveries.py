@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.suppressions import SUPPRESSED, suppressed_among
+from include.instore.ledger.suppressions import suppressed_among
 from include.instore.ledger.tables import (
     DeliveryStatus,
     Status,
@@ -21,6 +21,7 @@ from include.instore.ledger.tables import (
     orders,
     runs,
 )
+from include.instore.model.codes import SUPPRESSED
 
 _LEAVING = "leaving"
 

@@ -17,7 +17,6 @@ from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.known_again import content_row, taken_content
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import (
-    NO_CUSTOMER_KEY,
     UNDER_WAY,
     ContentState,
     DeliveryStatus,
@@ -29,6 +28,7 @@ from include.instore.ledger.tables import (
     editions,
     orders,
 )
+from include.instore.model.codes import NO_CUSTOMER_KEY
 from include.instore.model.events import next_event_id
 from include.instore.model.windows import Run
 

@@ -13,10 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN, known_again, suspected_twins
+from include.instore.ledger.known_again import known_again, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import (
-    NO_CUSTOMER_KEY,
     ExtractState,
     Status,
     extracts,
@@ -25,6 +24,7 @@ from include.instore.ledger.tables import (
     quarantine,
     runs,
 )
+from include.instore.model.codes import COLLISION, NO_CUSTOMER_KEY, SUSPECTED_TWIN
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
 from include.instore.model.identifiers import number_root

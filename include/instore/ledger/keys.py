@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.known_again import COLLISION
 from include.instore.ledger.tables import contents, deliveries, editions, orders, pipeline, quarantine
+from include.instore.model.codes import COLLISION
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
 from include.instore.model.orders import order_of_payload

@@ -17,12 +17,6 @@ from include.instore.ledger.tables import ContentState, Status, contents, delive
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
 
-COLLISION = "collision"
-"""Reason in the quarantine of an order whose key another order has."""
-
-SUSPECTED_TWIN = "suspected_twin"
-"""Reason in the quarantine of an order that seems to be another one whose number has more, or fewer, leading zeros."""
-
 _MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
 _TELL_NOTHING_APART = {
     "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",

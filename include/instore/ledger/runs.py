@@ -13,18 +13,28 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.known_again import COLLISION, SUSPECTED_TWIN
 from include.instore.ledger.tables import (
-    LOOK_UP_FAILED,
     UNDER_WAY,
+    ContentState,
     DeliveryStatus,
     ExtractState,
     Status,
+    contents,
     deliveries,
     extracts,
     orders,
     quarantine,
     runs,
+)
+from include.instore.model.codes import (
+    COLLISION,
+    CORRECTED_AFTER_SENT,
+    HELD,
+    IN_DOUBT,
+    LOOK_UP_FAILED,
+    REJECTED,
+    SUSPECTED_TWIN,
+    UNREAD_FILES,
 )
 from include.instore.model.windows import Window
 
@@ -33,7 +43,8 @@ from include.instore.model.windows import Window
 class RunCounts:
     """One run in numbers of orders, but for ``looked_up`` and ``cache_hits`` (cards) and ``batches``.
 
-    What concerns sending is counted once a destination; ``by_destination`` says where.
+    What concerns sending is counted once a destination; ``by_destination`` says where. ``set_aside`` is all that waits
+    for a person, or for an answer, in the whole ledger, by code.
     """
 
     received: int
@@ -57,6 +68,7 @@ class RunCounts:
     look_up_failed: int
     look_ups_failing: int
     suppressed: int
+    suppressed_by_reason: Mapping[str, int]
     sent: int
     resent: int
     rejected: int
@@ -73,6 +85,7 @@ class RunCounts:
     planned: Mapping[str, int]
     window_orders: Mapping[str, int]
     ledger: Mapping[str, int]
+    set_aside: Mapping[str, int]
 
 
 _TALLIED = (
@@ -143,6 +156,11 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         of_this_run = deliveries.c.outcome_run == run_id
         sent_again = (of_this_run, deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.edition > 1)
         resent = sum(by(deliveries.c.status, *sent_again, of=deliveries).values())
+        suppressed = Counter(
+            by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.SUPPRESSED.value)
+        )
+        kept_back = (of_this_run, deliveries.c.status == DeliveryStatus.SUPPRESSED.value)
+        suppressed.update(by(deliveries.c.reason, *kept_back, of=deliveries))
         rejected = (of_this_run, deliveries.c.status == DeliveryStatus.REJECTED.value)
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
@@ -158,6 +176,19 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
                 sa.or_(orders.c.planned_run.is_(None), orders.c.planned_run != run_id),
             )
         )
+        whole = whole_ledger()
+        late = (contents.c.state == ContentState.AFTER_SENDING.value,)
+        waiting = by(extracts.c.state, *_waiting, of=extracts).get(ExtractState.WAITING.value, 0)
+        failing = by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0)
+        set_aside = {
+            **by(quarantine.c.reason, quarantine.c.state == "quarantined", of=quarantine),
+            UNREAD_FILES: waiting,
+            LOOK_UP_FAILED: failing,
+            IN_DOUBT: whole.get(DeliveryStatus.SENDING.value, 0),
+            HELD: whole.get(DeliveryStatus.HELD.value, 0),
+            REJECTED: whole.get(DeliveryStatus.REJECTED.value, 0),
+            CORRECTED_AFTER_SENT: sum(by(contents.c.state, *late, of=contents).values()),
+        }
         nowhere = sa.not_(sa.exists().where(deliveries.c.key == orders.c.key))
         return RunCounts(
             **{name: tally[name] for name in _TALLIED},
@@ -165,14 +196,15 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             quarantined=sum(quarantined.values()),
             quarantined_by_reason=quarantined,
             unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
-            waiting_files=sum(by(extracts.c.state, *_waiting, of=extracts).values()),
+            waiting_files=waiting,
             collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
             matched=resolved.get(Status.MATCHED.value, 0),
             unmatched=sum(unmatched.values()),
             unmatched_by_outcome=unmatched,
             look_up_failed=unmatched.get(LOOK_UP_FAILED, 0),
-            look_ups_failing=by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0),
-            suppressed=resolved.get(Status.SUPPRESSED.value, 0) + became[DeliveryStatus.SUPPRESSED.value],
+            look_ups_failing=failing,
+            suppressed=suppressed.total(),
+            suppressed_by_reason=dict(sorted(suppressed.items())),
             sent=became[DeliveryStatus.SENT.value] - resent,
             resent=resent,
             rejected=became[DeliveryStatus.REJECTED.value],
@@ -187,7 +219,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             undelivered=sum(by(orders.c.status, *planned, orders.c.status == Status.MATCHED.value, nowhere).values()),
             planned=on_the_way(*planned),
             window_orders=on_the_way(in_window(window)) if window else {},
-            ledger=whole_ledger(),
+            ledger=whole,
+            set_aside={str(code): count for code, count in set_aside.items() if count},
         )
 
 

@@ -13,13 +13,11 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import DeliveryStatus, Status, deliveries, orders, pipeline, suppressions
+from include.instore.model.codes import SUPPRESSED
 from include.instore.model.errors import ConfigurationError
 
 LOYALTY = "loyalty"
 """Source of what a loyalty answer says: a later answer about the same card lifts it."""
-
-SUPPRESSED = "suppressed"
-"""Reason of an order that is kept back for whom it is."""
 
 _PLACEHOLDER_CARDS = 5
 """An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""

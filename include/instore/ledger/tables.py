@@ -65,21 +65,6 @@ class ExtractState(str, Enum):
         return self.value
 
 
-NO_CUSTOMER_KEY = "no_customer_key"
-"""Reason of an order with neither card nor email: normal business, kept, never asked for."""
-
-
-LOOK_UP_FAILED = "look_up_failed"
-"""Reason of an order whose card was asked for without getting an answer about it: it is asked for again."""
-
-
-BROKEN_FILE = "broken_file"
-"""Reason in the quarantine of a file that cannot be read from a place on."""
-
-CUT_ORDER = "cut_order"
-"""Reason in the quarantine of a file's last order that seems to be the half of one."""
-
-
 def kept_text(text: str) -> str:
     """Foreign text as every database takes it: a message id may hold NUL, a file name what is not Unicode."""
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1024]

@@ -13,6 +13,8 @@ None of them carries an email address, a loyalty card, a key or a payload.
 
 from __future__ import annotations
 
+from include.instore.model.codes import code_of
+
 
 class InStoreError(Exception):
     """Root of the pipeline's own errors."""
@@ -40,13 +42,14 @@ class RetriableError(InStoreError):
 class CardNotAnswered(InStoreError):
     """What came when a card was asked for says nothing about it.
 
-    :param code: what came instead, in a word, such as ``answered_400``.
+    :param code: what came instead, such as ``answered_400``.
     :param passing: whether it may pass by itself, such as ``answered_500``; otherwise a person has to look, where it
         comes for many cards.
     """
 
     def __init__(self, message: str, *, code: str, passing: bool) -> None:
         super().__init__(message)
+        code_of(code)
         self.code = code
         self.passing = passing
 
@@ -54,11 +57,12 @@ class CardNotAnswered(InStoreError):
 class RecordRefused(InStoreError):
     """One message or row is not an order by the contract (contracts.md section 1).
 
-    :param reason: the machine word that is dead-letter reason and quarantine code alike, e.g. ``missing_field``.
+    :param reason: the code that is dead-letter reason and quarantine code alike, e.g. ``missing_field``.
     :param detail: which field and which rule, never the value itself.
+    :raises KeyError: the reason is no code.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+        self.reason = str(code_of(reason))
         self.detail = detail

@@ -165,7 +165,13 @@ class Settings(BaseSettings):
         "to get on, such as *@store.example.com. Text without an @ is no address in any case.",
     )
     max_bad_share: float = Field(
-        0.05, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
+        0.02, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
+    )
+    share_minimum: int = Field(
+        5,
+        ge=1,
+        description="Records that a share must be of to pass its limit, of every share: one bad message of three at "
+        "night says nothing about the stream. It is told all the same.",
     )
 
     # The loyalty look-ups
@@ -177,9 +183,6 @@ class Settings(BaseSettings):
         le=1,
         description="Share of a batch's cards that get no answer, above which its task fails; up to it each is set "
         "aside alone and asked for again after 1, 6 and 24 hours, then daily.",
-    )
-    min_failed_look_ups: int = Field(
-        5, ge=1, description="Cards of a batch that must have got no answer before that share is judged."
     )
     cache_hours: float = Field(24, ge=0, description="Hours a card's customer is remembered before it is asked again.")
     negative_cache_hours: float = Field(
@@ -277,21 +280,12 @@ class Settings(BaseSettings):
     deadline_minutes: float = Field(
         90, ge=0, description="Minutes after a run was queued at which it is told that it is not done; 0: never."
     )
-    alert_quarantined_share: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Share of the records received that is quarantined, from which on it is told; 0: never.",
-    )
     alert_unmatched_share: float = Field(
         0.4,
         ge=0,
         le=1,
         description="Share of the orders that arrived with a run and find no customer, from which on it is told; "
         "0: never.",
-    )
-    alert_min_orders: int = Field(
-        20, ge=1, description="Records or orders a run must have for its shares to be judged: two of three say nothing."
     )
     alert_oldest_message_minutes: float = Field(
         120, ge=0, description="Minutes; age of the oldest message left on the bus, from which on it is told; 0: never."

@@ -5,56 +5,39 @@
     missed   the report could not tell: it was killed, or the run is not done in time
 
 Plain judging: nothing here asks or tells anybody. Every text is made of counts, names of tasks, settings and extracts,
-and a link: no order, email or card can get into one. Every cause has a section of the same heading in docs/runbook.md.
+and a link: no order, email or card can get into one. Titles, meanings and remedies are those of model/codes.py; every
+cause has a section of the same heading in docs/runbook.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from include.instore.model.alert_causes import (
+from include.instore.ledger.alerts import Ages
+from include.instore.model.codes import (
     BAD_SHARE,
-    COLLISIONS,
+    CODES,
+    COMMAND,
     CORRECTED_AFTER_SENT,
     DEAD_LETTERS,
     DEADLINE,
-    HELD_EVENTS,
-    LOOK_UPS_FAILING,
     NO_REPORT,
-    NUMBERS,
     OLDEST_MESSAGE,
     OLDEST_UNSENT,
-    QUARANTINED_SHARE,
+    QUARANTINED,
     RECOVERED,
+    REJECTED,
     TASK_FAILED,
+    TRUNCATED,
     UNMATCHED_SHARE,
-    UNREAD_FILES,
-    Ages,
-    kind_of,
+    Code,
+    Told,
+    code_of,
 )
 from include.instore.model.settings import Settings
-
-SECTIONS = {
-    TASK_FAILED: "A task failed",
-    NUMBERS: "The numbers do not add up",
-    BAD_SHARE: "Too many records were set aside",
-    COLLISIONS: "Orders with the key of another order",
-    UNREAD_FILES: "A file was not read to its end",
-    HELD_EVENTS: "Events are held for a person to decide",
-    NO_REPORT: "The run failed without a report",
-    DEADLINE: "The run is not done in time",
-    OLDEST_MESSAGE: "Messages wait on the bus",
-    OLDEST_UNSENT: "Orders wait to be sent",
-    DEAD_LETTERS: "Dead letters on the bus",
-    LOOK_UPS_FAILING: "Cards get no answer",
-    QUARANTINED_SHARE: "Many records are quarantined",
-    UNMATCHED_SHARE: "Many orders find no customer",
-    CORRECTED_AFTER_SENT: "Orders were corrected after they were sent",
-    RECOVERED: "Recovered",
-}
-"""Heading in docs/runbook.md of each kind of cause."""
+from include.instore.runs.report import Failure
 
 _TOLD_COUNTS = (
     "received", "orders", "duplicates", "corrections", "quarantined", "matched", "unmatched", "suppressed", "sent",
@@ -62,13 +45,22 @@ _TOLD_COUNTS = (
 )  # fmt: skip
 
 
+TOLD_BY_BAD_SHARE = (QUARANTINED, REJECTED)
+"""What a run that is red for its share of bad records has told of with it."""
+
+
 @dataclass(frozen=True)
 class Alert:
-    """One cause, in a person's words; ``cause`` is its machine word, ``task_failed:drain_topic``."""
+    """One cause, in a person's words; ``cause`` is its code, of a task with its name, ``task_failed:drain_topic``.
+
+    :param codes: what it tells of has these, whose remedies it names. :param link: to the task, where it is about one.
+    """
 
     cause: str
     what: str
-    means: str
+    means: str = ""
+    codes: Sequence[Code] = ()
+    link: str = ""
 
     @property
     def title(self) -> str:
@@ -78,36 +70,34 @@ class Alert:
     @property
     def section(self) -> str:
         """Its heading in docs/runbook.md."""
-        return SECTIONS[kind_of(self.cause)]
+        return code_of(self.cause).heading
+
+    @property
+    def remedies(self) -> list[str]:
+        """The commands for it, and when each is the right one."""
+        said = [each for code in self.codes or (code_of(self.cause),) for each in code.remedies if each[1]]
+        return [f"{when}: {COMMAND} {command}".removeprefix(": ") for when, command in said]
 
 
-def red_alerts(failed_tasks: Sequence[str], red: Mapping[str, Sequence[str]]) -> list[Alert]:
+def red_alerts(failed: Sequence[Failure], red: Mapping[str, Sequence[str]], counts: Mapping[str, Any]) -> list[Alert]:
     """An alert for every task that finally failed, a mapped one named once, and for each other reason to be red.
 
-    :param red: the report's sentences by kind of cause, such as :data:`NUMBERS`.
+    :param red: the report's sentences by cause, such as :data:`NUMBERS`. :param counts: the report's.
     """
     alerts = [
         Alert(
-            f"{TASK_FAILED}:{task}",
-            f"Task {task} failed, also when it was tried again. The last line of its log is one sentence that names "
-            "what is wrong and what to change.",
-            _FAILED_MEANS.get(task.rpartition(".")[2], "Nothing is lost; what was not done is done by the next run."),
+            f"{TASK_FAILED}:{each.task}",
+            _sentence(each.told()),
+            _FAILED_MEANS.get(each.task.rpartition(".")[2], TASK_FAILED.meaning),
+            link=each.link,
         )
-        for task in failed_tasks
+        for each in failed
     ]
-    means = {
-        NUMBERS: "Orders may be counted wrongly or missing from the ledger. Do not clear anything before it is "
-        "understood.",
-        BAD_SHARE: "The good orders of this run were sent. Those set aside wait in quarantine or as rejected, and "
-        "reach nobody's profile until they are corrected.",
-        COLLISIONS: "They reach nobody's profile until the key tells them apart and they are redriven. All other "
-        "orders were sent.",
-        HELD_EVENTS: "They left once, and may or may not be in a profile; they are not sent again by themselves. All "
-        "other orders were sent.",
-        UNREAD_FILES: "Nothing of these files is in the ledger. They wait until they come whole, or a person "
-        "decides; all other orders were sent.",
-    }
-    alerts += [Alert(kind, _sentence("; ".join(red[kind])), means[kind]) for kind in means if red.get(kind)]
+    of_run, waiting = ([code_of(word) for word in counts[name]] for name in ("quarantined_by_reason", "set_aside"))
+    for cause, reasons in red.items():
+        told = of_run if cause == BAD_SHARE else [code for code in waiting if code.alert == cause]
+        if reasons:
+            alerts.append(Alert(cause, _sentence("; ".join(reasons)), codes=told))
     return alerts
 
 
@@ -148,39 +138,22 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         elif value is not None:
             judged[alert.cause] = alert if value >= limit else None
 
-    received, quarantined = counts["received"], counts["quarantined"]
-    enough = shares and received >= settings.alert_min_orders
-    judge(
-        Alert(
-            QUARANTINED_SHARE,
-            f"{quarantined} of {received} records received are no orders by the contract, which is "
-            f"{_share(quarantined, received)}; the limit is {settings.alert_quarantined_share:.1%}. "
-            f"Reasons: {_by(counts.get('quarantined_by_reason', {}))}.",
-            "They are kept in quarantine and reach nobody's profile until the ERP partner corrects what it publishes "
-            "and they are redriven. All other orders are sent.",
-        ),
-        settings.alert_quarantined_share,
-        quarantined / received if enough else None,
-    )
-    enough = shares and ages.new_orders >= settings.alert_min_orders
     judge(
         Alert(
             UNMATCHED_SHARE,
             f"{ages.new_unmatched} of {ages.new_orders} orders that arrived with this run have no customer, which is "
             f"{_share(ages.new_unmatched, ages.new_orders)}; the limit is {settings.alert_unmatched_share:.1%}. "
             f"Outcomes: {_by(counts.get('unmatched_by_outcome', {}))}.",
-            "They are asked for again by themselves until they expire, and sent once a customer is found; until then "
-            "they are in nobody's profile.",
+            codes=[code_of(word) for word in counts.get("unmatched_by_outcome", {})],
         ),
         settings.alert_unmatched_share,
-        ages.new_unmatched / ages.new_orders if enough else None,
+        _share_of(ages.new_unmatched, ages.new_orders, settings) if shares else None,
     )
     judge(
         Alert(
             OLDEST_MESSAGE,
             f"After this run the oldest message on the subscription is {_age(ages.oldest_message or 0)} old; the limit "
             f"is {_age(settings.alert_oldest_message_minutes * 60)}.",
-            "Orders reach the profiles late. They are not lost, unless they stay longer than the topic keeps them.",
         ),
         settings.alert_oldest_message_minutes * 60,
         ages.oldest_message,
@@ -191,8 +164,6 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
             f"The oldest order that is not sent yet arrived {_age(ages.oldest_unsent)} ago; the limit is "
             f"{_age(settings.alert_oldest_unsent_minutes * 60)}. Waiting: {_by(_waiting(counts))}. Tracking is "
             f"{'on' if counts.get('tracking') else 'switched off'}.",
-            "These orders are in the ledger and in nobody's profile yet. Nothing is lost; they are sent as soon as "
-            "what holds them up is gone.",
         ),
         settings.alert_oldest_unsent_minutes * 60,
         ages.oldest_unsent,
@@ -201,35 +172,33 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         Alert(
             DEAD_LETTERS,
             _dead_letters(ages, settings),
-            "Each is an order, or was meant to be one, that nobody has looked at. They do not expire, but they fill "
-            "the topic's quota, after which the ERP can publish nothing.",
         ),
         1 if ages.expired else settings.alert_dead_letters,
         ages.dead_letters,
     )
-    failing = counts["look_ups_failing"]
-    judge(
-        Alert(
-            LOOK_UPS_FAILING,
-            f"{failing} orders wait because the loyalty API answers other cards, but not theirs. The log of "
-            "look_up_customers has what came instead, by code.",
-            "Their cards are asked for again by themselves, and the orders are sent once one is answered; until then "
-            "they are in nobody's profile. All other orders are sent.",
-        ),
-        1,
-        failing,
-    )
-    corrected = counts["corrected_after_sent"]
-    judge(
-        Alert(
-            CORRECTED_AFTER_SENT,
-            f"{corrected} orders came again with another content after they had been sent, or begun to be.",
-            "The profiles keep the event of the first content; the later one is in the ledger, table contents.",
-        ),
-        1,
-        corrected,
-    )
+    waiting = {code_of(word): count for word, count in counts["set_aside"].items()}
+    for alert in (code for code in CODES.values() if code.told is Told.SOFT):
+        found = {code: count for code, count in waiting.items() if code.alert is alert}
+        if not found and counts.get(alert):
+            found = {alert: counts[alert]}  # a count of this run alone
+        what = " ".join(f"{count} {code}: {_sentence(_said(code, alert))}" for code, count in found.items())
+        judged[alert] = Alert(alert, what, codes=list(found)) if found else None
     return judged
+
+
+def added_to(counts: Mapping[str, Any]) -> set[str]:
+    """The alerts of that to which this run added, so that they are told again."""
+    added = [word for word in (REJECTED, CORRECTED_AFTER_SENT, TRUNCATED) if counts[word]]
+    return _alerts_of((*added, *counts["quarantined_by_reason"]))
+
+
+def still_red(counts: Mapping[str, Any]) -> set[str]:
+    """The alerts of what is set aside still, though this run need not be red for it."""
+    return _alerts_of(counts["set_aside"])
+
+
+def _alerts_of(words: Iterable[str]) -> set[str]:
+    return {alert for word in words if (alert := code_of(word).alert)}
 
 
 def no_report_alert(reason: str) -> Alert:
@@ -241,8 +210,6 @@ def no_report_alert(reason: str) -> Alert:
         NO_REPORT,
         f"Airflow ended the run as failed ({reason or 'no reason given'}), and its last task, report_run, did not tell "
         "why: it failed itself, was killed, or never ran.",
-        "The run's counts are not known. Nothing is lost: what was received is in the ledger, what was not is still "
-        "on the bus, and the next run goes on from there.",
     )
 
 
@@ -251,7 +218,6 @@ def deadline_alert(minutes: float, state: str) -> Alert:
     return Alert(
         DEADLINE,
         f"The run is {state} {minutes:g} minutes after it was queued; that is the limit.",
-        "Orders reach the profiles late. While it goes on, no other hourly run begins; nothing is lost.",
     )
 
 
@@ -264,7 +230,10 @@ def alert_text(alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runb
     :param link: to the run in the UI.
     """
     todo = f"{alert.section}, in {runbook}#{anchor(alert.section)}"
-    return _message(alert.title, alert.what, run, counts, alert.means, todo, link)
+    means = alert.means or code_of(alert.cause).meaning
+    title, text = _message(alert.title, f"{alert.what} (code {alert.cause})", run, counts, means, todo, link)
+    links = [f"The task in Airflow: {alert.link}"] if alert.link else []
+    return title, "\n".join([text, *links, *alert.remedies])
 
 
 def recovery_text(
@@ -278,7 +247,7 @@ def recovery_text(
         f"{_in_words(cause)}, since {since}{f', in {runs} runs' if runs > 1 else ''}"
         for cause, (since, runs) in ended.items()
     ]
-    means = "what had waited is handled by this run, or by the ones to come."
+    means = RECOVERED.meaning
     return _message("Recovered", f"this is over: {'; '.join(causes)}.", run, counts, means, "nothing.", link)
 
 
@@ -310,7 +279,8 @@ def run_in_words(kind: str, run_id: str, window: str | None, *, dry_run: bool = 
 
 def _in_words(cause: str) -> str:
     kind, _, name = cause.partition(":")
-    return f"task {name} failed" if kind == TASK_FAILED else SECTIONS[kind][0].lower() + SECTIONS[kind][1:]
+    title = CODES[kind].heading if kind in CODES else kind  # of an older release
+    return f"task {name} failed" if kind == TASK_FAILED else title[0].lower() + title[1:]
 
 
 def _waiting(counts: Mapping[str, Any]) -> dict[str, int]:
@@ -320,6 +290,16 @@ def _waiting(counts: Mapping[str, Any]) -> dict[str, int]:
 
 def _by(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counted.items()) or "none"
+
+
+def _said(code: Code, alert: Code) -> str:
+    """Of a code with an alert of its own the meaning is told as such."""
+    return code.cause if code is alert else code.meaning
+
+
+def _share_of(part: int, whole: int, settings: Settings) -> float | None:
+    """A share that says something: one of enough records, or none at all; None: too few to tell."""
+    return part / whole if part >= settings.share_minimum else 0.0 if whole >= settings.share_minimum else None
 
 
 def _share(part: int, whole: int) -> str:
@@ -334,4 +314,4 @@ def _age(seconds: float) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -12,12 +12,32 @@ from include.instore.ledger.claims import release
 from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
 from include.instore.ledger.tables import DeliveryStatus
-from include.instore.model.alert_causes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, UNREAD_FILES
+from include.instore.model.codes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, TASK_FAILED, UNREAD_FILES
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
 _NAMED_FILES = 5
 _INNER = ("touched", "planned", "planned_orders", "undelivered")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task of the run that finally failed, a mapped one once, whichever of its batches it was.
+
+    :param why: its own last sentence; empty: it ended without one. :param tries: how often it was tried; 0: not known.
+    :param link: to the task in Airflow.
+    """
+
+    task: str
+    why: str = ""
+    tries: int = 0
+    link: str = ""
+
+    def told(self) -> str:
+        """What happened, as the end of a sentence."""
+        tries = f", tried {'once' if self.tries == 1 else f'{self.tries} times'}" if self.tries else ""
+        why = self.why.rstrip(".") or "it ended without a sentence, so it was killed; its log says how far it came"
+        return f"task {self.task} failed{tries}: {why}"
 
 
 @dataclass(frozen=True)
@@ -32,39 +52,38 @@ class Report:
     red_by_cause: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def report_run(ledger: Ledger, run: Run, failed_tasks: Sequence[str], settings: Settings) -> Report:
+def report_run(ledger: Ledger, run: Run, failed: Sequence[Failure], settings: Settings) -> Report:
     """Count what became of the run's orders, give up its claims, and judge it.
 
-    :param failed_tasks: ids of the run's tasks that finally failed.
+    :param failed: the run's tasks that finally failed.
     """
     # Counted while the orders are still held: once they are given up another run may plan them as its own.
     counts = count_run(ledger, run.run_id, run.window)
     release(ledger, run.run_id)
     fault_points.reach("report.released")
-    by_cause = {
+    by_cause: dict[str, list[str]] = {
         NUMBERS: faults_in(counts),
-        BAD_SHARE: _too_many_bad(counts, settings.max_bad_share),
+        BAD_SHARE: _too_many_bad(counts, settings),
         COLLISIONS: _collisions(counts),
         UNREAD_FILES: _unread(ledger, run.run_id, counts),
         HELD_EVENTS: _held(counts),
     }
-    red = (*_failures(failed_tasks), *(reason for reasons in by_cause.values() for reason in reasons))
+    red = [
+        *(f"{TASK_FAILED}: {each.told()}" for each in failed),
+        *(f"{cause}: {reason}" for cause, reasons in by_cause.items() for reason in reasons),
+    ]
     document = {
         "run_kind": run.kind,
         "window": str(run.window) if run.window else None,
         **{name: value for name, value in asdict(counts).items() if name not in _INNER},
         "tracking": settings.enable_track_events,
-        "red": list(red),
+        "red": red,
     }
     if run.dry_run:
         document |= {"dry_run": True, "would_send": counts.planned.get(DeliveryStatus.READY.value, 0)}
     close_run(ledger, run.run_id, document)
     fault_points.reach("report.closed")
-    return Report(document, red, by_cause)
-
-
-def _failures(failed_tasks: Sequence[str]) -> list[str]:
-    return [f"task {task} failed; its log says why" for task in failed_tasks]
+    return Report(document, tuple(red), by_cause)
 
 
 def _collisions(counts: RunCounts) -> list[str]:
@@ -91,12 +110,12 @@ def _unread(ledger: Ledger, run_id: str, counts: RunCounts) -> list[str]:
     return [f"{counts.unread_files} extracts were not read to their end, and nothing of them was landed: {named}{more}"]
 
 
-def _too_many_bad(counts: RunCounts, max_bad_share: float) -> list[str]:
+def _too_many_bad(counts: RunCounts, settings: Settings) -> list[str]:
     bad = counts.quarantined + counts.rejected
     handled = counts.quarantined + counts.touched
-    if not bad or bad / handled <= max_bad_share:
+    if bad < settings.share_minimum or bad / handled <= settings.max_bad_share:
         return []
     return [
         f"{bad} of {handled} records were set aside ({counts.quarantined} quarantined, {counts.rejected} rejected), "
-        f"more than the {max_bad_share:.0%} of INSTORE_MAX_BAD_SHARE"
+        f"more than the {settings.max_bad_share:.0%} of INSTORE_MAX_BAD_SHARE"
     ]

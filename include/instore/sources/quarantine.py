@@ -25,7 +25,7 @@ from include.instore.ledger.quarantined import (
     move,
     note_reason,
 )
-from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
+from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings

@@ -5,7 +5,7 @@ Everything is told by the report task, which sees all others. Only what it canno
 
 from __future__ import annotations
 
-from include.instore_airflow.alerting.callbacks import deadline, deadline_missed, run_failed
+from include.instore_airflow.alerting.callbacks import deadline, deadline_missed, run_failed, say_why
 from include.instore_airflow.alerting.judging import tell_report
 
-__all__ = ["deadline", "deadline_missed", "run_failed", "tell_report"]
+__all__ = ["deadline", "deadline_missed", "run_failed", "say_why", "tell_report"]

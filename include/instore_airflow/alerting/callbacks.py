@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.alert_causes import DEADLINE
+from include.instore.model.codes import DEADLINE, NO_REPORT
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.windows import Run, resolve_run
 from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting, harmless, text_of
@@ -40,9 +40,15 @@ def run_failed(context: Mapping[str, Any]) -> None:
             deliver_unremembered(key, text)
             return
         if not knows_why(ledger, key):
-            remember(ledger, run, red={"no_report": text})
+            remember(ledger, run, red={NO_REPORT: text})
         if waiting(ledger, key):
             deliver_waiting(ledger, key)
+
+
+def say_why(context: Mapping[str, Any]) -> None:
+    """A task's failure and retry callback: its sentence as the last line of its log, behind Airflow's traceback."""
+    if isinstance(error := context.get("exception"), Exception):
+        log.error("%s", harmless(error))
 
 
 async def deadline_missed(context: Mapping[str, Any]) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from include.instore.model.alert_causes import RECOVERED, SOFT
+from include.instore.model.codes import RECOVERED, SOFT
 from include.instore.model.errors import ConfigurationError, InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.connections import ALERTS, CHANNELS, get_connection
 from include.instore_airflow.log_levels import at_level
+from include.instore_airflow.retry_policy import TryAgain
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -137,4 +138,6 @@ def airflows_id(run: Run, dag_id: str) -> str:
 
 def harmless(error: Exception) -> str:
     """Our own sentences hold no secret; of anybody else's error only the kind."""
-    return str(error) if isinstance(error, InStoreError) else type(error).__name__
+    from airflow.sdk.exceptions import AirflowFailException
+
+    return str(error) if isinstance(error, InStoreError | AirflowFailException | TryAgain) else type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.alert_causes import HELD_EVENTS, UNREAD_FILES, Ages
+from include.instore.model.codes import BAD_SHARE
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
@@ -15,13 +15,14 @@ from include.instore_airflow.connections import service_bus_client
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
+    from include.instore.ledger.alerts import Ages
     from include.instore.model.settings import Settings
     from include.instore.runs.alerts import Alert
-    from include.instore.runs.report import Report
+    from include.instore.runs.report import Failure, Report
 
 METRICS = "instore"
 
-_DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome")
+_DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome", "suppressed_by_reason")
 """Words of ours; why an event was rejected is the destination's own text."""
 
 _GAUGES = (
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def tell_report(
-    run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], settings: Settings, dag_id: str
+    run: Run, ledger: Ledger, reported: Report, failed: Sequence[Failure], settings: Settings, dag_id: str
 ) -> dict[str, Any]:
     """Tell what this run's report means and send its metrics; what the report says of it.
 
@@ -46,29 +47,36 @@ def tell_report(
 
     told: dict[str, Any] = {"alerts": [], "alerts_failed": 0}
     try:
-        ages = _ages(run, ledger, failed_tasks, settings)
+        ages = _ages(run, ledger, failed, settings)
         told |= {
             "oldest_unsent_seconds": round(ages.oldest_unsent),
             "oldest_message_seconds": None if ages.oldest_message is None else round(ages.oldest_message),
             "dead_letters_on_bus": ages.dead_letters,
             "expired_on_bus": ages.expired,
         }
-        _write_down(run, ledger, reported, failed_tasks, ages, settings, dag_id)
+        _write_down(run, ledger, reported, failed, ages, settings, dag_id)
         told |= deliver_waiting(ledger, run.tries[-1])
     except Exception as error:
         log.error("The alerts of this run could not be given: %s", harmless(error))
-        told["alerts_failed"] = max(1, len(red_alerts(failed_tasks, reported.red_by_cause)))
+        told["alerts_failed"] = max(1, len(red_alerts(failed, reported.red_by_cause, reported.document)))
     if not run.dry_run:
         send_metrics(reported.document | told, red=bool(reported.red))
     return told
 
 
 def _write_down(
-    run: Run, ledger: Ledger, reported: Report, failed_tasks: Sequence[str], ages: Ages, settings: Settings, dag_id: str
+    run: Run, ledger: Ledger, reported: Report, failed: Sequence[Failure], ages: Ages, settings: Settings, dag_id: str
 ) -> None:
     from include.instore.ledger.alerts import remember
-    from include.instore.ledger.tables import DeliveryStatus
-    from include.instore.runs.alerts import recovery_text, red_alerts, run_in_words, soft_alerts
+    from include.instore.runs.alerts import (
+        TOLD_BY_BAD_SHARE,
+        added_to,
+        recovery_text,
+        red_alerts,
+        run_in_words,
+        soft_alerts,
+        still_red,
+    )
 
     counts = reported.document
 
@@ -79,23 +87,24 @@ def _write_down(
         words = run_in_words(run.kind, airflows_id(run, dag_id), counts.get("window"))
         return recovery_text(ended, run=words, counts=counts, link=run_link(dag_id, airflows_id(run, dag_id)))
 
-    red = {alert.cause: text(alert) for alert in red_alerts(failed_tasks, reported.red_by_cause)}
+    red = {alert.cause: text(alert) for alert in red_alerts(failed, reported.red_by_cause, counts)}
     if run.dry_run:  # its failures are told; it neither begins nor ends what lasts
         remember(ledger, run, red=red)
         return
     judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")
     soft = {cause: text(alert) if alert else None for cause, alert in judged.items()}
-    still = {UNREAD_FILES: counts["waiting_files"], HELD_EVENTS: counts["ledger"].get(DeliveryStatus.HELD.value, 0)}
-    lasting = [cause for cause, count in still.items() if count]
-    remember(ledger, run, red=red, soft=soft, recovery=recovery, lasting=lasting)
+    remember(
+        ledger, run, red=red, soft=soft, recovery=recovery, lasting=still_red(counts), more=added_to(counts),
+        told_by_red=TOLD_BY_BAD_SHARE if BAD_SHARE in red else (),
+    )  # fmt: skip
 
 
-def _ages(run: Run, ledger: Ledger, failed_tasks: Sequence[str], settings: Settings) -> Ages:
+def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Settings) -> Ages:
     """What is measured in the ledger, and on the bus where this run drained it."""
     from include.instore.ledger.alerts import measure
 
     ages = measure(ledger, run.run_id)
-    if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in failed_tasks:
+    if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in [each.task for each in failed]:
         return ages
     from include.instore.sources.bus import look
 

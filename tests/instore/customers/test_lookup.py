@@ -14,7 +14,8 @@ from include.instore.customers.lookup import LookedUp, look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.customers import CardAnswer
-from include.instore.ledger.tables import LOOK_UP_FAILED, orders
+from include.instore.ledger.tables import orders
+from include.instore.model.codes import LOOK_UP_FAILED
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given

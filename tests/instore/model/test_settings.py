@@ -16,7 +16,7 @@ def test_the_defaults_are_the_original_designs() -> None:
     assert (settings.event_type, settings.event_value) == ("StorePurchase", "StorePurchase")
     assert (settings.return_event_type, settings.return_event_value) == ("StoreReturn", "StoreReturn")
     assert (settings.topic, settings.subscription) == ("orders", "orderprocessing")
-    assert (settings.enable_track_events, settings.on_ambiguous, settings.max_bad_share) == (True, "verify", 0.05)
+    assert (settings.enable_track_events, settings.on_ambiguous, settings.max_bad_share) == (True, "verify", 0.02)
     assert (settings.store_timezone, settings.max_event_bytes, settings.bulk_events) == ("UTC", 256_000, 100)
     assert (settings.mapping_file, settings.extract_columns) == (None, {})
 

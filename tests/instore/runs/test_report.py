@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.alert_causes import HELD_EVENTS
+from include.instore.model.codes import HELD_EVENTS
 from include.instore.model.settings import Settings
-from include.instore.runs.report import report_run
+from include.instore.runs.report import Failure, report_run
 from tests.instore import given
 from tests.instore.destinations.test_delivery import Store
 
@@ -76,6 +76,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "look_up_failed": 0,
         "look_ups_failing": 0,
         "suppressed": 1,
+        "suppressed_by_reason": {"suppressed": 1},
         "sent": 3,
         "resent": 0,
         "rejected": 1,
@@ -94,6 +95,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
             "suppressed": 1,
             "unmatched": 3,
         },
+        "set_aside": {"bad_value": 1, "in_doubt": 1, "not_json": 1, "rejected": 1},
         "window_orders": {},
         "tracking": True,
         "red": [],
@@ -139,7 +141,7 @@ def test_a_run_without_orders_is_green(ledger: Ledger, settings: MakeSettings) -
 
 def test_each_failed_task_makes_the_run_red(ledger: Ledger, settings: MakeSettings) -> None:
     given.landed(ledger)
-    report = report_run(ledger, given.run(), ["drain_topic", "send_events"], settings())
+    report = report_run(ledger, given.run(), [Failure("drain_topic"), Failure("send_events")], settings())
     assert len(report.red) == 2
     assert "drain_topic" in report.red[0]
     assert "send_events" in report.red[1]
@@ -149,11 +151,13 @@ def test_each_failed_task_makes_the_run_red(ledger: Ledger, settings: MakeSettin
 @pytest.mark.parametrize(
     ("quarantined", "rejected", "share", "red"),
     [
-        (1, 0, 0.05, True),
-        (1, 0, 0.1, False),
-        (0, 1, 0.05, True),
-        (0, 1, 0.1, False),
-        (2, 1, 0.2, True),
+        (5, 0, 0.4, True),
+        (5, 0, 0.5, False),
+        (0, 5, 0.4, True),
+        (0, 5, 0.5, False),
+        (3, 2, 0.4, True),
+        (4, 0, 0.02, False),  # too few to say anything about the stream
+        (2, 2, 0.02, False),
         (0, 0, 0, False),
     ],
 )
@@ -169,7 +173,8 @@ def test_a_run_is_red_when_more_than_the_set_share_was_set_aside(
     assert bool(report.red) == red
     if red:
         assert report.red == (
-            f"{quarantined + rejected} of 10 records were set aside ({quarantined} quarantined, {rejected} rejected), "
+            f"bad_share: {quarantined + rejected} of 10 records were set aside ({quarantined} quarantined, "
+            f"{rejected} rejected), "
             f"more than the {share:.0%} of INSTORE_MAX_BAD_SHARE",
         )
 
@@ -217,7 +222,8 @@ def test_events_that_are_held_make_the_run_red_that_holds_them(ledger: Ledger, s
     report = report_run(ledger, given.run(), [], settings())
     assert (report.document["held"], report.document["ledger"]) == (1, {"held": 1})
     assert "held for a person" in report.red[0]
-    assert list(report.red_by_cause[HELD_EVENTS]) == [report.red[0]]
+    assert [f"held_events: {reason}" for reason in report.red_by_cause[HELD_EVENTS]] == list(report.red)
+    assert report.document["set_aside"] == {"held": 1}
     given.planned(ledger, given.run("run-2"))
     assert report_run(ledger, given.run("run-2"), [], settings()).red == ()
 
@@ -228,6 +234,6 @@ def test_an_order_with_the_key_of_another_one_makes_the_run_red(ledger: Ledger, 
     report = report_run(ledger, given.run(), [], settings(max_bad_share=1))
     assert report.document["collisions"] == 1
     assert report.red == (
-        "1 orders seem to have another order's key, or number, and were quarantined; their details "
+        "collisions: 1 orders seem to have another order's key, or number, and were quarantined; their details "
         "there say which, and what would tell them apart",
     )

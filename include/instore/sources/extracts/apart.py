@@ -6,14 +6,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from include.instore.model.codes import SPLIT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
 from include.instore.model.orders import InStoreOrder, order_of_payload
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts.records import ExtractRecord
-
-SPLIT_ORDER = "split_order"
-"""Reason in the quarantine of rows that stand apart and do not make one order together."""
 
 
 class OrdersOfFile:

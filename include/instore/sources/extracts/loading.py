@@ -19,7 +19,7 @@ from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
 from include.instore.ledger.intake import Landed, LoadedExtract
-from include.instore.ledger.tables import BROKEN_FILE, CUT_ORDER
+from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
