@@ -47,6 +47,7 @@ from include.instore_airflow import alerting, tasks
 from include.instore_airflow.destinations import DESTINATIONS, PROFILE_STORE
 from include.instore_airflow.retry_policy import RetryByKind
 from include.instore_airflow.set_up import POOL_BUS, POOL_LOYALTY, pool_of
+from include.instore_airflow.sources import SOURCES
 
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
@@ -123,7 +124,10 @@ PARAMS = {
 def instore_orders() -> None:
     drained = task(tasks.drain_topic, pool=POOL_BUS, multiple_outputs=False)()
     loaded = task(tasks.load_extracts, multiple_outputs=False)()
-    # A source that fails must not hold up the orders of the other.
+    others = [
+        task(tasks.take_orders, task_id=f"take_{source}", multiple_outputs=False)(source=source) for source in SOURCES
+    ]
+    # A source that fails must not hold up the orders of the others.
     planned = task(tasks.plan_batches, trigger_rule=TriggerRule.ALL_DONE)()
 
     @task_group
@@ -135,7 +139,7 @@ def instore_orders() -> None:
             multiple_outputs=False,
         )
         look_up(batch=batch) >> [
-            tasks.sender(destination)(
+            tasks.SendEventsOperator(
                 task_id="send_events" if destination == PROFILE_STORE else f"send_events_to_{destination}",
                 batch=batch,
                 destination=destination,
@@ -150,7 +154,7 @@ def instore_orders() -> None:
 
     batches = batch.expand(batch=planned)
     report = result(task(tasks.report_run, trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False))()
-    [drained, loaded] >> planned
+    [drained, loaded, *others] >> planned
     # The report waits for the plan itself, because Airflow counts a mapped task that an earlier time of the run had as
     # done; and for the look-ups, which may be cleared alone.
     [planned, batches, batches.get_child_by_label("look_up_customers")] >> report

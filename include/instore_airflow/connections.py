@@ -57,7 +57,8 @@ def get_connection(conn_id: str) -> Connection:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
         raise ConfigurationError(
-            f"Connection {conn_id} is missing; create it under Admin, Connections, as {CONNECTIONS[conn_id]}."
+            f"Connection {conn_id} is missing; create it under Admin, Connections, as "
+            f"{CONNECTIONS.get(conn_id, 'the source or destination of its name needs it')}."
         ) from None
     return connection
 

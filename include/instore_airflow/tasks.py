@@ -14,14 +14,15 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from instore_provider.operators.profile_store import ProfileStoreTrackOperator
+from instore_provider.links import EventsPageLink
 
 from include.instore.model.destinations import PROFILE_STORE as PROFILE_STORE_NAME
 from include.instore_airflow.alerting import tell_report
 from include.instore_airflow.connections import PROFILE_STORE, extracts, open_ledger, service_bus_client
-from include.instore_airflow.destinations import opener_of, profile_store
+from include.instore_airflow.destinations import opener_of
 from include.instore_airflow.run_context import failed_tasks, pipeline
 from include.instore_airflow.services import resolvers
+from include.instore_airflow.sources import source_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,6 +58,23 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
         loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
         return _picked(loaded.landed, *_LANDED) | _picked(loaded, "files", "unread_files", "left_files")
+
+
+def take_orders(dag_run: Any, params: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Land what another source has; a backfill and a cleared run never ask it, and a dry run settles nothing.
+
+    :param source: a name of ``sources.SOURCES``.
+    """
+    with pipeline(dag_run, params, begins=True) as (run, ledger, settings):
+        from include.instore.ledger.intake import Landed
+        from include.instore.sources.landing import into_ledger, land_all
+
+        landed = Landed()
+        if run.drains_topic:
+            with source_of(source)(run, settings) as opened:
+                lander = into_ledger(ledger, lambda: run.run_id, settings)
+                landed = land_all(opened, lander, settles=not run.dry_run)
+        return _picked(landed, *_LANDED)
 
 
 def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
@@ -139,38 +157,18 @@ class SendEventsOperator(BaseOperator):
     """
 
     template_fields = ("batch",)
+    operator_extra_links = (EventsPageLink(),)
 
     def __init__(self, *, batch: Any, destination: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.batch = batch
         self.destination = destination
+        # Whose page the button leads to; other destinations have none.
+        self.profile_store_conn_id = PROFILE_STORE if destination == PROFILE_STORE_NAME else ""
 
     def execute(self, context: Context) -> dict[str, int]:
         opener = opener_of(self.destination)
         return send_events(context["dag_run"], context["params"], self.batch, self.destination, opener)
-
-
-class SendToProfileStoreOperator(ProfileStoreTrackOperator):
-    """The same for the Profile Store, by the provider's operator, whose connection can be set and link followed."""
-
-    template_fields = ("batch", "profile_store_conn_id")
-
-    def __init__(
-        self, *, batch: Any, destination: str, profile_store_conn_id: str = PROFILE_STORE, **kwargs: Any
-    ) -> None:
-        super().__init__(profile_store_conn_id=profile_store_conn_id, **kwargs)
-        self.batch = batch
-        self.destination = destination
-
-    def execute(self, context: Context) -> dict[str, int]:
-        with contextlib.closing(self.make_hook()) as hook:
-            opener = profile_store.through(hook)
-            return send_events(context["dag_run"], context["params"], self.batch, self.destination, opener)
-
-
-def sender(destination: str) -> type[BaseOperator]:
-    """The operator that sends to a destination."""
-    return SendToProfileStoreOperator if destination == PROFILE_STORE_NAME else SendEventsOperator
 
 
 def _picked(counts: Any, *names: str) -> dict[str, Any]:

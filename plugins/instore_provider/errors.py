@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+__all__ = ["CardNotAnswered", "ConfigurationError", "EventRefused", "ProviderError", "ServiceUnavailable"]
+
 
 class ProviderError(AirflowException):
     """Anything that this provider raises on purpose."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import simplejson
 
+__all__ = ["EventOutcome", "OutcomeState"]
+
 OutcomeState = Literal["accepted", "refused", "unsent", "ambiguous"]
 
 

@@ -28,8 +28,9 @@ class EventsPageLink(BaseOperatorLink):
         from instore_provider.errors import ConfigurationError
         from instore_provider.fields import Fields
 
+        conn_id = getattr(operator, "profile_store_conn_id", "")
         try:
-            page = Fields.of(getattr(operator, "profile_store_conn_id", "")).text("events_page")
+            page = Fields.of(conn_id).text("events_page") if conn_id else ""
             url = urlsplit(page)
         except (ConfigurationError, ValueError):
             return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,13 @@ from alembic import command
 from alembic.config import Config
 
 from include.instore.model.errors import ConfigurationError
+from include.instore_airflow import tasks
 from include.instore_airflow.connections import open_ledger
 from sandbox import week
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.seed import send
 from sandbox.servicebus import ServiceBusStandIn
-from tests.instore.destinations.archive import Archive
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,12 +70,13 @@ def test_the_manual_is_the_file_s_docstring_and_every_task_says_what_it_does(dag
         assert task.doc_md or (task.python_callable.__doc__ if hasattr(task, "python_callable") else task.__doc__)
 
 
-def test_the_send_task_is_the_provider_s(dag: Any) -> None:
-    from instore_provider.operators.profile_store import ProfileStoreTrackOperator
-
-    send_events = dag.get_task("batch.send_events")
-    operator = send_events.operator_class if send_events.is_mapped else type(send_events)
-    assert issubclass(operator, ProfileStoreTrackOperator)
+def test_the_send_task_has_the_button_to_the_events_of_its_own_destination(dag: Any) -> None:
+    assert [link.name for link in dag.get_task("batch.send_events").operator_extra_links] == [
+        "Events in the Profile Store"
+    ]
+    for destination, conn_id in (("profile_store", "instore_profile_store"), ("archive", "")):
+        send = tasks.SendEventsOperator(task_id="send", batch={}, destination=destination)
+        assert send.profile_store_conn_id == conn_id
 
 
 def test_reading_the_dag_file_imports_neither_azure_nor_the_ledger() -> None:
@@ -179,53 +181,66 @@ def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_pa
     assert held["events"] == held["track_ids"] == counts["sent"]
 
 
-ARCHIVE = (
-    (ROOT / "tests/instore/destinations/archive.py").read_text()
-    + """
-
-def opened(ledger, settings):
-    import contextlib
-    from include.instore_airflow.connections import get_connection
-    return contextlib.nullcontext(Archive(get_connection("archive").extra_dejson["url"]))
-"""
-)
+def recipes() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """What CONTRIBUTING.md says: new files with their text, and of each list what its one line comes behind."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    files = dict(re.findall(r"```python\n# (include/\S+)\n(.*?)```", page, re.DOTALL))
+    lines = {
+        name: (after, added) for name, after, added in re.findall(r"In `(\S+)`:\n\n```diff\n (.*?)\n\+(.*?)\n", page)
+    }
+    return files, lines
 
 
 @pytest.fixture(scope="module")
-def with_an_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The product with another destination: one new file, and one line."""
+def as_contributing_says(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The product with another source and another destination: one new file each, and one line each."""
     root: Path = tmp_path_factory.mktemp("product")
     for name in ("dags", "include", "plugins"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    folder = root / "include/instore_airflow/destinations"
-    (folder / "archive.py").write_text(ARCHIVE)
-    listed = (folder / "__init__.py").read_text()
-    assert listed.count("    PROFILE_STORE,\n") == 1
-    (folder / "__init__.py").write_text(listed.replace("    PROFILE_STORE,\n", '    PROFILE_STORE,\n    "archive",\n'))
+    files, lines = recipes()
+    assert len(files) == len(lines) == 2
+    for name, text in files.items():
+        assert not (root / name).exists()
+        (root / name).write_text(text)
+    for name, (after, added) in lines.items():
+        listed = (root / name).read_text()
+        assert listed.count(f"{after}\n") == 1
+        (root / name).write_text(listed.replace(f"{after}\n", f"{after}\n{added}\n"))
     return root
 
 
-def test_another_destination_is_one_new_file_and_one_line(
-    with_an_archive: Path, airflow_home: Path, tmp_path: Path
+def test_another_source_and_destination_are_one_new_file_and_one_line_each(
+    as_contributing_says: Path, airflow_home: Path, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
+    home, tills, archive = (tmp_path / name for name in ("home", "tills", "archive"))
+    for folder in (home, tills, archive):
+        folder.mkdir()
     shutil.copy(airflow_home / "airflow.db", home / "airflow.db")
     pools = "import sys; sys.argv = ['instore', 'set-up', '--json']\nfrom include.instore_airflow.cli import app; app()"
-    made = json.loads(run_python(pools, home, root=with_an_archive))["found"]
+    made = json.loads(run_python(pools, home, root=as_contributing_says))["found"]
     assert "instore_archive" in {each["name"] for each in made if each["what"] == "pool"}
-    url = f"file://{tmp_path}/archive"
-    archive = {"conn_type": "generic", "extra": {"url": url}}
-    state, counts, labels, held = run_of_sixty(home, tmp_path, with_an_archive, archive=archive)
+    order = {"date": "2017-06-05T08:00:00Z", "storeId": "1", "currency": "USD", "total": "1.10"}
+    card = min(week.matched_cards())
+    (tills / "1.json").write_text(json.dumps(order | {"orderNumber": "T1", "loyaltyCardNumber": card}))
+    (tills / "2.json").write_text("{}")
+    connections = {
+        name: {"conn_type": "generic", "extra": {"path": str(folder)}}
+        for name, folder in {"tills": tills, "archive": archive}.items()
+    }
+    state, counts, labels, held = run_of_sixty(home, tmp_path, as_contributing_says, **connections)
     assert state == "success"
     assert [task for task, _ in labels] == [
         "batch.look_up_customers", "batch.send_events", "batch.send_events_to_archive",
     ]  # fmt: skip
+    assert (counts["received"], counts["quarantined_by_reason"]) == (62, {"missing_field": 1})
     sent = counts["by_destination"]["profile_store"]["sent"]
     assert counts["by_destination"] == {"archive": {"sent": sent}, "profile_store": {"sent": sent}}
     assert sent > 40
     assert held["events"] == sent
-    assert len(Archive(url).events()) == sent
+    kept = [json.loads(path.read_text()) for path in archive.iterdir()]
+    assert len(kept) == sent
+    assert "T1" in {each["order"]["orderNumber"] for each in kept}
+    assert list(tills.iterdir()) == [], "a source is told what was landed"
 
 
 def run_python(script: str, home: Path | None = None, env: dict[str, str] | None = None, root: Path = ROOT) -> str:

@@ -139,9 +139,7 @@ def _call(spec: Mapping[str, Any], ti: _TaskInstance) -> Any:
     )
     params, task = run.get("params", {}), spec["task"]
     if task == "send_events":
-        operator = tasks.sender("profile_store")(
-            task_id="send_events", batch=spec["batch"], destination="profile_store"
-        )
+        operator = tasks.SendEventsOperator(task_id="send_events", batch=spec["batch"], destination="profile_store")
         return operator.execute({"dag_run": dag_run, "params": params, "ti": ti})  # type: ignore[typeddict-item]
     if task == "look_up_customers":
         return tasks.look_up_customers(dag_run, params, spec["batch"])

@@ -1,13 +1,20 @@
-"""Orders for tests of the glue."""
+"""Orders for tests of the glue, and a Profile Store whose hook has its own patience."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
+
+from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger.intake import arrival
 from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
+from include.instore_airflow.connections import PROFILE_STORE
+from include.instore_airflow.destinations import Opener
+from include.instore_airflow.destinations.profile_store import ProfileStoreDestination
+from include.instore_airflow.shared_limits import share
 
 
 def pending_order(number: str, **fields: Any) -> dict[str, Any]:
@@ -22,3 +29,13 @@ def pending_order(number: str, **fields: Any) -> dict[str, Any]:
     } | fields
     order = parse_order(json.dumps(document).encode(), 10_000)
     return arrival(order, source="topic", reference=f"{number}#1", raw=b"", settings=Settings()).row
+
+
+def through(hook: ProfileStoreHook) -> Opener:
+    """Who opens the Profile Store behind this hook, under the limits that all tasks share."""
+
+    def opened(ledger: Any, settings: Settings) -> contextlib.AbstractContextManager[ProfileStoreDestination]:
+        share(hook, PROFILE_STORE, ledger, settings)
+        return contextlib.nullcontext(ProfileStoreDestination(hook, settings))
+
+    return opened

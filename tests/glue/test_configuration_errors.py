@@ -14,8 +14,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
-from include.instore_airflow import connections, tasks
-from include.instore_airflow.destinations.profile_store import through
+from include.instore_airflow import tasks
+from include.instore_airflow.destinations import opener_of
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
 from sandbox.profile_store import ProfileStoreStandIn
 from sandbox.servicebus import ServiceBusStandIn
@@ -89,10 +89,9 @@ def test_a_missing_ledger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_profile_store_is_named(batch: dict[str, int]) -> None:
-    from instore_provider.hooks.profile_store import ProfileStoreHook
 
     with pytest.raises(AirflowFailException) as error:
-        tasks.send_events(RUN, {}, batch, "profile_store", through(ProfileStoreHook(connections.PROFILE_STORE)))
+        tasks.send_events(RUN, {}, batch, "profile_store", opener_of("profile_store"))
     assert "Connection instore_profile_store is missing; create it" in sentence_of(error)
 
 
@@ -146,14 +145,13 @@ def test_an_unreachable_loyalty_host_is_named_and_tried_again_later(
 def test_a_wrong_profile_store_key_is_named_and_the_order_stays_ready(
     connect: Callable[..., None], batch: dict[str, int], tmp_path: Path
 ) -> None:
-    from instore_provider.hooks.profile_store import ProfileStoreHook
 
     with ProfileStoreStandIn("right") as store, LoyaltyStandIn([MEMBER], LoyaltyKeys("k", "i", "s")) as loyalty:
         connect("instore_loyalty", "loyalty", host=loyalty.url, password="k")
         connect("instore_profile_store", "profile_store", host=store.url, password=SECRET)
         tasks.look_up_customers(RUN, {}, batch)
         with pytest.raises(AirflowFailException) as error:
-            tasks.send_events(RUN, {}, batch, "profile_store", through(ProfileStoreHook(connections.PROFILE_STORE)))
+            tasks.send_events(RUN, {}, batch, "profile_store", opener_of("profile_store"))
     text = sentence_of(error)
     assert "instore_profile_store" in text
     assert "password" in text

@@ -21,12 +21,11 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, land
 from include.instore.model.settings import Settings
 from include.instore_airflow import connections, tasks
-from include.instore_airflow.destinations.profile_store import through
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain
 from sandbox.faults import FaultSettings
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member
 from sandbox.profile_store import ProfileStoreFaults, ProfileStoreStandIn
-from tests.glue.orders import pending_order
+from tests.glue.orders import pending_order, through
 
 ROOT = Path(__file__).parents[2]
 RUN = SimpleNamespace(

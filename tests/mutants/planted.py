@@ -802,7 +802,7 @@ MUTANTS = [
         (*OF_BUS, "tests/instore/sources/test_quarantine.py", *OF_LOADING),
         (
             "a block is settled before it is landed",
-            "outcome = lander(block)\n        source.settle(block, outcome)",
+            "outcome = lander(block)\n        if settles:\n            source.settle(block, outcome)",
             "source.settle(block, LandedBlock())\n        outcome = lander(block)",
         ),
         (

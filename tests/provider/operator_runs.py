@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import DAG, task
 from instore_provider.operators.profile_store import ProfileStoreTrackOperator
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from instore_provider.events import EventOutcome
 
 MARK = "@@@ "
 ONCE = {"max_attempts": 1, "first_wait": 0.001}
@@ -37,34 +32,19 @@ def tracked(count: int) -> list[dict[str, Any]]:
     return [{**event, "trackId": f"t{n}"} for n, event in enumerate(orders(count))]
 
 
-class FromElsewhere(ProfileStoreTrackOperator):
-    """As the pipeline does it: events from a ledger, outcomes into it."""
-
-    def load_events(self, context: Context) -> Sequence[Mapping[str, Any]]:
-        print(f"load_events of {context['ti'].task_id}")  # noqa: T201
-        return tracked(3)
-
-    def about_to_send(self, events: Sequence[Mapping[str, Any]], indexes: Sequence[int]) -> None:
-        print(f"about_to_send {[events[each]['trackId'] for each in indexes]}")  # noqa: T201
-
-    def record_outcomes(self, events: Sequence[Mapping[str, Any]], outcomes: Sequence[EventOutcome]) -> None:
-        told = [(events[each.index]["trackId"], each.track_id, each.state) for each in outcomes]
-        print(f"record_outcomes {told}")  # noqa: T201
-
-
 def dags() -> dict[str, DAG]:
     made: dict[str, DAG] = {}
 
-    def send(dag_id: str, events: Any = (), operator: Any = ProfileStoreTrackOperator, **arguments: Any) -> None:
+    def send(dag_id: str, events: Any, **arguments: Any) -> None:
         with DAG(dag_id, schedule=None) as dag:
 
             @task(show_return_value_in_logs=False)  # or Airflow logs every event
             def fetch() -> Any:
                 return events
 
-            operator(
+            ProfileStoreTrackOperator(
                 task_id="send",
-                **({} if operator is FromElsewhere else {"events": fetch()}),
+                events=fetch(),
                 profile_store_conn_id="store_{{ dag.dag_id }}",
                 retries=1,
                 retry_delay=timedelta(0),
@@ -86,8 +66,7 @@ def dags() -> dict[str, DAG]:
     send("hold", tracked(2), on_ambiguous="hold")
     send("resend", tracked(2), on_ambiguous="resend")
     send("switched_off", tracked(2), enable=False)
-    send("one_by_one", tracked(2), bulk=False)
-    send("from_elsewhere", operator=FromElsewhere, bulk_size=2)
+    send("one_by_one", tracked(2), bulk_size=1)
 
     with DAG("literal", schedule=None) as literal:
         ProfileStoreTrackOperator(

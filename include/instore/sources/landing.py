@@ -1,6 +1,6 @@
 """The one way in: a source's records are landed block by block, each in one commit, and then the source is told.
 
-Topic, extracts, dead letters and quarantine are four sources of this loop. A source that is told what became of a block
+Topic, extracts, dead letters and quarantine are sources of this loop. A source that is told what became of a block
 settles it: a message is completed, a file is loaded, a row of the quarantine gets today's reason.
 """
 
@@ -79,16 +79,18 @@ class Source(Protocol):
 Lander = Callable[[Block], LandedBlock]
 
 
-def land_all(source: Source, lander: Lander) -> Landed:
+def land_all(source: Source, lander: Lander, *, settles: bool = True) -> Landed:
     """Land everything a source has.
 
     :param lander: :func:`into_ledger`, or :func:`would_land` for a look that changes nothing.
+    :param settles: False: the source is not told, as in a dry run of one that does not know of dry runs.
     :raises RetriableError: the source or the ledger failed; what was settled has landed, all else comes again.
     """
     total = Landed()
     for block in source.blocks():
         outcome = lander(block)
-        source.settle(block, outcome)
+        if settles:
+            source.settle(block, outcome)
         total += outcome.landed
     return total
 

@@ -23,22 +23,10 @@ def opened(ledger: Ledger, settings: Settings) -> Iterator[ProfileStoreDestinati
     """The Profile Store behind connection ``instore_profile_store``, under the limits that all tasks share."""
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
+    get_connection(PROFILE_STORE)  # a missing one is said in our sentence, not in Airflow's
     with contextlib.closing(ProfileStoreHook(PROFILE_STORE)) as hook:
-        yield _destination(hook, ledger, settings)
-
-
-def through(
-    hook: ProfileStoreHook,
-) -> Callable[[Ledger, Settings], contextlib.AbstractContextManager[ProfileStoreDestination]]:
-    """Who opens the Profile Store behind this hook, which stays its owner's."""
-    return lambda ledger, settings: contextlib.nullcontext(_destination(hook, ledger, settings))
-
-
-def _destination(hook: ProfileStoreHook, ledger: Ledger, settings: Settings) -> ProfileStoreDestination:
-    """The Profile Store behind this hook, under the limits that all tasks share."""
-    get_connection(hook.profile_store_conn_id)  # a missing one is said in our sentence, not in Airflow's
-    share(hook, hook.profile_store_conn_id, ledger, settings)
-    return ProfileStoreDestination(hook, settings)
+        share(hook, PROFILE_STORE, ledger, settings)
+        yield ProfileStoreDestination(hook, settings)
 
 
 class ProfileStoreDestination:

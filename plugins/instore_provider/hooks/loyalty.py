@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import requests
     from requests.auth import AuthBase
 
+__all__ = ["LookUpOutcome", "LoyaltyAnswer", "LoyaltyHook", "plain_card"]
+
 LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguous", "suppressed"]
 
 _AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from instore_provider.http import Answer
 
+__all__ = ["AUTH_PRESETS", "LARGEST_BULK", "Looked", "ProfileStoreHook"]
+
 AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
     # The original design's API management, and what every later document and public client sends.
     "subscription_key": ("Ocp-Apim-Subscription-Key", ""),

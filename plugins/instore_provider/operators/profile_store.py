@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 from uuid import UUID, uuid5
 
 from airflow.sdk import BaseOperator, XComArg
@@ -15,9 +15,11 @@ from instore_provider.links import EventsPageLink
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    # At run time the hook is imported by the task: a DAG file is parsed again for every task (airflow.md, "Speed").
+    # At run time the hook is imported by the task: a DAG file is parsed again for every task.
     from instore_provider.events import EventOutcome
     from instore_provider.hooks.profile_store import Looked, ProfileStoreHook
+
+__all__ = ["AmbiguousPolicy", "ProfileStoreTrackOperator", "SealedEvents", "with_track_id"]
 
 AmbiguousPolicy = Literal["verify", "resend", "hold"]
 
@@ -25,7 +27,8 @@ TRACK_ID_NAMESPACE = UUID("6f0d3a52-53b1-5d1e-9a0e-6f6a0f3c7a11")
 
 _POLICIES = ("verify", "resend", "hold")
 _MEMORY = "profile_store_track"
-_LOGGED_REFUSALS = 20
+_NAMED = 20
+"""Refused events named in the log and in the error."""
 
 
 class SealedEvents(Sequence[Mapping[str, Any]]):
@@ -60,28 +63,26 @@ class SealedEvents(Sequence[Mapping[str, Any]]):
 
 class ProfileStoreTrackOperator(BaseOperator):
     """
-    Send tracking events to the Profile Store; return how many were accepted, refused, unsent and ambiguous.
+    Send tracking events to the Profile Store.
+
+    Returns the counts `events`, `accepted`, `refused`, `unsent` and `ambiguous`, also where the task fails; no event
+    goes to XCom. Refused events are named by their index in `events`.
 
     Retries are safe: an event without a `trackId` gets one made from its content, and what an earlier try of the task
     had accepted is not sent again. The task fails without retries when the connection is wrong, or, after all else was
     sent, when events were refused; it is retried when the service could not take them all.
 
-    For events from elsewhere than the DAG, such as a ledger, subclass it: `load_events` says where they come from,
-    `about_to_send` and `record_outcomes` where it is written what became of them, and `recall` and `remember` may
-    then do nothing.
-
-    :param events: bodies of Track (contracts.md section 2), a list or an XComArg; neither rendered nor shown. Airflow
-        itself shows them in two places out of reach: an upstream `@task` logs what it returns unless it has
-        `show_return_value_in_logs=False`, and a literal list given to `expand` is in the serialized DAG in clear.
+    :param events: bodies of Track, a list or an XComArg; neither rendered nor shown. Airflow itself shows them in two
+        places out of reach: an upstream `@task` logs what it returns unless it has `show_return_value_in_logs=False`,
+        and a literal list given to `expand` is in the serialized DAG in clear.
     :param profile_store_conn_id: connection of type `profile_store`.
-    :param bulk: False sends the events one by one.
-    :param bulk_size: events per request, at most 100.
+    :param bulk_size: events per request, at most 100; 1 sends each by itself, to Track instead of TrackBulk.
     :param on_ambiguous: an event that may have been taken (502, no answer) is, by `verify`, looked for in the Profile
         Store and sent again if it does not show, for which the connection needs `read_host` (where the answer is
-        unclear, it is not sent again, and the task is retried); by `resend`, sent again at once; by `hold`, left alone
-        and counted.
-    :param verify_after: seconds to wait for such an event to show, since ingest is asynchronous.
-    :param verify_every: seconds between two looks.
+        unclear, it is not sent again, and the task is retried); by `resend`, sent again at once; by `hold`, not sent
+        again and counted.
+    :param verify_after: seconds that `verify` waits for such an event to show, since ingest is asynchronous.
+    :param verify_every: seconds between two looks of `verify`.
     :param enable: False sends nothing and counts all as unsent.
     :param fail_on_refused: False ends green in spite of refused events.
     :param hook_params: further arguments of `ProfileStoreHook`.
@@ -94,9 +95,8 @@ class ProfileStoreTrackOperator(BaseOperator):
     def __init__(
         self,
         *,
-        events: Sequence[Mapping[str, Any]] | XComArg = (),
+        events: Sequence[Mapping[str, Any]] | XComArg,
         profile_store_conn_id: str = "profile_store_default",
-        bulk: bool = True,
         bulk_size: int = 100,
         on_ambiguous: AmbiguousPolicy = "verify",
         verify_after: float = 60.0,
@@ -111,7 +111,6 @@ class ProfileStoreTrackOperator(BaseOperator):
             raise ValueError(f"on_ambiguous must be one of {', '.join(_POLICIES)}")
         self.events = events
         self.profile_store_conn_id = profile_store_conn_id
-        self.bulk = bulk
         self.bulk_size = bulk_size
         self.on_ambiguous = on_ambiguous
         self.verify_after = verify_after
@@ -129,72 +128,45 @@ class ProfileStoreTrackOperator(BaseOperator):
     def events(self, value: Sequence[Mapping[str, Any]] | XComArg) -> None:
         self._events = value if isinstance(value, XComArg) else SealedEvents(value)
 
-    # --- what a subclass may override ---------------------------------------------------------------------------
-
-    def load_events(self, context: Context) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002 - for subclasses
-        """Return the events to send. Everything below speaks of their positions in it."""
-        assert not isinstance(self.events, XComArg)  # noqa: S101 - Airflow has resolved it by now
-        return self.events
-
-    def about_to_send(self, events: Sequence[Mapping[str, Any]], indexes: Sequence[int]) -> None:
-        """Note that the events at `indexes` leave now; called before each bulk, so commit before returning."""
-
-    def record_outcomes(self, events: Sequence[Mapping[str, Any]], outcomes: Sequence[EventOutcome]) -> None:
-        """Write down what became of some events. An ambiguous one comes again once it is settled: the last counts."""
-
-    def recall(self, context: Context) -> Mapping[str, Sequence[str]]:
-        """Return the track ids which an earlier try of this task had `accepted`, and which it left `ambiguous`."""
-        store = context.get("task_state_store")
-        found = store.get(_MEMORY) if store is not None else None
-        return cast("dict[str, list[str]]", found) if isinstance(found, dict) else {}
-
-    def remember(self, context: Context, state: Mapping[str, Sequence[str]] | None) -> None:
-        """Keep that for the next try; None when there is nothing left to do."""
-        store = context.get("task_state_store")
-        if store is None:
-            return
-        if state is None:
-            store.delete(_MEMORY)
-        else:
-            store.set(_MEMORY, {name: list(ids) for name, ids in state.items()})
-
-    def make_hook(self) -> ProfileStoreHook:
-        """Return the hook to send with."""
-        from instore_provider.hooks.profile_store import ProfileStoreHook
-
-        return ProfileStoreHook(self.profile_store_conn_id, **self.hook_params)
-
-    # --- the sending --------------------------------------------------------------------------------------------
-
     def execute(self, context: Context) -> dict[str, int]:
         """
         Send the events.
 
-        :return: the counts `events`, `accepted`, `refused`, `unsent`, `ambiguous`; no event goes to XCom.
         :raises ServiceUnavailable: some were not taken; Airflow retries.
-        :raises ConfigurationError: a person must mend something first; no retries.
+        :raises ConfigurationError: a person must correct something first; no retries.
         :raises EventRefused: all others were sent; no retries.
         """
-        events = [with_track_id(event) for event in self.load_events(context)]
-        tally = _Tally(events)
+        from instore_provider.hooks.profile_store import ProfileStoreHook
+
+        assert not isinstance(self.events, XComArg)  # noqa: S101 - Airflow has resolved it by now
+        tally = _Tally([with_track_id(event) for event in self.events])
         if not self.enable:
-            self.log.info("Tracking is switched off (enable=False): none of %d events was sent", len(events))
+            self.log.info("Tracking is switched off (enable=False): none of %d events was sent", len(self.events))
             return tally.counts()
 
-        hook = self.make_hook()
+        store = context.get("task_state_store")
+        hook = ProfileStoreHook(self.profile_store_conn_id, **self.hook_params)
         try:
-            tally.resume(self.recall(context))
+            found = store.get(_MEMORY) if store is not None else None
+            if isinstance(found, dict):
+                tally.resume(found)
             self._send(hook, tally, tally.indexes("unsent"))
             if not tally.indexes("unsent"):  # else the service is not well, and the next try settles the rest
                 self._settle(hook, tally)
                 self._send(hook, tally, tally.indexes("unsent"))
+            counts = tally.counts()
+            self.log.info("Profile Store: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
+            self._conclude(tally, counts)
+        except Exception:
+            # A task that fails pushes nothing by itself, and that is when the counts are wanted most.
+            context["ti"].xcom_push(key="return_value", value=tally.counts())
+            raise
         finally:
             hook.close()
-            done = not tally.indexes("unsent") and not tally.indexes("ambiguous")
-            self.remember(context, None if done else tally.memory())
-        counts = tally.counts()
-        self.log.info("Profile Store: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
-        self._conclude(tally, counts)
+            if store is not None and (tally.indexes("unsent") or tally.indexes("ambiguous")):
+                store.set(_MEMORY, tally.memory())
+            elif store is not None:
+                store.delete(_MEMORY)
         return counts
 
     def _send(self, hook: ProfileStoreHook, tally: _Tally, indexes: Sequence[int]) -> None:
@@ -202,15 +174,13 @@ class ProfileStoreTrackOperator(BaseOperator):
             return
 
         def leaving(part: Sequence[int]) -> None:
-            leaving_now = [indexes[each] for each in part]
-            self.about_to_send(tally.events, leaving_now)
-            tally.in_flight.update(leaving_now)
+            tally.in_flight.update(indexes[each] for each in part)
 
         leave = [tally.events[index] for index in indexes]
-        bulks = hook.send_event_bulks(leave, bulk=self.bulk, bulk_size=self.bulk_size, before_request=leaving)
+        bulks = hook.send_event_bulks(leave, bulk=self.bulk_size > 1, bulk_size=self.bulk_size, before_request=leaving)
         try:
             for outcomes in bulks:
-                self._record(tally, [replace(outcome, index=indexes[outcome.index]) for outcome in outcomes])
+                self._note(tally, [replace(outcome, index=indexes[outcome.index]) for outcome in outcomes])
         except ConfigurationError:
             tally.in_flight.clear()  # the hook promises that these were not taken
             raise
@@ -227,7 +197,7 @@ class ProfileStoreTrackOperator(BaseOperator):
             # Whether they were taken is not known, so they are neither sent again nor counted as sent.
             ambiguous = [index for index in ambiguous if looked[tally.track_id(index)] != "unclear"]
         shown = {track_id for track_id, found in looked.items() if found == "shown"}
-        self._record(tally, list(tally.settled(ambiguous, shown)))
+        self._note(tally, list(tally.settled(ambiguous, shown)))
 
     def _wait_for(self, hook: ProfileStoreHook, track_ids: set[str]) -> dict[str, Looked]:
         """Return what was last said of each, after looking for `verify_after` seconds or until all are shown."""
@@ -248,15 +218,14 @@ class ProfileStoreTrackOperator(BaseOperator):
         retrying(look)
         return looked
 
-    def _record(self, tally: _Tally, outcomes: Sequence[EventOutcome]) -> None:
+    def _note(self, tally: _Tally, outcomes: Sequence[EventOutcome]) -> None:
+        named = len(tally.indexes("refused"))
         tally.note(outcomes)
-        for outcome in outcomes:
-            if outcome.state == "refused" and tally.refusals_logged < _LOGGED_REFUSALS:
-                tally.refusals_logged += 1
-                self.log.warning(
-                    "Refused: trackId %s, status %s: %s", outcome.track_id, outcome.status_code, outcome.detail
-                )
-        self.record_outcomes(tally.events, outcomes)
+        for outcome in [each for each in outcomes if each.state == "refused"][: max(0, _NAMED - named)]:
+            self.log.warning(
+                "Refused: events[%d], trackId %s, status %s: %s",
+                outcome.index, outcome.track_id, outcome.status_code, outcome.detail,
+            )  # fmt: skip
 
     def _conclude(self, tally: _Tally, counts: Mapping[str, int]) -> None:
         waiting = counts["unsent"] + (0 if self.on_ambiguous == "hold" else counts["ambiguous"])
@@ -266,10 +235,13 @@ class ProfileStoreTrackOperator(BaseOperator):
                 f"({tally.reason()}), so try the task again.",
                 retry_after=tally.retry_after(),
             )
-        if counts["refused"] and self.fail_on_refused:
+        if (refused := tally.indexes("refused")) and self.fail_on_refused:
+            named = ", ".join(f"events[{index}]" for index in refused[:_NAMED])
+            more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
             raise EventRefused(
                 f"Connection {self.profile_store_conn_id!r}: the Profile Store refused {counts['refused']} of "
-                f"{counts['events']} events, so mend those that the log names by trackId, or set fail_on_refused=False."
+                f"{counts['events']} events, {named}{more}, so correct them as the log says, or set "
+                "fail_on_refused=False."
             )
 
 
@@ -280,7 +252,6 @@ class _Tally:
         self.events = events
         self.outcomes: dict[int, EventOutcome] = {}
         self.in_flight: set[int] = set()
-        self.refusals_logged = 0
 
     def note(self, outcomes: Sequence[EventOutcome]) -> None:
         for outcome in outcomes:
@@ -300,7 +271,7 @@ class _Tally:
         states = ("accepted", "refused", "unsent", "ambiguous")
         return {"events": len(self.events), **{state: len(self.indexes(state)) for state in states}}
 
-    def memory(self) -> dict[str, list[str]]:
+    def memory(self) -> dict[str, Any]:
         # What was under way when the task was stopped may have been taken as well.
         ambiguous = {*self.indexes("ambiguous"), *self.in_flight}
         return {
@@ -308,7 +279,7 @@ class _Tally:
             "ambiguous": [self.track_id(index) for index in sorted(ambiguous)],
         }
 
-    def resume(self, memory: Mapping[str, Sequence[str]]) -> None:
+    def resume(self, memory: Mapping[str, Any]) -> None:
         from instore_provider.events import EventOutcome
 
         accepted, ambiguous = set(memory.get("accepted", ())), set(memory.get("ambiguous", ()))
