@@ -91,7 +91,7 @@ lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
 
 .PHONY: docs
-docs: $(INSTALLED)  ## Make docs/configuration.md and docs/codes.md from the code
+docs: $(INSTALLED)  ## Write the pages that are made from the code: settings, codes, connection fields, the order's schema
 	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py --write
 	PYTHONPATH=. $(BIN)/python docs/codes_docs.py --write
 

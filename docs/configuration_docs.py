@@ -1,15 +1,16 @@
-"""docs/configuration.md, made from the code that reads the configuration.
+"""The pages made from the code: configuration.md, order.schema.json, and the fields of the connection types.
 
-``PYTHONPATH=. python docs/configuration_docs.py`` fails where the page is not what the code says; ``--write`` makes it
-so.
+``PYTHONPATH=. python docs/configuration_docs.py`` fails where one is not what the code says; ``--write`` makes it so.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,10 +19,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from include.instore.model import settings as settings_module
+from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import PREFIX, Settings
 from include.instore_airflow import connections
 
-PAGE = Path(__file__).with_name("configuration.md")
+FOLDER = Path(__file__).parent
+PROVIDER = "../plugins/docs"
 
 _HEAD = """\
 # Configuration
@@ -36,7 +39,7 @@ ends every task in one sentence that names it.
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *_connections(), *_forms(), *_settings()]).rstrip() + "\n"
+    return "\n".join([_HEAD, *_connections(), *_settings()]).rstrip() + "\n"
 
 
 def _connections() -> Iterator[str]:
@@ -49,24 +52,32 @@ def _connections() -> Iterator[str]:
     }
     for conn_id, kind in connections.CONNECTIONS.items():
         yield f"| `{conn_id}` | {_cell(kind)} | {needed.get(conn_id, 'always')} |"
-    yield ""
+    types = [each["connection-type"] for each in get_provider_info()["connection-types"]]
+    pages = ", ".join(f"[{name}](../plugins/docs/{name.replace('_', '-')}.md)" for name in types)
+    yield from ("", f"The fields of the provider's connection types: {pages}.", "")
 
 
-def _forms() -> Iterator[str]:
-    for connection_type in get_provider_info()["connection-types"]:
-        behaviour = connection_type["ui-field-behaviour"]
-        yield f"### Connection type {connection_type['hook-name']} (`{connection_type['connection-type']}`)"
-        yield from ("", "| field | where | default | meaning |", "|---|---|---|---|")
-        for name, label in behaviour["relabeling"].items():
-            placeholder = behaviour["placeholders"].get(name, "")
-            example = f"such as {placeholder}" if "://" in placeholder else placeholder
-            yield f"| {label} | `{name}` | | {_cell(example)} |"
-        for name, field in connection_type["conn-fields"].items():
-            yield (
-                f"| {field['label']} | extra `{name}` | {_default(field['schema'].get('default'))} | "
-                f"{_cell(field.get('description', ''))} |"
-            )
-        yield ""
+def form_page(conn_type: str) -> str:
+    """The page of a connection type, with the table of its fields made anew."""
+    start, end = "<!-- fields -->\n\n", "\n<!-- /fields -->"
+    before, _, rest = (FOLDER / PROVIDER / f"{conn_type.replace('_', '-')}.md").read_text().partition(start)
+    table = "".join(f"{line}\n" for line in _form(conn_type))
+    return f"{before}{start}{table}{end}{rest.partition(end)[2]}"
+
+
+def _form(conn_type: str) -> Iterator[str]:
+    forms = {each["connection-type"]: each for each in get_provider_info()["connection-types"]}
+    behaviour = forms[conn_type]["ui-field-behaviour"]
+    yield from ("| field | where | default | meaning |", "|---|---|---|---|")
+    for name, label in behaviour["relabeling"].items():
+        placeholder = behaviour["placeholders"].get(name, "")
+        example = f"such as {placeholder}" if "://" in placeholder else placeholder
+        yield f"| {label} | `{name}` | | {_cell(example)} |"
+    for name, field in forms[conn_type]["conn-fields"].items():
+        yield (
+            f"| {field['label']} | extra `{name}` | {_default(field['schema'].get('default'))} | "
+            f"{_cell(field.get('description', ''))} |"
+        )
 
 
 def _settings() -> Iterator[str]:
@@ -125,9 +136,29 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def order_schema() -> str:
+    """The order document as a JSON schema, for whoever publishes orders."""
+    schema = InStoreOrder.model_json_schema(by_alias=True)
+    for part in (schema, *schema["$defs"].values()):
+        for field in part["properties"].values():
+            del field["title"]  # the name once more
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "In-store order"}
+    return json.dumps(head | {name: value for name, value in schema.items() if name != "title"}, indent=2) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "configuration.md": page,
+    "order.schema.json": order_schema,
+    **{
+        f"{PROVIDER}/{name.replace('_', '-')}.md": partial(form_page, name)
+        for name in (each["connection-type"] for each in get_provider_info()["connection-types"])
+    },
+}
+
+
 def main(arguments: list[str]) -> int:
-    """Write the page, or compare it; the exit code."""
-    return told_apart(PAGE, page(), arguments)
+    """Write the pages, or compare them; the exit code."""
+    return max([told_apart(FOLDER / name, made(), arguments) for name, made in PAGES.items()])
 
 
 def told_apart(path: Path, made: str, arguments: list[str]) -> int:

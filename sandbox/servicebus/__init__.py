@@ -1,7 +1,7 @@
 """A local stand-in for Azure Service Bus: an AMQP 1.0 broker that the unmodified azure-servicebus SDK talks to.
 
 `ServiceBusStandIn` runs it in a thread, `run` in the foreground; `python -m sandbox.servicebus` is `run` for a
-shell. What it must do and why is in servicebus.md, "The stand-in"; what it does not do: sessions, forwarding, rule
+shell. What it must do and why is in service-bus.md, "The stand-in"; what it does not do: sessions, forwarding, rule
 actions, duplicate detection, TLS.
 """
 

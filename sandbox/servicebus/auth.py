@@ -1,4 +1,4 @@
-"""Shared access signatures (servicebus.md, point 3).
+"""Shared access signatures (service-bus.md, point 3).
 
 The token is `SharedAccessSignature sr=…&sig=…&se=…&skn=…`; `sig` is the HMAC-SHA256 over `sr`, a newline and `se`,
 with `sr` still encoded as it stands.

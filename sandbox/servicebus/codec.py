@@ -101,7 +101,7 @@ def binary(value: bytes) -> bytes:
 
 
 def list_of(items: Iterable[bytes]) -> bytes:
-    """A list of encoded values; always with its full count (servicebus.md, point 2)."""
+    """A list of encoded values; always with its full count (service-bus.md, point 2)."""
     parts = list(items)
     body = b"".join(parts)
     if len(body) < 255 and len(parts) < 256:

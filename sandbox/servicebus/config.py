@@ -1,4 +1,4 @@
-"""The entities of a namespace, read from Microsoft's emulator's Config.json (servicebus.md, point 0).
+"""The entities of a namespace, read from Microsoft's emulator's Config.json (service-bus.md, point 0).
 
 The same file starts the emulator. Deviations: a DefaultMessageTimeToLive that is not given means "never" (the emulator
 would take PT1H, and orders would vanish over lunch), the emulator's upper limits are not held, duplicate detection is

@@ -1,5 +1,5 @@
 """One client's connection: protocol headers, SASL, open and close, and the frames of its sessions (AMQP 1.0 part 2,
-sections 2.2 to 2.4; part 5, section 5.3; servicebus.md, point 2)."""
+sections 2.2 to 2.4; part 5, section 5.3; service-bus.md, point 2)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class AmqpError(Exception):
 
 
 class LockLost(AmqpError):
-    """The lock has expired or was never there (servicebus.md, point 7)."""
+    """The lock has expired or was never there (service-bus.md, point 7)."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The faults a test can order (servicebus.md, point 11).
+"""The faults a test can order (service-bus.md, point 11).
 
 Set at construction and over HTTP (`PUT /sandbox/faults`); setting them starts all counting anew. Without any, the
 broker behaves.

@@ -1,7 +1,7 @@
 """Frames and performatives (AMQP 1.0 part 2, sections 2.3 and 2.7; SASL in part 5, section 5.3).
 
 Every performative is written with its full number of fields and every error with all three of its: older SDKs break
-on elided nulls (servicebus.md, points 2 and 7).
+on elided nulls (service-bus.md, points 2 and 7).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FIELDS = {OPEN: 10, BEGIN: 8, ATTACH: 14, FLOW: 11, TRANSFER: 11, DISPOSITION: 
 
 ACCEPTED_STATE = composite(ACCEPTED, ())
 RELEASED_STATE = composite(RELEASED, ())
-# Dead-lettering is confirmed by a rejection without an error (servicebus.md, point 7).
+# Dead-lettering is confirmed by a rejection without an error (service-bus.md, point 7).
 REJECTED_STATE = composite(REJECTED, (NULL,))
 
 
@@ -85,7 +85,7 @@ def begin(remote_channel: int, next_outgoing_id: int) -> bytes:
 
 
 def attach(spans: list[bytes], role: bool, *, source: bytes, target: bytes, max_message_size: int) -> bytes:
-    """The answer to an attach: what came in, with the role turned round (servicebus.md, point 5)."""
+    """The answer to an attach: what came in, with the role turned round (service-bus.md, point 5)."""
     fields = list(spans)
     fields[2] = boolean(role)
     fields[5], fields[6], fields[7], fields[8] = source, target, NULL, NULL

@@ -1,5 +1,5 @@
 """The four kinds of links: sending to an entity, receiving from one, asking a management node, hearing from it
-(AMQP 1.0 part 2, sections 2.6 and 2.7; servicebus.md, points 5, 6, 8 and 9)."""
+(AMQP 1.0 part 2, sections 2.6 and 2.7; service-bus.md, points 5, 6, 8 and 9)."""
 
 from __future__ import annotations
 
@@ -243,5 +243,5 @@ class ReplyOutlet(Link):
 
 
 def _guid_order(token: bytes) -> bytes:
-    """A lock token's 16 bytes as a GUID's: the delivery tag (servicebus.md, point 6)."""
+    """A lock token's 16 bytes as a GUID's: the delivery tag (service-bus.md, point 6)."""
     return token[3::-1] + token[5:3:-1] + token[7:5:-1] + token[8:]

@@ -1,4 +1,4 @@
-"""The management nodes: `$cbs` and `<entity>/$management` (servicebus.md, points 3 and 8).
+"""The management nodes: `$cbs` and `<entity>/$management` (service-bus.md, points 3 and 8).
 
 A request is a message with an operation in its application properties; the answer is a status, a description, an
 error condition where there is one, and a value. Source: "AMQP request/response based operations" of the Service Bus

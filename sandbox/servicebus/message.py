@@ -19,7 +19,7 @@ HEADER, DELIVERY_ANNOTATIONS, ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES, D
 FOOTER = 0x78
 
 BATCH_FORMAT = 0x80013700
-"""Message format of a batch: each data section is an encoded message (servicebus.md, point 9)."""
+"""Message format of a batch: each data section is an encoded message (service-bus.md, point 9)."""
 
 _SCHEDULED = "x-opt-scheduled-enqueue-time"
 _BROKERS_OWN = frozenset({
@@ -68,7 +68,7 @@ class Content:
     def delivery(
         self, *, deliveries: int, enqueued: int, sequence: int, locked_until: int | None, lock: bytes
     ) -> bytes:
-        """The message as a receiver gets it (servicebus.md, point 6).
+        """The message as a receiver gets it (service-bus.md, point 6).
 
         Args:
             deliveries: header.delivery-count, 0 the first time.

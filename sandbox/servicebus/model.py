@@ -24,7 +24,7 @@ class State(IntEnum):
 
 
 class Outcome(Enum):
-    """What a receiver decides (servicebus.md, point 7)."""
+    """What a receiver decides (service-bus.md, point 7)."""
 
     COMPLETED = "completed"
     ABANDONED = "abandoned"

@@ -1,4 +1,4 @@
-"""All entities of the namespace and the addresses they answer to (servicebus.md, point 4)."""
+"""All entities of the namespace and the addresses they answer to (service-bus.md, point 4)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Queues, subscriptions and dead-letter queues: deliveries, locks, settlement and deadlines.
 
-Everything here runs on the event loop's thread and knows no wire: receivers are `Consumer`s. Rules: servicebus.md,
+Everything here runs on the event loop's thread and knows no wire: receivers are `Consumer`s. Rules: service-bus.md,
 points 0, 7, 8 and 10; "Message transfers, locks, and settlement", "Message deferral" and "Message expiration" of the
 Service Bus documentation.
 """
@@ -122,7 +122,7 @@ class Queue:
         self.pump()
 
     def leave(self, consumer: Consumer) -> None:
-        """A consumer is gone; its locks stay until they expire (servicebus.md, point 8)."""
+        """A consumer is gone; its locks stay until they expire (service-bus.md, point 8)."""
         if consumer in self._ready:
             self._ready.remove(consumer)
 

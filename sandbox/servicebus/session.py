@@ -1,5 +1,5 @@
 """One session of a connection: its links, its windows, and the deliveries it has not settled (AMQP 1.0 part 2,
-sections 2.5 and 2.6; servicebus.md, points 5, 7 and 9)."""
+sections 2.5 and 2.6; service-bus.md, points 5, 7 and 9)."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Session:
         try:
             link = self._link(handle, client_receives, fields)
         except AmqpError as refused:
-            # The echo of an attach that leads nowhere lacks its termini (section 2.6.3; servicebus.md, point 5).
+            # The echo of an attach that leads nowhere lacks its termini (section 2.6.3; service-bus.md, point 5).
             empty = frames.attach(spans, not client_receives, source=NULL, target=NULL, max_message_size=0)
             self.send(empty)
             self.send(frames.detach(handle, refused))
@@ -214,7 +214,7 @@ class Session:
 
 
 def _apply(delivery: _Delivery, state: Any) -> bytes:
-    """Do what a delivery state says; returns the state that confirms it (servicebus.md, point 7)."""
+    """Do what a delivery state says; returns the state that confirms it (service-bus.md, point 7)."""
     queue, token = delivery.queue, delivery.token
     code, values = (frames.RELEASED, []) if state is None else (state.descriptor, state.value)
     if code == frames.ACCEPTED:

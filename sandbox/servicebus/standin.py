@@ -25,7 +25,7 @@ T = TypeVar("T")
 def connection_string(
     port: int, host: str = DEFAULT_HOST, key_name: str = DEFAULT_KEY_NAME, key: str = DEFAULT_KEY
 ) -> str:
-    """What a client needs to connect: plain TCP, as to Microsoft's emulator (servicebus.md, point 1)."""
+    """What a client needs to connect: plain TCP, as to Microsoft's emulator (service-bus.md, point 1)."""
     return (
         f"Endpoint=sb://{host}:{port};SharedAccessKeyName={key_name};SharedAccessKey={key};UseDevelopmentEmulator=true;"
     )

@@ -1,4 +1,4 @@
-"""The state file: what the broker has confirmed survives `kill -9` of it (servicebus.md, point 10).
+"""The state file: what the broker has confirmed survives `kill -9` of it (service-bus.md, point 10).
 
 SQLite with a write-ahead log and group commit: everything that one turn of the event loop brought is one transaction,
 and what depends on it (the confirmations) is called after the commit. A commit hands the data to the operating system

@@ -1,4 +1,4 @@
-"""Topics: they copy what comes in to every subscription whose rules fit (servicebus.md, point 0)."""
+"""Topics: they copy what comes in to every subscription whose rules fit (service-bus.md, point 0)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain HTTP on the same port: `/sandbox/state`, `/sandbox/faults`, and ATOM entries (servicebus.md, point 11 and the
+"""Plain HTTP on the same port: `/sandbox/state`, `/sandbox/faults`, and ATOM entries (service-bus.md, point 11 and the
 note on ServiceBusAdministrationClient). No message body is in any of them."""
 
 from __future__ import annotations

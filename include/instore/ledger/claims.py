@@ -17,7 +17,7 @@ from include.instore.ledger.tables import UNDER_WAY, DeliveryStatus, Status, cla
 from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50
-"""Mapping over more than a few dozen tasks costs more than it brings (airflow.md, "Mapping and XCom")."""
+"""Mapping over more than a few dozen tasks costs more than it brings (airflow-quirks.md, "Mapped tasks")."""
 
 
 @dataclass(frozen=True)

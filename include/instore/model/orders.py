@@ -93,12 +93,19 @@ def _no_truth_value(value: Any) -> Any:
 
 Identifier = Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=64)]
 Amount = Annotated[Decimal, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+Currency = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z]{3}$")], BeforeValidator(_plain_text)]
 
 
 class _Contract(BaseModel):
     """camelCase on the wire, unknown fields kept, numbers accepted where the ERP should have written a string."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="allow", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="allow",
+        frozen=True,
+        coerce_numbers_to_str=True,
+        use_attribute_docstrings=True,  # docs/order.schema.json is made of them
+    )
 
 
 class OrderLine(_Contract):
@@ -113,17 +120,25 @@ class OrderLine(_Contract):
 
 
 class InStoreOrder(_Contract):
-    """One order as the ERP tells it; what it does not say of itself is in ``payload``'s unknown fields."""
+    """One order of a store. Names may also be in PascalCase; unknown fields are kept and sent on."""
 
     order_number: Identifier
+    """Number of the order or receipt, as text. A number that a spreadsheet has rounded (1.23E+11) is refused."""
     date: Annotated[datetime, BeforeValidator(_iso_date)]
+    """Moment of the purchase with its offset, 2017-06-05T00:04:12Z; without one it is in the reader's time zone."""
     store_id: Identifier
+    """Number or code of the store, as text: leading zeros count."""
     store_name: str | None = None
     loyalty_card_number: Annotated[Annotated[str, Field(max_length=64)] | None, BeforeValidator(card_of)] = None
+    """The customer's card, as text: leading zeros count, blanks and dashes do not."""
     email_address: Annotated[str | None, BeforeValidator(_email)] = None
-    currency: Annotated[str, BeforeValidator(_plain_text), Field(pattern=r"^[A-Za-z]{3}$")]
+    """The customer's address. It is used where there is no card, or where nobody knows the card's customer."""
+    currency: Currency
+    """ISO 4217, such as EUR."""
     total: Amount
+    """Decimal, as text or number; its digits are kept exactly. It may be below zero for a return."""
     order_type: Literal["sale", "return"] = "sale"
+    """Without it, an order whose total is below zero is a return."""
     lines: tuple[OrderLine, ...] = ()
 
     @field_validator("currency")

@@ -1,7 +1,7 @@
 """What kind of run this is and which window it is for (design.md, "Kinds of run").
 
-Airflow leaves keys out of the context where they have no value (airflow.md), so everything here is read from the plain
-``dag_run`` and its params, never from the template context.
+Airflow leaves keys out of the context where they have no value (airflow-quirks.md, "A run without a logical date"), so
+everything here is read from the plain ``dag_run`` and its params, never from the template context.
 """
 
 from __future__ import annotations

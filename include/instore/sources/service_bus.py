@@ -76,7 +76,7 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     Stops when the subscription is empty, after ``drain_max_messages`` or after ``drain_max_seconds``; what is left
     stays for the next run.
 
-    :param clients: one per receiver: neither clients nor receivers are thread-safe (servicebus.md).
+    :param clients: one per receiver: neither clients nor receivers are thread-safe (service-bus.md).
     :raises ConfigurationError: wrong key, or no such topic or subscription.
     :raises RetriableError: the bus or the ledger failed; whatever was not committed comes again.
     """

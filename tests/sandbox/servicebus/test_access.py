@@ -1,4 +1,4 @@
-"""Who gets in, and where to (servicebus.md, points 1, 3, 4 and 5)."""
+"""Who gets in, and where to (service-bus.md, points 1, 3, 4 and 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults a test can order (servicebus.md, point 11)."""
+"""The faults a test can order (service-bus.md, point 11)."""
 
 from __future__ import annotations
 

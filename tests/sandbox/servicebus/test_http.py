@@ -1,4 +1,4 @@
-"""State, faults and ATOM entries over HTTP on the broker's port (servicebus.md, point 11)."""
+"""State, faults and ATOM entries over HTTP on the broker's port (service-bus.md, point 11)."""
 
 from __future__ import annotations
 

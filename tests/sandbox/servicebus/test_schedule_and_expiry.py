@@ -1,4 +1,4 @@
-"""Messages with a time: scheduled, cancelled, expired (servicebus.md, points 8 and 10)."""
+"""Messages with a time: scheduled, cancelled, expired (service-bus.md, points 8 and 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out is what went in (servicebus.md, points 2, 4, 5, 6 and 9)."""
+"""What comes out is what went in (service-bus.md, points 2, 4, 5, 6 and 9)."""
 
 from __future__ import annotations
 

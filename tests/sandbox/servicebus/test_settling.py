@@ -1,4 +1,4 @@
-"""Settlement, locks and the dead-letter queue (servicebus.md, points 6, 7, 8 and 10)."""
+"""Settlement, locks and the dead-letter queue (service-bus.md, points 6, 7, 8 and 10)."""
 
 from __future__ import annotations
 

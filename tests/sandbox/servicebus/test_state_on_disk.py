@@ -1,4 +1,4 @@
-"""What the broker has confirmed survives kill -9 of it (servicebus.md, point 10)."""
+"""What the broker has confirmed survives kill -9 of it (service-bus.md, point 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics, subscriptions, correlation filters and SQL filters (servicebus.md, point 0)."""
+"""Topics, subscriptions, correlation filters and SQL filters (service-bus.md, point 0)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the SDK would not show: bytes on the wire (servicebus.md, points 2, 5, 7 and 9)."""
+"""What the SDK would not show: bytes on the wire (service-bus.md, points 2, 5, 7 and 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV: rows of an order are adjacent, delimiters and encodings differ, and a file may break off (contracts.md 1)."""
+"""CSV: rows of an order are adjacent, delimiters and encodings differ, and a file may break off (contracts.md section 1)."""
 
 from __future__ import annotations
 
