@@ -1,4 +1,4 @@
-"""CSV: rows of an order are adjacent, delimiters and encodings differ, and a file may break off (contracts.md section 1)."""
+"""CSV: adjacent rows are an order, delimiters and encodings differ, a file may break off (contracts.md section 1)."""
 
 from __future__ import annotations
 
