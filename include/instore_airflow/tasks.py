@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from include.instore_airflow.destinations import Opener
 
 _LANDED = ("received", "orders", "duplicates", "corrections", "quarantined")
+_DRAINED = ("dead_lettered", "settle_failed", "stopped_by", "not_drained", "locked_elsewhere", "deferred")
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
             drained = drain(clients, ledger, run.run_id, settings)
         else:
             log.info("a %s run leaves the live topic alone", run.kind)
-        return _picked(drained.landed, *_LANDED) | _picked(drained, "dead_lettered", "settle_failed", "stopped_by")
+        return _picked(drained.landed, *_LANDED) | _picked(drained, *_DRAINED)
 
 
 def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:

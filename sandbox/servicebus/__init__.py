@@ -2,7 +2,7 @@
 
 `ServiceBusStandIn` runs it in a thread, `run` in the foreground; `python -m sandbox.servicebus` is `run` for a
 shell. What it must do and why is in service-bus.md, "The stand-in"; what it does not do: sessions, forwarding, rule
-actions, duplicate detection, TLS.
+actions, duplicate detection, TLS. All but sessions and TLS are refused at start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ATOM entry of a queue or a subscription with its runtime counts: what
 `ServiceBusAdministrationClient.get_subscription_runtime_properties` and `get_queue_runtime_properties` ask for.
 
-As with the service, ActiveMessageCount takes in what is locked or deferred at the moment.
+As with the service, ActiveMessageCount takes in what is locked at the moment, and not what is deferred.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def queue_entry(queue: Queue) -> bytes:
 
 def _entry(queue: Queue, title: str, element: str) -> bytes:
     counts = queue.snapshot()
-    active = counts["active"] + counts["locked"] + counts["deferred"]
-    total = active + counts["scheduled"] + counts["dead_lettered"]
+    active = counts["active"] + counts["locked"]
+    total = active + counts["deferred"] + counts["scheduled"] + counts["dead_lettered"]
     at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     ttl = _NEVER if queue.spec.ttl is None else _duration(queue.spec.ttl)
     details = "".join(
@@ -45,7 +45,8 @@ def _entry(queue: Queue, title: str, element: str) -> bytes:
         f'<entry xmlns="http://www.w3.org/2005/Atom"><id>{escape(queue.path)}</id><title>{escape(title)}</title>'
         f"<published>{at}</published><updated>{at}</updated>"
         f'<content type="application/xml"><{element} xmlns="{_ENTITY_NS}" xmlns:d="{_COUNTS_NS}">'
-        f"<LockDuration>{_duration(queue.spec.lock)}</LockDuration><RequiresSession>false</RequiresSession>"
+        f"<LockDuration>{_duration(queue.spec.lock)}</LockDuration>"
+        f"<RequiresSession>{str(queue.spec.sessions).lower()}</RequiresSession>"
         f"<DefaultMessageTimeToLive>{ttl}</DefaultMessageTimeToLive>"
         f"<DeadLetteringOnMessageExpiration>{str(queue.spec.dead_letter_expired).lower()}"
         "</DeadLetteringOnMessageExpiration>"

@@ -34,6 +34,7 @@ EMPTY_LIST = b"\x45"
 LONG = b"\x81"
 TIMESTAMP = b"\x83"
 UUID = b"\x98"
+MAPS = b"\xc1\xd1"
 SYMBOL = b"\xb3"
 
 

@@ -1,8 +1,10 @@
 """The entities of a namespace, read from Microsoft's emulator's Config.json (service-bus.md, point 0).
 
 The same file starts the emulator. Deviations: a DefaultMessageTimeToLive that is not given means "never" (the emulator
-would take PT1H, and orders would vanish over lunch), the emulator's upper limits are not held, duplicate detection is
-accepted and not done. Sessions, forwarding and rule actions are refused at start.
+would take PT1H, and orders would vanish over lunch), and the emulator's upper limits are not held, but for a message's
+size: 256 KB as in the standard tier, or MaxMessageSizeInKilobytes of a queue or topic as in the premium one. Of an
+entity that requires sessions nothing can be received. Duplicate detection, forwarding and rule actions are refused at
+start.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ DEFAULT_CONFIG_PATH = Path(__file__).with_name("config.json")
 DEFAULT_CONFIG: dict[str, Any] = json.loads(DEFAULT_CONFIG_PATH.read_text(encoding="utf-8"))
 """One topic `orders` with one subscription `orderprocessing`."""
 
+STANDARD = 256
+"""The largest message, in kilobytes."""
+
 _DURATION = re.compile(
     r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
 )
@@ -28,13 +33,15 @@ _DURATION = re.compile(
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """A queue or a subscription. Durations in seconds; a time to live of None means never."""
+    """A queue or a subscription. Durations in seconds; a time to live of None means never; sizes in bytes."""
 
     path: str
     lock: float
     max_deliveries: int
     ttl: float | None
     dead_letter_expired: bool
+    max_message: int = 1024 * STANDARD
+    sessions: bool = False
     matches: rules.Rule = field(default=rules.everything, compare=False)
 
 
@@ -42,6 +49,7 @@ class QueueSpec:
 class TopicSpec:
     path: str
     ttl: float | None
+    max_message: int
     subscriptions: tuple[QueueSpec, ...]
 
 
@@ -94,7 +102,8 @@ def _topic(entry: Any) -> TopicSpec:
     names = {spec.path.lower() for spec in subscriptions}
     if len(names) < len(subscriptions):
         raise ConfigRefused(f"{where}: two subscriptions have the same name (names compare without case).")
-    return TopicSpec(name, _ttl(properties, where), subscriptions)
+    _refuse(properties, where, "RequiresDuplicateDetection")
+    return TopicSpec(name, _ttl(properties, where), _max_message(properties, where), subscriptions)
 
 
 def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
@@ -103,11 +112,7 @@ def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
     properties = entry.get("Properties") or {}
     if not isinstance(properties, Mapping):
         raise ConfigRefused(f"{where}: Properties must be an object.")
-    if properties.get("RequiresSession"):
-        raise ConfigRefused(f"{where}: RequiresSession is not supported by this stand-in.")
-    for key in ("ForwardTo", "ForwardDeadLetteredMessagesTo"):
-        if properties.get(key):
-            raise ConfigRefused(f"{where}: {key} is not supported by this stand-in.")
+    _refuse(properties, where, "RequiresDuplicateDetection", "ForwardTo", "ForwardDeadLetteredMessagesTo")
     most = properties.get("MaxDeliveryCount", 3)
     if not isinstance(most, int) or most < 1:
         raise ConfigRefused(f"{where}: MaxDeliveryCount must be a positive integer.")
@@ -117,8 +122,23 @@ def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
         max_deliveries=most,
         ttl=_ttl(properties, where),
         dead_letter_expired=bool(properties.get("DeadLetteringOnMessageExpiration", False)),
+        max_message=_max_message(properties, where),
+        sessions=bool(properties.get("RequiresSession", False)),
         matches=_rules(entry.get("Rules") or (), where),
     )
+
+
+def _refuse(properties: Mapping[str, Any], where: str, *keys: str) -> None:
+    for key in keys:
+        if properties.get(key):
+            raise ConfigRefused(f"{where}: {key} is not supported by this stand-in.")
+
+
+def _max_message(properties: Mapping[str, Any], where: str) -> int:
+    kilobytes = properties.get("MaxMessageSizeInKilobytes", STANDARD)
+    if not isinstance(kilobytes, int) or kilobytes < 1:
+        raise ConfigRefused(f"{where}: MaxMessageSizeInKilobytes must be a positive integer.")
+    return 1024 * kilobytes
 
 
 def _duration(value: Any, where: str) -> float:

@@ -32,6 +32,7 @@ class Faults:
         drop_after_settles: the n-th settlement is applied and on disk, and the connection is cut instead of the reply.
         drop_after_sends: the n-th accepted send is on disk, and the connection is cut instead of the reply.
         drops: how many connections are cut in all before the drop_after knobs rest; None for no end.
+        refuse_peeks: with 1, every peek is refused.
         deliver_twice_next: the next n deliveries come a second time, with another lock; counts down.
         deliver_twice_every: every n-th delivery comes a second time.
     """
@@ -46,6 +47,7 @@ class Faults:
     drop_after_settles: int = 0
     drop_after_sends: int = 0
     drops: int | None = 1
+    refuse_peeks: int = 0
     deliver_twice_next: int = 0
     deliver_twice_every: int = 0
     _counted: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)

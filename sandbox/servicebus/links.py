@@ -11,11 +11,12 @@ from sandbox.servicebus.errors import AmqpError
 from sandbox.servicebus.management import EntityManagement, put_token
 from sandbox.servicebus.message import BATCH_FORMAT, parse, unbatch
 from sandbox.servicebus.model import Environment, Lock, Message, Settles
+from sandbox.servicebus.namespace import Namespace
 from sandbox.servicebus.queues import Queue
 from sandbox.servicebus.topics import Topic
 
 MAX_MESSAGE_SIZE = 1024 * 1024
-"""Bytes, all sections together: the premium tier's default, and above the standard tier's 256 KB."""
+"""Bytes of a request or an answer; an entity has a limit of its own for what is sent to it."""
 
 # Credit is renewed long before it is used up: an SDK sender without credit sends a flow of its own, with a window
 # that it counts down and never renews.
@@ -27,6 +28,7 @@ class Connection(Protocol):
 
     key: SharedKey
     permits: Permits
+    namespace: Namespace
 
     @property
     def sessions(self) -> Mapping[int, Session]: ...
@@ -59,6 +61,8 @@ class Session(Protocol):
 
 class Link:
     """What every link can be told; a kind of link answers what concerns it."""
+
+    max_message_size = MAX_MESSAGE_SIZE
 
     def __init__(self, session: Session, handle: int) -> None:
         self.session = session
@@ -121,13 +125,14 @@ class Inlet(_Incoming):
     def __init__(self, session: Session, handle: int, entity: Queue | Topic) -> None:
         super().__init__(session, handle)
         self._entity = entity
+        self.max_message_size = entity.spec.max_message
 
     def on_delivery(self, delivery_id: int, message_format: int, settled: bool, payload: bytes) -> None:
         session = self.session
         problem: AmqpError | None = None
         try:
-            if len(payload) > MAX_MESSAGE_SIZE:
-                text = f"The message has {len(payload)} bytes, {MAX_MESSAGE_SIZE} are allowed."
+            if len(payload) > self.max_message_size:
+                text = f"The message has {len(payload)} bytes, {self.max_message_size} are allowed."
                 raise AmqpError("amqp:link:message-size-exceeded", text, 400)
             # All are read before the first is kept: a batch comes whole or not at all.
             contents = unbatch(payload) if message_format == BATCH_FORMAT else [parse(payload)]
@@ -205,7 +210,7 @@ class RequestInlet(_Incoming):
         settles = False
         try:
             if self._management is None:
-                reply = put_token(payload, connection.key, connection.permits)
+                reply = put_token(payload, connection.key, connection.permits, connection.namespace)
             else:
                 reply, settles = self._management.answer(payload)
         except AmqpError as refused:

@@ -16,6 +16,7 @@ from sandbox.servicebus.auth import Permits, SharedKey
 from sandbox.servicebus.errors import AmqpError
 from sandbox.servicebus.message import parse, read_request, value_message
 from sandbox.servicebus.model import Message, Outcome
+from sandbox.servicebus.namespace import Namespace
 from sandbox.servicebus.queues import Queue
 from sandbox.servicebus.topics import Topic
 
@@ -28,13 +29,15 @@ _OUTCOMES = {
 _Body = dict[str, Any]
 
 
-def put_token(payload: bytes, key: SharedKey, permits: Permits) -> bytes:
-    """Answer a put-token request; 202 grants the connection what the token is for, 401 nothing."""
+def put_token(payload: bytes, key: SharedKey, permits: Permits, namespace: Namespace) -> bytes:
+    """Answer a put-token request; 202 grants the connection what the token is for, 401 and 404 nothing."""
     # The type the SDK names is "jwt" for a shared key too: the token tells what it is.
     message_id, _, token = read_request(payload)
     path = key.check(token) if isinstance(token, str) else None
     if path is None:
         return _cbs_answer(message_id, 401, "InvalidSignature: The token is not a valid shared access signature.")
+    if not namespace.has(path):
+        return _cbs_answer(message_id, 404, f"The messaging entity '{path}' could not be found.")
     permits.grant(path)
     return _cbs_answer(message_id, 202, "Accepted")
 
@@ -89,8 +92,8 @@ class EntityManagement:
 
     def _peek(self, body: _Body) -> bytes | None:
         start, most = body["from-sequence-number"], body["message-count"]
-        peeked = [codec.map_of(_pair("message", codec.binary(_browse(each))), 2)
-                  for each in self._queue().peek(start, most)]  # fmt: skip
+        messages = self._queue().peek(start, most)
+        peeked = [codec.map_of(_pair("message", codec.binary(_browse(each))), 2) for each in messages]
         return _map(("messages", codec.list_of(peeked))) if peeked else None
 
     def _update_disposition(self, body: _Body) -> bytes:

@@ -101,10 +101,10 @@ class Content:
         for code, start, end in sections(self.bare):
             if code == PROPERTIES:
                 before.append(self.bare[start:end])
-            elif code == APPLICATION_PROPERTIES:
+            elif code == APPLICATION_PROPERTIES and self.bare[start + 3] in codec.MAPS:
                 items, _ = codec.spans(self.bare, start + 3)
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    if codec.decode(key, 0)[0] not in added:
+                    if str(codec.decode(key, 0)[0]) not in added:
                         pairs += [key, value]
             else:
                 parts.append(self.bare[start:end])

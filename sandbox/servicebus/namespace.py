@@ -52,6 +52,11 @@ class Namespace:
             )
         return node
 
+    def has(self, path: str) -> bool:
+        """Whether a token can be put for a path: the namespace, an entity, or its management node."""
+        path = path.removesuffix(MANAGEMENT_SUFFIX)
+        return not path or path in self._nodes
+
     def target(self, address: str) -> Queue | Topic:
         """The entity a sender may send to: a queue or a topic."""
         node = self.node(address)
@@ -65,6 +70,11 @@ class Namespace:
         node = self.node(address)
         if isinstance(node, Topic):
             raise AmqpError("amqp:not-allowed", f"'{node.path}' is a topic: receive from a subscription.", 400)
+        if node.spec.sessions and node.dead_letter_queue is not None:
+            text = (
+                "It is not possible for an entity that requires sessions to create a non-sessionful message receiver."
+            )
+            raise AmqpError("amqp:not-allowed", text, 400)
         return node
 
     def snapshot(self) -> dict[str, Any]:

@@ -162,7 +162,13 @@ class Queue:
         return None
 
     def peek(self, start: int, most: int) -> list[Message]:
-        """Up to so many messages from a sequence number on, whatever their state."""
+        """Up to so many messages from a sequence number on, whatever their state.
+
+        Raises:
+            AmqpError: ordered as a fault.
+        """
+        if self._env.faults.refuse_peeks:
+            raise AmqpError("amqp:internal-error", "The peek was refused by order of the fault knobs.", 500)
         return list(itertools.islice(self._backlog.start_at(start), most))
 
     def receive_deferred(self, sequences: Iterable[int], *, delete: bool) -> list[tuple[Message, Lock | None]]:

@@ -10,7 +10,7 @@ from sandbox.servicebus import frames
 from sandbox.servicebus.auth import Permits, SharedKey
 from sandbox.servicebus.codec import NULL, Described
 from sandbox.servicebus.errors import AmqpError, LockLost, Malformed
-from sandbox.servicebus.links import MAX_MESSAGE_SIZE, Inlet, Link, Outlet, ReplyOutlet, RequestInlet
+from sandbox.servicebus.links import Inlet, Link, Outlet, ReplyOutlet, RequestInlet
 from sandbox.servicebus.model import Outcome, Settles
 from sandbox.servicebus.namespace import CBS, MANAGEMENT_SUFFIX, Namespace, plain_address
 
@@ -141,7 +141,7 @@ class Session:
             return
         self.links[handle] = link
         echo = frames.attach(
-            spans, not client_receives, source=spans[5], target=spans[6], max_message_size=MAX_MESSAGE_SIZE
+            spans, not client_receives, source=spans[5], target=spans[6], max_message_size=link.max_message_size
         )
         self.send(echo)
         link.attached()

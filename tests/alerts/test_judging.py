@@ -38,6 +38,10 @@ COUNTS: dict[str, Any] = {
     "rejected": 0,
     "truncated": 0,
     "set_aside": {},
+    "drain": "drained",
+    "drained_before": "drained",
+    "not_drained": 0,
+    "deferred": 0,
 }
 WELL = Ages(new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0)
 LIMITS = Settings(
@@ -63,6 +67,8 @@ PASSED = {
     "look_ups_failing": ({"set_aside": {"look_up_failed": 1}}, {}),
     "rejected": ({"set_aside": {"rejected": 1}}, {}),
     "truncated": ({"truncated": 1}, {}),
+    "not_drained": ({"drain": "count", "drained_before": "time", "not_drained": 7}, {}),
+    "deferred": ({"deferred": 1}, {}),
 }
 NO_LIMIT = sorted(code for code in SOFT if code.told is Told.SOFT)
 """Told from the first one, whatever the settings."""
@@ -72,6 +78,7 @@ KEPT = {
     "oldest_message": ({}, {"oldest_message": 7199}),
     "oldest_unsent": ({}, {"oldest_unsent": 21599}),
     "dead_letters": ({}, {"dead_letters": 99}),
+    "not_drained": ({"drain": "count", "drained_before": "drained", "not_drained": 7}, {}),
 }
 
 
@@ -103,14 +110,28 @@ def test_messages_that_expired_unread_are_told_of_from_the_first_one() -> None:
     assert "1 messages expired" in answer["dead_letters"].what
 
 
-@pytest.mark.parametrize("cause", [cause for cause in SOFT if cause not in NO_LIMIT])
+@pytest.mark.parametrize("before", ["drained", "count", None])
+def test_a_bus_that_could_not_be_asked_is_told_of_at_once(before: str | None) -> None:
+    unknown = {"not_drained": None, "deferred": None}
+    answer = judged({"drain": "not known", "drained_before": before, **unknown}, {})
+    assert holding(answer) == ["not_drained"]
+    assert "could not be asked" in answer["not_drained"].what
+    assert "deferred" not in answer
+
+
+def test_a_run_that_drains_nothing_says_nothing_about_the_bus() -> None:
+    answer = judged({"drain": None, "drained_before": "count", "not_drained": None, "deferred": None}, {})
+    assert not {"not_drained", "deferred"} & set(answer)
+
+
+@pytest.mark.parametrize("cause", [cause for cause in SOFT if cause not in (*NO_LIMIT, "not_drained")])
 def test_a_limit_that_is_switched_off_never_holds_and_what_was_open_ends(cause: str) -> None:
     assert judged(*PASSED[cause], OFF)[cause] is None
 
 
 def test_a_bus_nobody_looked_at_says_nothing() -> None:
     answer = judged({}, {"oldest_message": None, "dead_letters": None})
-    assert sorted(answer) == sorted([*NO_LIMIT, "oldest_unsent", "unmatched_share"])
+    assert sorted(answer) == sorted([*NO_LIMIT, "not_drained", "oldest_unsent", "unmatched_share"])
 
 
 def test_too_few_orders_say_nothing_about_a_share_and_enough_of_them_do() -> None:
@@ -129,7 +150,7 @@ def test_what_waits_is_told_with_its_number_code_by_code_and_with_the_commands_f
 
 def test_the_shares_of_a_backfill_say_nothing_about_the_stream() -> None:
     answer = judged({}, {"new_unmatched": 100}, shares=False)
-    assert sorted(answer) == sorted([*NO_LIMIT, "dead_letters", "oldest_message", "oldest_unsent"])
+    assert sorted(answer) == sorted([*NO_LIMIT, "dead_letters", "not_drained", "oldest_message", "oldest_unsent"])
 
 
 def test_each_failed_task_and_each_other_reason_is_one_cause() -> None:

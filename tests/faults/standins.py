@@ -183,7 +183,10 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> 
 def _bus_config() -> dict[str, Any]:
     properties = {"LockDuration": f"PT{LOCK_SECONDS}S", "MaxDeliveryCount": MAX_DELIVERIES}
     subscription = {"Name": SUBSCRIPTION, "Properties": properties, "Rules": []}
-    topics = [{"Name": topic(n), "Properties": {}, "Subscriptions": [subscription]} for n in range(TOPICS)]
+    premium = {"MaxMessageSizeInKilobytes": 1024}
+    topics = [{"Name": topic(n), "Properties": premium, "Subscriptions": [subscription]} for n in range(TOPICS)]
     impatient = {**subscription, "Properties": {**properties, "MaxDeliveryCount": 3}}
     topics.append({"Name": IMPATIENT, "Properties": {}, "Subscriptions": [impatient]})
+    sessions = {**subscription, "Properties": {**properties, "RequiresSession": True}}
+    topics.append({"Name": "sessions", "Properties": {}, "Subscriptions": [sessions]})
     return {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [], "Topics": topics}]}}

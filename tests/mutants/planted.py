@@ -499,6 +499,16 @@ MUTANTS = [
             "return min(block, settled or max(1, block // 2))",
             "return block",
         ),
+        ("an empty read says that nothing is there", "        if not left:\n", "        if True:\n"),
+        ("what somebody else holds is not counted", "locked_elsewhere=left", "locked_elsewhere=0"),
+        ("what the budget left is not counted", "not_drained=left", "not_drained=0"),
+        ("what could not be asked is drained", 'stopped_by="not known" if', 'stopped_by="drained" if'),
+        ("what was not settled is held by somebody else", "rest.waiting - budget.unsettled", "rest.waiting"),
+        (
+            "a dry run would send what is deferred",
+            "active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]",
+            "active = messages",
+        ),
         ("a drain goes beyond its budget", "self._left -= granted", "pass"),
     ),
     *_of(
@@ -798,6 +808,19 @@ MUTANTS = [
         ("a message's rows are found by half its reference", "quarantine.c.raw == raw)", "sa.true())"),
     ),
     *_of(
+        SOURCES + "decoding.py",
+        ("tests/instore/sources/test_decoding.py",),
+        ("what cannot be decoded stops the others", "return _in_parts(bytes(buffer))", "raise"),
+        (".NET's decimals are read by the standard", "if exponent >> 7 == 12:", "if False:"),
+        (
+            "a section that is none of its kind is passed on",
+            "_checked(_decode.decode_payload(buffer))",
+            "_decode.decode_payload(buffer)",
+        ),
+        ("an annotation takes those of the bus along", "parts[name] = _readable_pairs(section)", "pass"),
+        ("a person gets no order of a whole body", 'b"".join(bare), not lost)', 'b"".join(bare), False)'),
+    ),
+    *_of(
         SOURCES + "landing.py",
         (*OF_BUS, "tests/instore/sources/test_quarantine.py", *OF_LOADING),
         (
@@ -899,14 +922,19 @@ MUTANTS = [
         (OF_BUS[0] + "::test_a_wrong_key_is_a_configuration_error_that_names_the_connection",),
         (
             "a wrong key is tried again",
-            "except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):",
-            "except ZeroDivisionError:",
+            "except (ServiceBusAuthenticationError, ServiceBusAuthorizationError) as error:",
+            "except ZeroDivisionError as error:",
         ),
     ),
     *_of(
         SOURCES + "bus.py",
         (OF_BUS[0] + "::test_a_connection_cut_in_the_middle_loses_nothing_and_doubles_nothing",),
         ("a bus that is gone is asked to settle each message", "raise  # each", "return False  # each"),
+    ),
+    *_of(
+        SOURCES + "bus.py",
+        (OF_BUS[0] + "::test_an_unknown_entity_is_a_configuration_error_that_names_the_setting",),
+        ("a topic that is not there is a refused key", "== 404:", "== 0:"),
     ),
     *_of(
         SOURCES + "bus.py",

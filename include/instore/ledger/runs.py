@@ -34,6 +34,7 @@ from include.instore.model.codes import (
     LOOK_UP_FAILED,
     REJECTED,
     SUSPECTED_TWIN,
+    UNDECODABLE,
     UNREAD_FILES,
 )
 from include.instore.model.windows import Window
@@ -44,7 +45,9 @@ class RunCounts:
     """One run in numbers of orders, but for ``looked_up`` and ``cache_hits`` (cards) and ``batches``.
 
     What concerns sending is counted once a destination; ``by_destination`` says where. ``set_aside`` is all that waits
-    for a person, or for an answer, in the whole ledger, by code.
+    for a person, or for an answer, in the whole ledger, by code. ``drain`` says what ended its drain, None where it had
+    none, and ``drained_before`` that of the run before it which had one; ``not_drained``, ``locked_elsewhere`` and
+    ``deferred`` are messages, None where they are not known.
     """
 
     received: int
@@ -55,6 +58,12 @@ class RunCounts:
     collisions: int
     quarantined: int
     quarantined_by_reason: Mapping[str, int]
+    undecodable: int
+    drain: str | None
+    drained_before: str | None
+    not_drained: int | None
+    locked_elsewhere: int | None
+    deferred: int | None
     unread_files: int
     waiting_files: int
     dates_without_offset: int
@@ -90,7 +99,7 @@ class RunCounts:
 
 _TALLIED = (
     "received", "duplicates", "corrections", "corrected_after_sent", "dates_without_offset", "claimed", "batches",
-    "looked_up", "cache_hits", "truncated",
+    "looked_up", "cache_hits", "truncated", "drain", "not_drained", "locked_elsewhere", "deferred",
 )  # fmt: skip
 """Counted where they happen, in the run's own row."""
 
@@ -195,6 +204,13 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
             quarantined=sum(quarantined.values()),
             quarantined_by_reason=quarantined,
+            undecodable=quarantined.get(UNDECODABLE, 0),
+            drained_before=connection.scalar(
+                sa.select(runs.c.drain)
+                .where(runs.c.drain.is_not(None), runs.c.started_at < tally["started_at"])
+                .order_by(runs.c.started_at.desc())
+                .limit(1)
+            ),
             unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
             waiting_files=waiting,
             collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
@@ -241,6 +257,12 @@ def faults_in(counts: RunCounts) -> list[str]:
     if strange:
         faults.append(f"{sum(counts.ledger[name] for name in strange)} orders are in no known status")
     return faults
+
+
+def note_drain(ledger: Ledger, run_id: str, **drained: str | int | None) -> None:
+    """Write down in the run's row how its drain ended: ``drain``, and the counts of what it left on the bus."""
+    with ledger.write() as connection:
+        connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(drained))
 
 
 def started_at(ledger: Ledger, run_id: str) -> datetime:

@@ -311,5 +311,9 @@ runs = sa.Table(
     sa.Column("looked_up", sa.Integer, nullable=False, default=0),
     sa.Column("cache_hits", sa.Integer, nullable=False, default=0),
     sa.Column("truncated", sa.Integer, nullable=False, default=0),
+    sa.Column("drain", sa.String(16)),  # what ended it: drained, count, time, not known; none where it had none
+    sa.Column("not_drained", sa.Integer),
+    sa.Column("locked_elsewhere", sa.Integer),
+    sa.Column("deferred", sa.Integer),
     sa.Column("counts", sa.Text),  # the report, as JSON
 )

@@ -158,6 +158,21 @@ OLDEST_MESSAGE = _code(
     ("the budget was spent: trigger runs until it is told as recovered", ""),
     told=Told.LIMIT, urgent="this day; before the topic's time-to-live",
 )  # fmt: skip
+NOT_DRAINED = _code(
+    "not_drained", Kind.ALERT, "The bus was not drained",
+    "What is left is on the bus. Orders reach the profiles late, and are lost where they stay longer than the topic "
+    "keeps them.",
+    "Two runs in a row spent their budget, or the bus could not be asked at the end of a run.",
+    ("the budget was spent: trigger runs until it is told as recovered", ""),
+    told=Told.LIMIT, urgent="this day; before the topic's time-to-live",
+)  # fmt: skip
+DEFERRED = _code(
+    "deferred", Kind.ALERT, "Deferred messages on the bus",
+    "Each may be an order. No run is given them; they stay until they are asked for by their numbers, or expire.",
+    "Another program receives from the same subscription and defers them: this pipeline never does.",
+    ("what is an order lands, and is removed", "dead-letters redrive --deferred"),
+    told=Told.SOFT, urgent="this day; before they expire",
+)  # fmt: skip
 OLDEST_UNSENT = _code(
     "oldest_unsent", Kind.ALERT, "Orders wait to be sent",
     "These orders are in the ledger and in nobody's profile yet. Nothing is lost; they are sent as soon as what holds "
@@ -236,6 +251,11 @@ TOO_LARGE = _refused(
 UNSUPPORTED_TYPE = _refused(
     "unsupported_type", "An unknown type of order", "orderType is neither sale nor return.",
     "The ERP publishes something that is not a purchase.",
+)  # fmt: skip
+UNDECODABLE = _refused(
+    "undecodable", "It cannot be decoded", "The message is no AMQP that can be decoded; the detail names the sections. "
+    "It is kept with its bytes.", "A publisher writes a value of a type that the SDK does not know.",
+    ("its body is whole: the order of it lands, and the message is removed", "dead-letters redrive"),
 )  # fmt: skip
 SPLIT_ORDER = _refused(
     "split_order", "Rows of one order that do not make it", "The rows of one order stand apart in a file, and together "

@@ -24,6 +24,7 @@ from include.instore.model.codes import (
     DEAD_LETTERS,
     DEADLINE,
     NO_REPORT,
+    NOT_DRAINED,
     OLDEST_MESSAGE,
     OLDEST_UNSENT,
     QUARANTINED,
@@ -122,6 +123,10 @@ def _dead_letters(ages: Ages, settings: Settings) -> str:
     return f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more."
 
 
+_SPENT = ("count", "time")
+"""What ended a drain whose budget was spent."""
+
+
 def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, shares: bool) -> dict[str, Alert | None]:
     """Every soft limit that can be judged by this run: its alert, or None where it is kept.
 
@@ -176,8 +181,18 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         1 if ages.expired else settings.alert_dead_letters,
         ages.dead_letters,
     )
+    spent = counts["drain"] in _SPENT
+    budget = f"Two runs in a row spent their budget ({counts['drain']}) before the bus had none left"
+    left = f"this one left {counts['not_drained'] or 'an unknown number'} that had come before it"
+    judge(
+        Alert(NOT_DRAINED, f"{budget}; {left}." if spent else "The bus could not be asked what this run has left."),
+        1,
+        counts["drain"] and (counts["drain"] == "not known" or (spent and counts["drained_before"] in _SPENT)),
+    )
     waiting = {code_of(word): count for word, count in counts["set_aside"].items()}
     for alert in (code for code in CODES.values() if code.told is Told.SOFT):
+        if counts.get(alert, 0) is None:
+            continue  # nobody could tell, or nobody asked
         found = {code: count for code, count in waiting.items() if code.alert is alert}
         if not found and counts.get(alert):
             found = {alert: counts[alert]}  # a count of this run alone

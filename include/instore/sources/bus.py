@@ -17,7 +17,7 @@ from azure.servicebus import (
     ServiceBusReceiver,
     ServiceBusSubQueue,
 )
-from azure.servicebus.amqp import AmqpMessageBodyType
+from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageBodyType
 from azure.servicebus.exceptions import (
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
@@ -28,15 +28,19 @@ from azure.servicebus.exceptions import (
 )
 
 from include.instore.ledger.tables import kept_text
+from include.instore.model.codes import UNDECODABLE
 from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
+from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
+from include.instore.sources.decoding import decoded, undecodable
+from include.instore.sources.landing import Record, order_or_refusal
 
 SOURCE = "topic"
 
 _LOOK_AT = 32
 """Messages looked at for the oldest: those at the front may be deferred, and nobody waits for them."""
 _COUNTED_AT_ONCE = 100
-_LOOKED_AT_DEAD = 1000
+_LOOKED_AT_MOST = 1000
 _EXPIRED = "TTLExpiredException"
 
 log = logging.getLogger(__name__)
@@ -47,27 +51,40 @@ def bus_errors(settings: Settings) -> Iterator[None]:
     """The SDK's errors as ours; their own texts may hold the connection string."""
     try:
         yield
-    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError):
+    except (ServiceBusAuthenticationError, ServiceBusAuthorizationError) as error:
+        # What is not there is not refused at the link, but already where the token for it is put.
+        if getattr(error.inner_exception, "status_code", None) == 404:
+            raise _not_there(settings) from None
         raise ConfigurationError(
             "Service Bus refused the key of connection instore_service_bus; put a connection string with the Listen "
             "right into its Connection String field."
         ) from None
     except (MessagingEntityNotFoundError, MessagingEntityDisabledError):
-        raise ConfigurationError(
-            f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
-            f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
-        ) from None
+        raise _not_there(settings) from None
     except ServiceBusError as error:
+        if "requires sessions" in str(error):
+            raise ConfigurationError(
+                f"Subscription {settings.subscription!r} of topic {settings.topic!r} requires sessions, which are not "
+                "drained; make one without sessions and name it in INSTORE_SUBSCRIPTION."
+            ) from None
         raise RetriableError(
             f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
             "again. Where this stays, check the host of the connection string and the network to it."
         ) from None
 
 
+def _not_there(settings: Settings) -> ConfigurationError:
+    return ConfigurationError(
+        f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
+        f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
+    )
+
+
 def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequence[ServiceBusReceivedMessage]]:
     """Pages of the oldest messages, ``limit`` of them at most; none is locked, and no delivery is counted.
 
     :param size: messages a page, at most.
+    :raises RetriableError: their numbers cannot be read, so that nobody can tell what comes next.
     """
     after = 0
     while limit > 0:
@@ -75,8 +92,41 @@ def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequ
         if not messages:
             return
         limit -= len(messages)
-        after = max(message.sequence_number or 0 for message in messages)
         yield messages
+        before, after = after, max(message.sequence_number or 0 for message in messages)
+        if after <= before:
+            raise RetriableError("Service Bus (connection instore_service_bus) peeked at messages without a number.")
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a peek finds on the subscription.
+
+    :param waiting: numbers of the messages that can be received, or are locked: the bus does not tell which.
+    :param deferred: those that somebody deferred: they come only to who asks for their numbers.
+    """
+
+    waiting: frozenset[int]
+    deferred: int
+
+
+def rest_of(receiver: ServiceBusReceiver, before: datetime) -> Rest:
+    """What is still on the subscription, of the messages enqueued before a moment, and how many are deferred.
+
+    :raises RetriableError: it cannot be told: the bus failed, or it is hidden behind a thousand others.
+    """
+    waiting: set[int] = set()
+    deferred = looked_at = 0
+    for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST):
+        looked_at += len(messages)
+        for message in messages:
+            enqueued = message.enqueued_time_utc
+            if message.state == ServiceBusMessageState.ACTIVE and (enqueued is None or enqueued < before):
+                waiting.add(message.sequence_number or 0)
+            deferred += message.state == ServiceBusMessageState.DEFERRED
+    if not waiting and looked_at >= _LOOKED_AT_MOST:
+        raise RetriableError(f"More than {looked_at} messages on the subscription are deferred, or have just come.")
+    return Rest(frozenset(waiting), deferred)
 
 
 def settle(
@@ -104,7 +154,30 @@ def reference_of(message: ServiceBusReceivedMessage) -> str:
     return f"{message.message_id or '-'}#{message.sequence_number}"
 
 
-def body_of(message: ServiceBusReceivedMessage) -> bytes:
+def record_of(message: ServiceBusReceivedMessage, settings: Settings) -> Record:
+    """The order of a message, or why it is none."""
+    order: InStoreOrder | RecordRefused
+    if mark := undecodable(message):
+        raw, order = mark.raw, RecordRefused(UNDECODABLE, mark.detail)
+    else:
+        raw = body_of(message)
+        order = order_or_refusal(raw, settings)
+    return Record(SOURCE, reference_of(message), raw, order, published_at=message.enqueued_time_utc)
+
+
+def order_of_undecodable(raw: bytes, settings: Settings) -> InStoreOrder | RecordRefused:
+    """The order of an undecodable message that a person wants all the same: that of its body, where that is whole.
+
+    :param raw: as the quarantine keeps it.
+    """
+    message = decoded(raw)
+    mark = undecodable(message)
+    if mark and not mark.body:
+        return RecordRefused(UNDECODABLE, mark.detail)
+    return order_or_refusal(body_of(message), settings)
+
+
+def body_of(message: ServiceBusReceivedMessage | AmqpAnnotatedMessage) -> bytes:
     """The body as bytes: sections of data one behind the other, text as it is, and other values as JSON of them."""
     body = message.body
     if message.body_type is AmqpMessageBodyType.DATA:
@@ -158,7 +231,7 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
                 if message.state == ServiceBusMessageState.ACTIVE and message.enqueued_time_utc is not None
             ]
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
-            most = max(_LOOKED_AT_DEAD, settings.alert_dead_letters)
+            most = max(_LOOKED_AT_MOST, settings.alert_dead_letters)
             reasons = [
                 message.dead_letter_reason
                 for messages in peeked(receiver, _COUNTED_AT_ONCE, most)

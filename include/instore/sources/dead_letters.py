@@ -16,6 +16,7 @@ from typing import Any
 from azure.servicebus import (
     ServiceBusClient,
     ServiceBusMessage,
+    ServiceBusMessageState,
     ServiceBusReceivedMessage,
     ServiceBusReceiver,
     ServiceBusSender,
@@ -35,16 +36,9 @@ from include.instore.ledger.quarantined import (
 )
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
-from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
-from include.instore.sources.landing import (
-    Block,
-    LandedBlock,
-    Record,
-    into_ledger,
-    land_all,
-    order_or_refusal,
-    would_land,
-)
+from include.instore.sources.bus import bus_errors, order_of_undecodable, peeked, record_of, settle
+from include.instore.sources.decoding import undecodable
+from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, would_land
 from include.instore.sources.quarantine import Outcome, redrive_run
 
 _ADDED_BY_THE_BUS = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
@@ -90,7 +84,7 @@ def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) 
                 message.enqueued_time_utc,
                 message.dead_letter_reason or "",
                 message.dead_letter_error_description or "",
-                len(body_of(message)),
+                len(record_of(message, settings).raw),
             )
             for messages in peeked(receiver, _BLOCK, limit)
             for message in messages
@@ -104,6 +98,7 @@ def redrive_dead_letters(
     *,
     limit: int,
     publish: bool = False,
+    deferred: bool = False,
     dry_run: bool = False,
 ) -> Redriven:
     """Land the dead letters that are orders by today's settings, and only then complete them.
@@ -114,20 +109,29 @@ def redrive_dead_letters(
 
     :param limit: messages looked at, at most.
     :param publish: publish them to the topic again instead, ids and properties kept, for every subscription of it.
+    :param deferred: instead of the dead letters those messages of the subscription that somebody has deferred.
     :param dry_run: only say what would happen; nothing is locked or written.
     :raises ConfigurationError: wrong key, or no such topic or subscription.
     :raises RetriableError: the bus or the ledger failed; what was not completed is still there.
     """
-    with bus_errors(settings), client, _receiver(client, settings) as receiver, contextlib.ExitStack() as opened:
+    with (
+        bus_errors(settings),
+        client,
+        _receiver(client, settings, deferred=deferred) as receiver,
+        contextlib.ExitStack() as opened,
+    ):
         if dry_run:
-            look = _DeadLetters(ledger, settings, peeked(receiver, _BLOCK, limit), publish=publish)
+            seen = _deferred(receiver, limit, take=False) if deferred else peeked(receiver, _BLOCK, limit)
+            look = _DeadLetters(ledger, settings, seen, publish=publish)
             land_all(look, would_land(ledger, settings))
             return look.done
         # A send returns once the bus has taken the message.
         sender = opened.enter_context(client.get_topic_sender(settings.topic)) if publish else None
         run = opened.enter_context(redrive_run(ledger, settings))
-        pages = opened.enter_context(contextlib.closing(_received(receiver, settings, limit)))
-        source = _DeadLetters(ledger, settings, pages, receiver, sender, publish=publish)
+        pages = _deferred(receiver, limit, take=True) if deferred else _received(receiver, settings, limit)
+        source = _DeadLetters(
+            ledger, settings, opened.enter_context(contextlib.closing(pages)), receiver, sender, publish=publish
+        )
         land_all(source, into_ledger(ledger, run.id, settings))
         return source.done
 
@@ -205,11 +209,12 @@ class _DeadLetters:
         self.done.outcomes.append(Outcome(id, reference, fate, *why))
 
     def _read(self, message: ServiceBusReceivedMessage) -> _Letter:
-        body, reference = body_of(message), reference_of(message)
-        rows = of_message(self._ledger, message.message_id, reference, body)
-        came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
-        order = order_or_refusal(body, self._settings)
-        return _Letter(message, Record(SOURCE, reference, body, order, published_at=min(came)), rows)
+        record = record_of(message, self._settings)
+        if undecodable(message) and not self._publish:  # what cannot be decoded cannot be published as it was
+            record = replace(record, order=order_of_undecodable(record.raw, self._settings))
+        rows = of_message(self._ledger, message.message_id, record.reference, record.raw)
+        came = [row.received_at for row in rows] or [record.published_at or datetime.now(timezone.utc)]
+        return _Letter(message, replace(record, published_at=min(came)), rows)
 
 
 @dataclass(frozen=True)
@@ -257,15 +262,23 @@ def _text(name: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
-def _receiver(client: ServiceBusClient, settings: Settings) -> ServiceBusReceiver:
-    return client.get_subscription_receiver(
-        settings.topic, settings.subscription, sub_queue=ServiceBusSubQueue.DEAD_LETTER
-    )
+def _receiver(client: ServiceBusClient, settings: Settings, *, deferred: bool = False) -> ServiceBusReceiver:
+    queue = None if deferred else ServiceBusSubQueue.DEAD_LETTER
+    return client.get_subscription_receiver(settings.topic, settings.subscription, sub_queue=queue)
 
 
-def _received(
-    receiver: ServiceBusReceiver, settings: Settings, limit: int
-) -> Generator[Sequence[ServiceBusReceivedMessage], None, None]:
+_Pages = Generator[Sequence[ServiceBusReceivedMessage], None, None]
+
+
+def _deferred(receiver: ServiceBusReceiver, limit: int, *, take: bool) -> _Pages:
+    """The deferred ones of the first messages, locked or only looked at; one that is not completed stays deferred."""
+    for messages in peeked(receiver, _BLOCK, limit):
+        if found := [message for message in messages if message.state == ServiceBusMessageState.DEFERRED]:
+            numbers = [message.sequence_number or 0 for message in found]
+            yield receiver.receive_deferred_messages(numbers) if take else found
+
+
+def _received(receiver: ServiceBusReceiver, settings: Settings, limit: int) -> _Pages:
     """Blocks of locked messages, each message once.
 
     A message that stays is unlocked at the end only: before, it would come again and again. Its lock may expire

@@ -43,6 +43,9 @@ from include.instore.sources.landing import (
     would_land,
 )
 
+_AMQP = b"\x00\x53"
+"""How the raw bytes of an undecodable message begin, for whatever it is refused later; no order begins like this."""
+
 log = logging.getLogger(__name__)
 
 
@@ -164,6 +167,10 @@ def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Ou
 
 def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | RecordRefused]:
     """The orders of its raw bytes, or why they are none."""
+    if row.source != "extract" and row.raw.startswith(_AMQP):
+        from include.instore.sources.bus import order_of_undecodable  # the SDK is loaded where it is needed only
+
+        return [order_of_undecodable(row.raw, settings)]
     if row.source != "extract":
         return [order_or_refusal(row.raw, settings)]
     read = format_of(_file_of(row))

@@ -6,17 +6,29 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
-from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusReceiver
+from azure.servicebus import (
+    ServiceBusClient,
+    ServiceBusMessageState,
+    ServiceBusReceivedMessage,
+    ServiceBusReceiver,
+)
+from azure.servicebus.exceptions import ServiceBusError
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Landed
+from include.instore.ledger.runs import note_drain
+from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
-from include.instore.sources.bus import SOURCE, body_of, bus_errors, peeked, reference_of, settle
-from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, order_or_refusal
+from include.instore.sources.bus import bus_errors, peeked, record_of, rest_of, settle
+from include.instore.sources.landing import Block, LandedBlock, Lander, into_ledger, land_all
+
+_PATIENCE = 5.0
+"""Seconds to wait for a message that the bus says is there."""
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +37,21 @@ log = logging.getLogger(__name__)
 class Drained:
     """What one run took off the subscription, in messages.
 
-    ``settle_failed`` messages are safe in the ledger and come again; ``stopped_by`` is drained, count or time.
+    :param settle_failed: safe in the ledger; they come again.
+    :param stopped_by: ``drained``, where the bus has none left that came before; ``count`` or ``time``, the budget;
+        ``not known``, where it could not be asked.
+    :param not_drained: those left by the budget that came before the first read, as far as was looked; None: not known.
+    :param locked_elsewhere: those that came before and that the bus does not give us: somebody else holds them.
+    :param deferred: those that somebody deferred, whenever they came.
     """
 
     landed: Landed = field(default_factory=Landed)
     dead_lettered: int = 0
     settle_failed: int = 0
     stopped_by: str = "drained"
-
-    def __add__(self, other: Drained) -> Drained:
-        return Drained(
-            self.landed + other.landed,
-            self.dead_lettered + other.dead_lettered,
-            self.settle_failed + other.settle_failed,
-            self.stopped_by,
-        )
+    not_drained: int | None = None
+    locked_elsewhere: int | None = None
+    deferred: int | None = None
 
 
 class _Budget:
@@ -50,6 +62,8 @@ class _Budget:
         self._until = time.monotonic() + seconds
         self._lock = threading.Lock()
         self.stop = threading.Event()
+        self.unsettled: set[int] = set()
+        """Numbers of messages that landed and are still ours to the bus."""
 
     def take(self, wanted: int) -> int:
         with self._lock:
@@ -73,21 +87,28 @@ class _Budget:
 def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, settings: Settings) -> Drained:
     """Take the pending messages off the subscription, by one receiver per client, each in its own thread.
 
-    Stops when the subscription is empty, after ``drain_max_messages`` or after ``drain_max_seconds``; what is left
-    stays for the next run.
+    Stops when the bus says that none is left which came before, after ``drain_max_messages`` or after
+    ``drain_max_seconds``; what is left stays for the next run.
 
     :param clients: one per receiver: neither clients nor receivers are thread-safe (service-bus.md).
-    :raises ConfigurationError: wrong key, or no such topic or subscription.
+    :raises ConfigurationError: wrong key, no such topic or subscription, or one that requires sessions.
     :raises RetriableError: the bus or the ledger failed; whatever was not committed comes again.
     """
+    begun = datetime.now(timezone.utc)
     budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
     with ThreadPoolExecutor(len(clients), thread_name_prefix="receiver") as threads:
-        receivers = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients]
+        others = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients[1:]]
+        first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others, begun)
     # Every thread has ended; the first error is the run's.
-    totals = Drained(stopped_by=budget.stopped_by())
-    for result in (receiver.result() for receiver in receivers):
-        totals += result
-    return totals
+    drained = first.result()
+    for each in (other.result() for other in others):
+        drained = replace(
+            drained,
+            landed=drained.landed + each.landed,
+            dead_lettered=drained.dead_lettered + each.dead_lettered,
+            settle_failed=drained.settle_failed + each.settle_failed,
+        )
+    return _noted(ledger, run_id, drained)
 
 
 def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings) -> Drained:
@@ -97,11 +118,37 @@ def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settin
     """
     budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
     with bus_errors(settings), client, client.get_subscription_receiver(settings.topic, settings.subscription) as bus:
-        landed = land_all(_Peeked(bus, settings, budget), into_ledger(ledger, lambda: run_id, settings))
-    return Drained(landed, stopped_by=budget.stopped_by())
+        source = _Peeked(bus, settings, budget)
+        landed = land_all(source, into_ledger(ledger, lambda: run_id, settings))
+    return _noted(ledger, run_id, Drained(landed, stopped_by=budget.stopped_by(), deferred=source.deferred))
 
 
-def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings, budget: _Budget) -> Drained:
+def _noted(ledger: Ledger, run_id: str, drained: Drained) -> Drained:
+    note_drain(
+        ledger,
+        run_id,
+        drain=drained.stopped_by,
+        not_drained=drained.not_drained,
+        locked_elsewhere=drained.locked_elsewhere,
+        deferred=drained.deferred,
+    )
+    return drained
+
+
+def _receive(
+    client: ServiceBusClient,
+    ledger: Ledger,
+    run_id: str,
+    settings: Settings,
+    budget: _Budget,
+    others: Sequence[Future[Drained]] | None = None,
+    begun: datetime | None = None,
+) -> Drained:
+    """Take messages until there are none, or the budget is spent.
+
+    :param others: the other receivers, to the one that asks the bus at the end what is left from before ``begun``.
+    """
+    lander = into_ledger(ledger, lambda: run_id, settings)
     try:
         with (
             bus_errors(settings),
@@ -109,17 +156,50 @@ def _receive(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Se
             client.get_subscription_receiver(settings.topic, settings.subscription) as receiver,
         ):
             source = _Received(receiver, settings, budget)
-            landed = land_all(source, into_ledger(ledger, lambda: run_id, settings))
-            return Drained(landed, source.dead_lettered, source.settle_failed)
+            drained = Drained(land_all(source, lander))
+            if others is not None and begun is not None:
+                wait(others)  # a receiver holds what it was given too late until it is closed
+                if not budget.stop.is_set():
+                    drained = _until_the_bus_says_so(receiver, source, lander, budget, begun, drained.landed)
+            return replace(drained, dead_lettered=source.dead_lettered, settle_failed=source.settle_failed)
     except BaseException:
         budget.stop.set()
         raise
+
+
+def _until_the_bus_says_so(
+    receiver: ServiceBusReceiver, source: _Received, lander: Lander, budget: _Budget, begun: datetime, landed: Landed
+) -> Drained:
+    """Ask the bus what is left, and read on while it has something for us.
+
+    An empty read does not say that nothing is there; and what is there may be held by somebody else, which a peek does
+    not show: then it does not come, however often it is read.
+    """
+    while True:
+        try:
+            rest = rest_of(receiver, begun)
+        except (ServiceBusError, RetriableError) as error:
+            log.warning("whether the subscription is drained is not known: %s", type(error).__name__)
+            spent = budget.stopped_by()
+            return Drained(landed, stopped_by="not known" if spent == "drained" else spent)
+        known = Drained(landed, deferred=rest.deferred, not_drained=0, locked_elsewhere=0)
+        left = len(rest.waiting - budget.unsettled)
+        if not left:
+            return known
+        if (spent := budget.stopped_by()) != "drained":
+            return replace(known, stopped_by=spent, not_drained=left)
+        source.be_patient()
+        more = land_all(source, lander)
+        landed += more
+        if not more.received and budget.stopped_by() == "drained":
+            return replace(known, locked_elsewhere=left)
 
 
 class _Peeked:
     """What is on the subscription, of which nothing is settled."""
 
     def __init__(self, receiver: ServiceBusReceiver, settings: Settings, budget: _Budget) -> None:
+        self.deferred = 0
         self._receiver = receiver
         self._settings = settings
         self._budget = budget
@@ -128,7 +208,10 @@ class _Peeked:
         for messages in peeked(self._receiver, self._settings.drain_block, self._settings.drain_max_messages):
             if not self._budget.take(len(messages)):
                 return
-            yield Block([_record(message, self._settings) for message in messages])
+            # No drain is ever given the deferred ones.
+            active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]
+            self.deferred += sum(message.state == ServiceBusMessageState.DEFERRED for message in messages)
+            yield Block([record_of(message, self._settings) for message in active])
 
     def settle(self, _block: Block, _outcome: LandedBlock) -> None:
         pass
@@ -145,27 +228,33 @@ class _Received:
         self._budget = budget
         self._size = settings.drain_block
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
+        self._wait, self._empty_reads = settings.drain_wait, settings.drain_empty_reads
+
+    def be_patient(self) -> None:
+        """From now on one empty read ends it, but a long one: the bus has something."""
+        self._wait, self._empty_reads = max(self._wait, _PATIENCE), 1
 
     def blocks(self) -> Iterator[Block]:
         empty_reads = 0
-        while empty_reads < self._settings.drain_empty_reads and (granted := self._budget.take(self._size)):
-            self._messages = self._receiver.receive_messages(
-                max_message_count=granted, max_wait_time=self._settings.drain_wait
-            )
+        while empty_reads < self._empty_reads and (granted := self._budget.take(self._size)):
+            self._messages = self._receiver.receive_messages(max_message_count=granted, max_wait_time=self._wait)
             self._budget.give_back(granted - len(self._messages))
             empty_reads = 0 if self._messages else empty_reads + 1
             if self._messages:
                 fault_points.reach("topic.after_receive")
-                yield Block([_record(message, self._settings) for message in self._messages])
+                yield Block([record_of(message, self._settings) for message in self._messages])
 
     def settle(self, _block: Block, outcome: LandedBlock) -> None:
         fault_points.reach("topic.after_commit")
         failed = 0
         for index, message in enumerate(self._messages):
+            number = message.sequence_number or 0
             if settle(self._receiver, message, outcome.refused.get(index)):
                 fault_points.reach("topic.between_completes")
+                self._budget.unsettled.discard(number)
             else:
                 failed += 1
+                self._budget.unsettled.add(number)
         landed = outcome.landed
         log.info(
             "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
@@ -175,12 +264,6 @@ class _Received:
         self.settle_failed += failed
         if failed:
             self._size = _smaller(self._size, len(self._messages) - failed)
-
-
-def _record(message: ServiceBusReceivedMessage, settings: Settings) -> Record:
-    body = body_of(message)
-    order = order_or_refusal(body, settings)
-    return Record(SOURCE, reference_of(message), body, order, published_at=message.enqueued_time_utc)
 
 
 def _smaller(block: int, settled: int) -> int:

@@ -28,7 +28,7 @@ _DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome", "suppressed_by_reas
 _GAUGES = (
     "in_doubt", "waiting_files", "look_ups_failing", "oldest_unsent_seconds", "oldest_message_seconds",
     "dead_letters_on_bus",
-    "expired_on_bus",
+    "expired_on_bus", "not_drained", "locked_elsewhere", "deferred",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)

@@ -62,6 +62,10 @@ def redrive_dead_letters(
             "Ids and properties are kept; needs the Send right.",
         ),
     ] = False,
+    deferred: Annotated[
+        bool,
+        typer.Option("--deferred", help="Those on the subscription that somebody has deferred, not the dead letters."),
+    ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +76,13 @@ def redrive_dead_letters(
     """
     with opened() as ledger:
         redriven = dead_letters.redrive_dead_letters(
-            service_bus_client(), ledger, load_settings(), limit=most, publish=publish, dry_run=dry_run
+            service_bus_client(),
+            ledger,
+            load_settings(),
+            limit=most,
+            publish=publish,
+            deferred=deferred,
+            dry_run=dry_run,
         )
         if not dry_run:
             outcomes = redriven.outcomes

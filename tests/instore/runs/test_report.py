@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
+from include.instore.ledger.runs import note_drain
 from include.instore.model.codes import HELD_EVENTS
 from include.instore.model.settings import Settings
 from include.instore.runs.report import Failure, report_run
@@ -63,6 +64,12 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "collisions": 0,
         "quarantined": 2,
         "quarantined_by_reason": {"bad_value": 1, "not_json": 1},
+        "undecodable": 0,
+        "drain": None,
+        "drained_before": None,
+        "not_drained": None,
+        "locked_elsewhere": None,
+        "deferred": None,
         "unread_files": 0,
         "waiting_files": 0,
         "dates_without_offset": 1,
@@ -102,6 +109,17 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
     }
     assert report.red == ()
     given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_what_a_drain_left_is_told_beside_how_the_one_before_ended(ledger: Ledger, settings: MakeSettings) -> None:
+    for run_id, ended in (("run-0", "time"), ("a backfill", None), ("run-1", "count")):
+        bad = [given.refused(run_id.encode(), reason="undecodable")]
+        given.landed(ledger, run=given.run(run_id), refusals=bad)
+        if ended:
+            note_drain(ledger, run_id, drain=ended, not_drained=7, locked_elsewhere=0, deferred=2)
+    told = report_run(ledger, given.run(), [], settings(max_bad_share=1)).document
+    names = ("drain", "drained_before", "not_drained", "locked_elsewhere", "deferred", "undecodable")
+    assert [told[name] for name in names] == ["count", "time", 7, 0, 2, 1]
 
 
 def test_the_report_is_kept_and_the_claims_are_given_up(ledger: Ledger, settings: MakeSettings) -> None:

@@ -27,6 +27,7 @@ from include.instore.sources.quarantine import discard, redrive
 from include.instore.sources.service_bus import drain
 from sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
+from tests.instore.sources.encoded import send_encoded, undecodable
 
 SUBSCRIPTIONS = 40
 _subscriptions = itertools.count()
@@ -88,6 +89,30 @@ class Bus:
         open_run(ledger, given.run())
         tight = self.settings.model_copy(update={"max_message_bytes": 10})
         assert drain([self.client()], ledger, "run-1", tight).dead_lettered == len(bodies)
+
+    def defer(self, *bodies: bytes) -> None:
+        """Somebody else defers messages."""
+        for number, body in enumerate(bodies):
+            self._send(number, body)
+        with (
+            self.client() as client,
+            client.get_subscription_receiver("orders", self.settings.subscription) as receiver,
+        ):
+            for message in receiver.receive_messages(len(bodies), max_wait_time=5):
+                receiver.defer_message(message)
+
+    def refuse_undecodable(self, ledger: Ledger) -> dict[str, bytes]:
+        """Dead letters that cannot be decoded, and one behind them that can."""
+        kinds = undecodable(self.settings.subscription)
+        send_encoded(self._sender, *kinds.values())
+        open_run(ledger, given.run())
+        assert drain([self.client()], ledger, "run-1", self.settings).dead_lettered == len(kinds)
+        self._send(1, given.body("S2"), time_to_live=timedelta(milliseconds=1))
+        end = time.monotonic() + 5
+        while self.dead <= len(kinds):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return kinds
 
     def redrive(self, ledger: Ledger, *, limit: int = 100, **options: Any) -> Redriven:
         return redrive_dead_letters(self.client(), ledger, self.settings, limit=limit, **options)
@@ -262,6 +287,58 @@ def test_dead_letters_are_listed_without_their_bodies_and_stay(ledger: Ledger, b
     assert letter.size > 100
     assert given.CANARY not in repr(letter)
     assert bus.dead == 1
+
+
+@on_one_database
+def test_the_list_and_the_redrive_go_on_past_what_cannot_be_decoded(ledger: Ledger, bus: Bus) -> None:
+    kinds = bus.refuse_undecodable(ledger)
+    listed = list_dead_letters(bus.client(), bus.settings, 100)
+    assert len(listed) == len(kinds) + 1
+    assert listed[-1].reason == "TTLExpiredException"
+    assert {letter.reason for letter in listed[:-1]} <= {"undecodable", ""}
+    assert min(letter.size for letter in listed) > 10
+
+    dry = bus.redrive(ledger, dry_run=True)
+    done = bus.redrive(ledger)
+    fates = [outcome.outcome for outcome in done.outcomes]
+    # The body of six of them is whole: the same order.
+    assert (fates.count("landed"), fates.count("known"), fates.count("refused")) == (2, 5, 3)
+    assert [outcome.outcome for outcome in dry.outcomes].count("refused") == 3
+    assert {outcome.reason for outcome in done.outcomes if outcome.outcome == "refused"} == {"undecodable"}
+    assert set(given.statuses(ledger)) == {"S1", "S2"}
+    assert (bus.dead, done.completed, states(ledger).count("quarantined")) == (3, 7, 3)
+
+
+@on_one_database
+def test_what_cannot_be_decoded_is_not_published_without_what_could_not_be_read(ledger: Ledger, bus: Bus) -> None:
+    kinds = bus.refuse_undecodable(ledger)
+    done = bus.redrive(ledger, publish=True)
+    assert [outcome.outcome for outcome in done.outcomes] == ["refused"] * len(kinds) + ["published"]
+    assert (bus.dead, bus.counts["active"]) == (len(kinds), 1)
+    bus.take()
+
+
+@on_one_database
+def test_an_undecodable_message_is_redriven_from_quarantine_as_well(ledger: Ledger, bus: Bus) -> None:
+    bus.refuse_undecodable(ledger)
+    for _ in range(2):  # what stays keeps the reason by which it is read
+        outcomes = [each.outcome for each in redrive(ledger, Wanted(source="topic"), bus.settings)]
+    assert (outcomes, set(given.statuses(ledger))) == (["refused"] * 3, {"S1"})
+    assert bus.redrive(ledger).completed == 7
+
+
+@on_one_database
+def test_deferred_messages_are_landed_and_completed_and_what_is_no_order_stays(ledger: Ledger, bus: Bus) -> None:
+    bus.defer(given.body("S1"), b"no order", given.body("S2"))
+    bus._send(9, given.body("S9"))
+    dry = bus.redrive(ledger, deferred=True, dry_run=True)
+    assert outcomes(dry) == {"m0": "landed", "m1": "refused", "m2": "landed"}
+    assert (bus.counts["deferred"], given.statuses(ledger)) == (3, {})
+    done = bus.redrive(ledger, deferred=True)
+    assert (outcomes(done), done.completed) == (outcomes(dry), 2)
+    assert (set(given.statuses(ledger)), states(ledger)) == ({"S1", "S2"}, ["quarantined"])
+    assert (bus.counts["deferred"] + bus.counts["locked"], bus.counts["active"]) == (1, 1)
+    bus.take()
 
 
 @on_one_database

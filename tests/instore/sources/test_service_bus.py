@@ -28,9 +28,12 @@ from include.instore.sources.service_bus import Drained, drain, peek
 from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.instore import given
 from tests.instore.conftest import DATABASES
+from tests.instore.sources.encoded import send_encoded, undecodable
 
 SUBSCRIPTIONS = 100
 """One per test, at most: each test has an empty one, and opening a broker and a sender for each would take a second."""
+
+NEVER = {"Name": "never", "Properties": {"FilterType": "Correlation", "CorrelationFilter": {"Label": "never"}}}
 
 
 def _entities() -> dict[str, Any]:
@@ -44,6 +47,7 @@ def _entities() -> dict[str, Any]:
         }
         for name in (f"s{number}" for number in range(SUBSCRIPTIONS))
     ]
+    subscriptions.append({"Name": "sessions", "Properties": {"RequiresSession": True}, "Rules": [NEVER]})
     topic = {"Name": "orders", "Properties": {}, "Subscriptions": subscriptions}
     return {"UserConfig": {"Namespaces": [{"Name": "ns", "Queues": [], "Topics": [topic]}]}}
 
@@ -63,6 +67,23 @@ class Bus:
             message = each if isinstance(each, AmqpAnnotatedMessage) else AmqpAnnotatedMessage(data_body=each)
             message.properties = AmqpMessageProperties(subject=label, message_id=message_id)
             self._sender.send_messages(message)
+
+    def send_encoded(self, *messages: bytes) -> None:
+        send_encoded(self._sender, *messages)
+
+    @contextlib.contextmanager
+    def held(self, count: int, *, defer: bool = False) -> Iterator[None]:
+        """Somebody else holds so many of the messages, or has deferred them."""
+        with (
+            self.client() as client,
+            client.get_subscription_receiver("orders", self.settings.subscription) as receiver,
+        ):
+            messages = receiver.receive_messages(count, max_wait_time=5)
+            assert len(messages) == count
+            for message in messages:
+                if defer:
+                    receiver.defer_message(message)
+            yield
 
     def drain(self, ledger: Ledger, run_id: str = "run-1", receivers: int = 1, **changes: Any) -> Drained:
         open_run(ledger, given.run(run_id))
@@ -214,7 +235,8 @@ def test_several_receivers_drain_everything_between_them(bus: Bus, ledger: Ledge
 
 @on_both_databases
 def test_an_empty_subscription_is_drained_at_once(bus: Bus, ledger: Ledger) -> None:
-    assert bus.drain(ledger, receivers=2, drain_wait=0.1) == Drained(stopped_by="drained")
+    nothing = Drained(stopped_by="drained", not_drained=0, locked_elsewhere=0, deferred=0)
+    assert bus.drain(ledger, receivers=2, drain_wait=0.1) == nothing
     assert given.on_the_way(ledger) == []
 
 
@@ -313,10 +335,107 @@ def test_no_message_can_stop_the_others(bus: Bus, ledger: Ledger) -> None:
 
 
 @on_both_databases
+def test_a_message_that_cannot_be_decoded_is_set_aside_and_stops_nobody(bus: Bus, ledger: Ledger) -> None:
+    kinds = undecodable(bus.settings.subscription)
+    bus.send(given.body("before"))
+    bus.send_encoded(*kinds.values())
+    bus.send(given.body("after"))
+    drained = bus.drain(ledger)
+    landed = drained.landed
+    assert (landed.received, landed.orders, landed.quarantined) == (len(kinds) + 2, 2, len(kinds))
+    assert (drained.dead_lettered, drained.settle_failed, drained.stopped_by) == (len(kinds), 0, "drained")
+    assert (bus.left, bus.counts["locked"], bus.counts["max_delivery_count_seen"]) == (0, 0, 0)
+    kept = given.rows(ledger, "quarantine")
+    assert {row["reason"] for row in kept} == {"undecodable"}
+    assert {row["reference"].partition("#")[2].isdigit() for row in kept} == {True}
+    sent = {kind: raw for kind, raw in kinds.items() if kind != "an annotation of no type"}
+    assert set(sent.values()) < {bytes(row["raw"]) for row in kept}
+    letters = bus.dead_letters(len(kinds))
+    assert {letter.dead_letter_reason for letter in letters} <= {"undecodable", None}
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@on_both_databases
+def test_an_undecodable_message_that_comes_again_is_known(bus: Bus, ledger: Ledger) -> None:
+    bus.send_encoded(*undecodable(bus.settings.subscription).values())
+    bus.set_faults(refuse_every_settle=1)
+    first = bus.drain(ledger, drain_max_messages=9)
+    bus.set_faults()
+    second = bus.drain(ledger, "run-2")
+    assert (first.landed.quarantined, second.landed.quarantined, second.landed.duplicates) == (9, 0, 9)
+    assert bus.left == 0
+
+
+@on_both_databases
+def test_a_dry_run_tells_of_a_message_that_cannot_be_decoded(bus: Bus, ledger: Ledger) -> None:
+    bus.send_encoded(*undecodable(bus.settings.subscription).values())
+    bus.send(given.body("S1"))
+    open_run(ledger, given.run())
+    seen = peek(bus.client(), ledger, "run-1", bus.settings)
+    assert (seen.landed.orders, seen.landed.quarantined) == (1, 9)
+
+
+@on_both_databases
+def test_an_empty_read_does_not_say_that_nothing_is_there(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"))
+    bus.set_faults(latency_seconds=0.5)
+    drained = bus.drain(ledger, drain_wait=0.05, drain_empty_reads=1)
+    assert (drained.landed.orders, drained.stopped_by, drained.not_drained) == (1, "drained", 0)
+
+
+@on_both_databases
+def test_what_somebody_else_holds_is_counted_apart(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(5)))
+    with bus.held(2):
+        drained = bus.drain(ledger, receivers=2)
+    assert (drained.landed.orders, drained.stopped_by) == (3, "drained")
+    assert (drained.not_drained, drained.locked_elsewhere, drained.deferred) == (0, 2, 0)
+    assert (given.tally(ledger)["drain"], given.tally(ledger)["locked_elsewhere"]) == ("drained", 2)
+
+
+@on_both_databases
+def test_what_landed_and_was_not_settled_is_not_held_by_somebody_else(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"))
+    bus.set_faults(refuse_every_settle=1, refusal="com.microsoft:server-busy")
+    drained = bus.drain(ledger)
+    assert (drained.settle_failed, drained.locked_elsewhere, drained.not_drained) == (1, 0, 0)
+
+
+@on_both_databases
+def test_deferred_messages_are_counted_and_a_dry_run_does_not_count_them_as_orders(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(3)))
+    with bus.held(2, defer=True):
+        pass
+    open_run(ledger, given.run())
+    seen = peek(bus.client(), ledger, "run-1", bus.settings)
+    assert (seen.landed.received, seen.landed.orders, seen.deferred) == (1, 1, 2)
+    drained = bus.drain(ledger)
+    assert (drained.landed.received, drained.deferred, drained.stopped_by) == (1, 2, "drained")
+    assert (drained.not_drained, drained.locked_elsewhere, given.tally(ledger)["deferred"]) == (0, 0, 2)
+
+
+@on_both_databases
+def test_a_bus_that_cannot_be_asked_is_not_known_to_be_drained(bus: Bus, ledger: Ledger) -> None:
+    bus.send(given.body("S1"))
+    bus.set_faults(refuse_peeks=1)
+    drained = bus.drain(ledger)
+    assert (drained.landed.orders, drained.stopped_by) == (1, "not known")
+    assert (drained.not_drained, drained.locked_elsewhere, drained.deferred) == (None, None, None)
+    assert bus.drain(ledger, drain_max_messages=0).stopped_by == "count"
+
+
+@on_both_databases
+def test_a_budget_that_was_just_enough_is_drained(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(3)))
+    drained = bus.drain(ledger, drain_max_messages=3)
+    assert (drained.landed.orders, drained.stopped_by, drained.not_drained) == (3, "drained", 0)
+
+
+@on_both_databases
 def test_a_count_bounds_what_one_run_takes_and_the_rest_stays(bus: Bus, ledger: Ledger) -> None:
     bus.send(*(given.body(f"S{number}") for number in range(10)))
     drained = bus.drain(ledger, receivers=2, drain_block=2, drain_max_messages=5)
-    assert (drained.landed.received, drained.stopped_by) == (5, "count")
+    assert (drained.landed.received, drained.stopped_by, drained.not_drained) == (5, "count", 5)
     assert bus.counts["settled"]["completed"] == 5
     assert bus.counts["locked"] == 0
     assert bus.drain(ledger, "run-2").landed.orders == 5
@@ -408,6 +527,14 @@ def test_an_unknown_entity_is_a_configuration_error_that_names_the_setting(bus: 
     assert isinstance(error, ConfigurationError)
     assert name in str(error)
     assert "'missing'" in str(error)
+    assert "refused" not in str(error)
+
+
+@cuts_connections
+def test_a_subscription_that_requires_sessions_says_so_in_one_sentence(bus: Bus) -> None:
+    error = _broken(bus, bus.connection_string, bus.settings.model_copy(update={"subscription": "sessions"}))
+    assert isinstance(error, ConfigurationError)
+    assert "'sessions' of topic 'orders' requires sessions" in str(error)
 
 
 @cuts_connections

@@ -103,8 +103,9 @@ class Bench:
 @pytest.fixture(scope="session")
 def bus() -> Iterator[ServiceBusStandIn]:
     """A broker without a state file."""
+    work = queue("Work", MaxDeliveryCount=3, DeadLetteringOnMessageExpiration=True, MaxMessageSizeInKilobytes=1024)
     entities = config(
-        queues=[queue("Work", MaxDeliveryCount=3, DeadLetteringOnMessageExpiration=True)],
+        queues=[work, queue("Standard"), queue("Sessions", RequiresSession=True)],
         topics=[topic("orders", subscription("orderprocessing", MaxDeliveryCount=10))],
     )
     with ServiceBusStandIn(entities) as running:

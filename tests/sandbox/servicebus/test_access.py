@@ -16,7 +16,6 @@ from urllib.parse import quote_plus
 import pytest
 from azure.servicebus import ServiceBusClient
 from azure.servicebus.exceptions import (
-    MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
     ServiceBusError,
 )
@@ -42,12 +41,23 @@ def test_a_wrong_key_is_refused_with_401(bus: ServiceBusStandIn) -> None:
     assert "Status code: 401" in str(refused.value.inner_exception or refused.value.__cause__ or refused.value)
 
 
+@pytest.mark.parametrize("path", [("nowhere", "orderprocessing"), ("orders", "nobody")])
+def test_an_entity_that_is_not_there_is_answered_with_404_where_the_token_is_put(
+    bus: ServiceBusStandIn, path: tuple[str, str]
+) -> None:
+    client = ServiceBusClient.from_connection_string(bus.connection_string, retry_total=0)
+    with client, pytest.raises(ServiceBusAuthenticationError) as refused:
+        open_and_close(client, lambda each: each.get_subscription_receiver(*path))
+    assert "Status code: 404" in str(refused.value.inner_exception)
+
+
 NOWHERE: dict[str, tuple[Opener, type[Exception]]] = {
-    "no such queue": (lambda client: client.get_queue_receiver("nowhere"), MessagingEntityNotFoundError),
+    "no such queue": (lambda client: client.get_queue_receiver("nowhere"), ServiceBusAuthenticationError),
     "no such subscription": (
         lambda client: client.get_subscription_receiver("orders", "nobody"),
-        MessagingEntityNotFoundError,
+        ServiceBusAuthenticationError,
     ),
+    "without a session": (lambda client: client.get_queue_receiver("sessions"), ServiceBusError),
     "to a subscription": (
         lambda client: client.get_queue_sender("orders/Subscriptions/orderprocessing"),
         ServiceBusError,

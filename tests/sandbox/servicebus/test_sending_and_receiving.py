@@ -106,6 +106,16 @@ def test_a_message_above_the_limit_is_refused_and_not_kept(bench: Bench) -> None
     bench.receiver.complete_message(bench.receive_one())
 
 
+def test_a_message_above_256_kb_is_refused_where_the_configuration_names_no_other_limit(
+    client: ServiceBusClient, bus: ServiceBusStandIn
+) -> None:
+    with client.get_queue_sender("standard") as sender:
+        sender.send_messages(ServiceBusMessage(bytes(255 * 1024)))
+        with pytest.raises(MessageSizeExceededError):
+            sender.send_messages(ServiceBusMessage(bytes(256 * 1024)))
+    assert bus.state()["entities"]["Standard"]["active"] == 1
+
+
 def test_receive_and_delete_leaves_nothing_behind_and_takes_nothing_once_closed(
     bench: Bench, client: ServiceBusClient
 ) -> None:

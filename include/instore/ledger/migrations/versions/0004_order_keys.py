@@ -133,6 +133,9 @@ def upgrade() -> None:
     with op.batch_alter_table("runs") as runs:
         runs.alter_column("changed_duplicates", new_column_name="corrections", existing_type=sa.Integer())
         runs.add_column(sa.Column("corrected_after_sent", sa.Integer(), nullable=False, server_default="0"))
+        runs.add_column(sa.Column("drain", sa.String(length=16), nullable=True))
+        for name in ("not_drained", "locked_elsewhere", "deferred"):
+            runs.add_column(sa.Column(name, sa.Integer(), nullable=True))
     with op.batch_alter_table("runs") as runs:
         runs.alter_column("corrected_after_sent", existing_type=sa.Integer(), server_default=None)
 
