@@ -21,6 +21,7 @@ from include.instore.ledger.tables import (
     extracts,
     kept_text,
     orders,
+    origin_of,
     quarantine,
     runs,
 )
@@ -141,6 +142,7 @@ def arrival(
         "order_type": order.order_type,
         "source": source,
         "reference": kept_text(reference),
+        "origin": origin_of(reference),
         "order_time": order_time,
         "fingerprint": order.fingerprint(),
         "content_at": published_at,

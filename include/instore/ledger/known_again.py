@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from include.instore.ledger.tables import ContentState, Status, contents, deliveries, orders
+from include.instore.ledger.tables import ContentState, Status, contents, deliveries, orders, origin_of
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
 
@@ -169,6 +169,7 @@ def _left(connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Left]:
 def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the order that change with its content."""
     values = {name: row[name] for name in ("fingerprint", "payload", "content_at", "source", "reference")}
+    values["origin"] = origin_of(row["reference"])
     # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
     # correction brings may be that of the very person.
     if _customer(before) != _customer(row) and before["status"] != Status.SUPPRESSED.value:

@@ -18,6 +18,8 @@ REDRIVEN = "redriven"
 DISCARDED = "discarded"
 
 _SHORTEST_PREFIX = 6
+_MOST_READ = 65_536
+"""Bytes of a record that is looked into; the rest of a broken file may have megabytes."""
 
 
 class NotInQuarantine(FatalError):
@@ -78,6 +80,20 @@ def find(ledger: Ledger, wanted: Wanted, *, with_raw: bool = False) -> list[Quar
                 selected = selected.where(quarantine.c[column] == value)
         selected = selected.order_by(quarantine.c.received_at, quarantine.c.id).limit(wanted.limit)
         return [_of(row) for row in connection.execute(selected).mappings()]
+
+
+def looked_into(ledger: Ledger, ids: Collection[str] = (), *, holding: str = "") -> list[Quarantined]:
+    """Rows with their raw records, but for large ones: those of these ids, or any that still holds this text."""
+    wanted = sa.select(*_SHOWN, quarantine.c.raw, quarantine.c.heading)
+    if holding:
+        place_of = sa.func.instr if ledger.engine.dialect.name == "sqlite" else sa.func.pg_catalog.position
+        holds = place_of(quarantine.c.raw, holding.encode(errors="replace")) > 0
+        wanted = wanted.where(quarantine.c.state == QUARANTINED, holds)
+    else:
+        wanted = wanted.where(quarantine.c.id.in_(ids))
+    with ledger.read() as connection:
+        rows = connection.execute(wanted.where(sa.func.length(quarantine.c.raw) <= _MOST_READ).limit(1000)).mappings()
+        return [_of(row) for row in rows]
 
 
 def of_message(ledger: Ledger, message_id: str | None, reference: str, raw: bytes) -> list[Quarantined]:

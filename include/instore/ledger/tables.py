@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -70,6 +71,11 @@ def kept_text(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1024]
 
 
+def origin_of(reference: str) -> str:
+    """The message id or the file that a reference names, without the number or the line behind it."""
+    return re.sub(r"[#:]\d+$", "", kept_text(reference))[:256]
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware moment. SQLite keeps no offset, so it is stored in UTC and comes back aware on both databases."""
 
@@ -104,11 +110,12 @@ orders = sa.Table(
     sa.Column("order_number", sa.String(64), nullable=False, index=True),
     sa.Column("number_root", sa.String(64), nullable=False, index=True),  # the number without its leading zeros
     sa.Column("store_id", sa.String(64), nullable=False),
-    sa.Column("day", sa.String(10), nullable=False, index=True),  # in the store's time zone: 2017-06-05
+    sa.Column("day", sa.String(10), nullable=False),  # in the store's time zone: 2017-06-05
     sa.Column("event_id", sa.String(36), nullable=False, unique=True),  # of its first edition at the Profile Store
     sa.Column("order_type", sa.String(8), nullable=False),
     sa.Column("source", sa.String(16), nullable=False),  # topic, extract
     sa.Column("reference", sa.String(1024), nullable=False),  # where in the source it came from
+    sa.Column("origin", sa.String(256), nullable=False, index=True),  # the message's id or the file of that
     sa.Column("order_time", UtcDateTime, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("received_run", RunId, nullable=False, index=True),
@@ -127,7 +134,8 @@ orders = sa.Table(
     sa.Column("claim_batch", sa.Integer),
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
-    sa.Index(None, "status", "next_attempt"),
+    sa.Index(None, "status", "next_attempt", "reason", "received_at"),  # what is undelivered is counted by it alone
+    sa.Index(None, "day", "store_id", "source", "status", "reason"),  # and what came
     sa.Index(None, "claim_run", "claim_batch", "status"),
 )
 
@@ -222,6 +230,7 @@ quarantine = sa.Table(
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # quarantined, redriven, discarded
+    sa.Index(None, "state", "reason", "received_at"),
 )
 
 extracts = sa.Table(
@@ -298,7 +307,7 @@ runs = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("window_start", UtcDateTime),
     sa.Column("window_end", UtcDateTime),
-    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False, index=True),
     sa.Column("ended_at", UtcDateTime),
     # Counted where they happen, in the commit that makes them happen: no row remembers them.
     sa.Column("received", sa.Integer, nullable=False, default=0),

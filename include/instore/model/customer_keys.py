@@ -102,6 +102,14 @@ def email_of(value: Any, rules: Rules | None = None) -> str | None:
     return text if address.casefold() == text.casefold() else address
 
 
+def masked(text: str | None) -> str:
+    """A card or an email as anybody may see it: enough to recognise one that is known, too little to learn it."""
+    if not text:
+        return ""
+    name, at, domain = text.rpartition("@")
+    return f"{name[:1]}…@{domain}" if at else f"…{text[-4:]}" if len(text) > 8 else "…"
+
+
 def _cleaned(card: str) -> str:
     before = None
     while card != before:  # what is read once must be read the same again

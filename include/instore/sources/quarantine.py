@@ -8,9 +8,11 @@ commit with its row becoming ``redriven``. What is still refused stays, with the
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -22,11 +24,13 @@ from include.instore.ledger.quarantined import (
     Quarantined,
     Wanted,
     find,
+    looked_into,
     move,
     note_reason,
 )
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused
+from include.instore.model.identifiers import number_root
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
@@ -163,6 +167,30 @@ def discard(ledger: Ledger, wanted: Wanted, *, dry_run: bool = False) -> list[Ou
         else Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}")
         for row in rows
     ]
+
+
+def order_numbers(ledger: Ledger, rows: Sequence[Quarantined], settings: Settings) -> dict[str, str]:
+    """Id to the order number in the raw record, of those records in which one can be read."""
+    found = {row.id: _number_in(row, settings) for row in looked_into(ledger, [row.id for row in rows])}
+    return {id: number for id, number in found.items() if number}
+
+
+def quarantined_as(ledger: Ledger, number: str, settings: Settings) -> list[Quarantined]:
+    """Records in quarantine that bear this order number."""
+    rows = looked_into(ledger, holding=number) if number else []
+    return [row for row in rows if number_root(_number_in(row, settings)) == number_root(number)]
+
+
+def _number_in(row: Quarantined, settings: Settings) -> str:
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, csv.Error):
+        if row.heading:
+            text = (row.heading + row.raw).decode(settings.extract_encoding, "replace")
+            heading = text.partition("\n")[0]
+            for line in csv.DictReader(io.StringIO(text), delimiter=max(",;\t|", key=heading.count)):
+                named = {settings.extract_columns.get(name.strip(), name.strip()): line[name] for name in line if name}
+                return str(named.get("order_number") or "").strip()[:64]
+        return str(json.loads(row.raw).get("orderNumber") or "")[:64]
+    return ""
 
 
 def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | RecordRefused]:

@@ -148,6 +148,7 @@ def test_a_ledger_of_orders_by_their_number_keeps_its_orders_and_their_event_ids
     assert {row["edition"] for row in rows.values()} == {1}
     assert (rows["S1"]["key"], rows["S1"]["store_id"], rows["S1"]["day"]) == ('["s1", "sale"]', "0404", "2017-06-06")
     assert (rows["R1"]["key"], rows["R1"]["day"]) == ('["r1", "return"]', "2017-06-05")
+    assert {row["origin"] for row in rows.values()} == {row["reference"] for row in rows.values()} == {"ref-0"}
     assert {rows["Z1"]["key"], rows["z1"]["key"]} <= {'["z1", "sale"]', '["Z1", "", "sale"]', '["z1", "", "sale"]'}
     assert (given.tally(ledger, "run-0")["corrections"], given.tally(ledger, "run-0")["corrected_after_sent"]) == (2, 0)
     check_key(ledger, Settings())

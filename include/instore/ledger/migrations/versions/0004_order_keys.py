@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import sqlalchemy as sa
 from alembic import context, op
 
-from include.instore.ledger.tables import UtcDateTime
+from include.instore.ledger.tables import UtcDateTime, origin_of
 from include.instore.model.identifiers import identity, number_root
 from include.instore.model.order_keys import day_of
 
@@ -15,7 +15,10 @@ revision = "0004"
 down_revision = "0003"
 
 _CHUNK = 1000
-_NEW = (("key", 512), ("number_root", 64), ("store_id", 64), ("day", 10), ("card_hash", 64), ("email_hash", 64))
+_NEW = (
+    ("key", 512), ("number_root", 64), ("store_id", 64), ("day", 10), ("origin", 256), ("card_hash", 64),
+    ("email_hash", 64),
+)  # fmt: skip
 _MAY_LACK = ("card_hash", "email_hash")
 _RUN_IDS = {
     "orders": ("received_run", "claim_run", "planned_run", "resolved_run"),
@@ -64,7 +67,17 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_orders_order_number"), "orders", ["order_number"], unique=False)
     op.create_index(op.f("ix_orders_number_root"), "orders", ["number_root"], unique=False)
-    op.create_index(op.f("ix_orders_day"), "orders", ["day"], unique=False)
+    for columns in (
+        ["origin"],
+        ["status", "next_attempt", "reason", "received_at"],
+        ["day", "store_id", "source", "status", "reason"],
+    ):
+        op.create_index(op.f(f"ix_orders_{'_'.join(columns)}"), "orders", columns, unique=False)
+    op.drop_index(op.f("ix_orders_status_next_attempt"), table_name="orders")
+    op.create_index(
+        op.f("ix_quarantine_state_reason_received_at"), "quarantine", ["state", "reason", "received_at"], unique=False
+    )
+    op.create_index(op.f("ix_runs_started_at"), "runs", ["started_at"], unique=False)
     op.create_index(op.f("ix_orders_card_hash"), "orders", ["card_hash"], unique=False)
     op.create_index(op.f("ix_orders_email_hash"), "orders", ["email_hash"], unique=False)
     op.create_table(
@@ -218,7 +231,9 @@ def _suppress(connection: sa.Connection, keyed_hash: Callable[[str], str]) -> No
 def _fill(connection: sa.Connection, store_timezone: str, keyed_hash: Callable[[str], str]) -> None:
     """Until now an order's number alone was its key; its event id stays as it is, and is not computed anew."""
     orders = sa.table("orders", *(sa.column(name) for name in ("key", "order_number", "order_type", "payload", "day")))
-    for name in ("store_id", "number_root", "card_hash", "email_hash", "loyalty_card", "email"):
+    for name in (
+        "store_id", "number_root", "card_hash", "email_hash", "loyalty_card", "email", "reference", "origin",
+    ):  # fmt: skip
         orders.append_column(sa.column(name))
     update = (
         sa.update(orders)
@@ -228,13 +243,20 @@ def _fill(connection: sa.Connection, store_timezone: str, keyed_hash: Callable[[
     taken: set[str] = set()
     after = ""
     while rows := connection.execute(
-        sa.select(orders.c.order_number, orders.c.order_type, orders.c.payload, orders.c.loyalty_card, orders.c.email)
+        sa.select(
+            orders.c.order_number,
+            orders.c.order_type,
+            orders.c.payload,
+            orders.c.loyalty_card,
+            orders.c.email,
+            orders.c.reference,
+        )
         .where(orders.c.order_number > after)
         .order_by(orders.c.order_number)
         .limit(_CHUNK)
     ).all():
         filled = []
-        for number, order_type, payload, card, email in rows:
+        for number, order_type, payload, card, email, reference in rows:
             document = json.loads(payload)
             key = json.dumps([identity(number), order_type], ensure_ascii=False)
             # Two spellings of one number were two orders until now, and both may have been sent: both stay.
@@ -246,6 +268,7 @@ def _fill(connection: sa.Connection, store_timezone: str, keyed_hash: Callable[[
                     "new_key": key,
                     "new_number_root": number_root(number),
                     "new_store_id": document["storeId"],
+                    "new_origin": origin_of(reference),
                     "new_card_hash": keyed_hash(card) if card else None,
                     "new_email_hash": keyed_hash(email) if email else None,
                     "new_day": day_of(datetime.fromisoformat(document["date"].replace("Z", "+00:00")), store_timezone),
