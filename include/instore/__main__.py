@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line."""
     from include.instore_airflow.cli import app
 
-    app(prog_name="instore")
+    app(prog_name="python -m include.instore")
 
 
 if __name__ == "__main__":

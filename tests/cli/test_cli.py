@@ -31,8 +31,11 @@ COMMANDS = [
     ("dead-letters", "list"), ("dead-letters", "redrive"), ("deliveries", "list"), ("deliveries", "settle"),
     ("extracts", "list"),
     ("extracts", "release"), ("extracts", "forget"), ("ledger", "rekey"), ("ledger", "adopt"), ("ledger", "audit"),
+    ("orders", "show"), ("orders", "list"), ("orders", "undelivered"), ("customers", "show"), ("report",),
+    ("runs", "list"), ("runs", "show"),
 ]  # fmt: skip
-CHANGING = [command for command in COMMANDS if command[-1] not in ("list", "show", "audit")]
+READING = ("list", "show", "audit", "undelivered", "report")
+CHANGING = [command for command in COMMANDS if command[-1] not in READING]
 
 
 @pytest.fixture
@@ -96,7 +99,8 @@ def test_every_command_that_changes_something_has_a_dry_run(command: tuple[str, 
 def test_quarantine_is_listed_without_the_record(refused: str) -> None:
     (row,) = printed(run("quarantine", "list", "--json"))
     assert (row["id"], row["reason"], row["state"]) == (refused, "too_large", "quarantined")
-    assert set(row) == {"id", "source", "reference", "reason", "detail", "run", "received_at", "state", "size"}
+    shown = {"id", "source", "reference", "order_number", "reason", "detail", "run", "received_at", "state", "size"}
+    assert (set(row), row["order_number"]) == (shown, "S1")
     table = run("quarantine", "list").output
     assert refused[:12] in table
     assert "m1\\x07#1" in table  # a terminal would obey it

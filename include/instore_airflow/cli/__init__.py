@@ -1,5 +1,5 @@
-"""The operator's command line: set-up; the ledger against the Profile Store; the quarantine, the dead-letter queue and
-held events.
+"""The operator's command line: set-up; where orders are; the ledger against the Profile Store; the quarantine, the
+dead-letter queue and held events.
 
 Ledger, bus and Profile Store are those of the tasks: the Airflow connections ``instore_ledger``,
 ``instore_service_bus`` and ``instore_profile_store``, from the environment, a secrets backend or Airflow's own
@@ -21,12 +21,14 @@ from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
 from include.instore_airflow.cli.extracts import extracts_app
 from include.instore_airflow.cli.ledger import ledger_app
+from include.instore_airflow.cli.orders import customers_app, orders_app
 from include.instore_airflow.cli.quarantine import quarantine_app
+from include.instore_airflow.cli.reports import print_report, runs_app
 from include.instore_airflow.destinations import profile_store
 from include.instore_airflow.set_up import set_up
 
-_DOC = """In-store orders: set-up, the ledger against the Profile Store, the quarantine, the dead-letter queue, and
-held events.
+_DOC = """In-store orders: where they are and what happens next, set-up, the ledger against the Profile Store, the
+quarantine, the dead-letter queue, and held events.
 
 Every command prints a table, or JSON with `--json`. Those that change something take `--dry-run`, which only says what
 would happen. Exit codes: 0 done; 1 a service failed, try again; 2 something has to be changed first, the message says
@@ -96,6 +98,10 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
     typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
 
 
+app.command("report")(print_report)
+app.add_typer(orders_app, name="orders")
+app.add_typer(customers_app, name="customers")
+app.add_typer(runs_app, name="runs")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
@@ -43,6 +44,10 @@ class Source(str, Enum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for another program.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")]
+UnmaskOption = Annotated[
+    bool, typer.Option("--unmask", help="Show cards and emails in full; who looked is written down (ledger audit).")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen; change nothing.")]
 MaxOption = Annotated[int, typer.Option("--max", min=1, max=100_000, help="Records at most, the oldest first.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only those of this reason, such as too_large.")]
@@ -99,6 +104,34 @@ def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **
 def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, default=moment, indent=2)
     sys.stdout.write("\n")
+
+
+def print_rows(
+    heads: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool = False, as_csv: bool = False
+) -> None:
+    """These columns as a table or as CSV, or all there is as JSON."""
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(heads)
+        for row in rows:
+            # A spreadsheet takes a cell that begins like this for a formula, and the ERP's text is not ours.
+            cells = [cell(row[head]) for head in heads]
+            writer.writerow([f"'{each}" if each[:1] in ("=", "+", "-", "@") else each for each in cells])
+    else:
+        print_table([head.replace("_", " ") for head in heads], [[cell(row[head]) for head in heads] for row in rows])
+
+
+def cell(value: Any) -> str:
+    """A value as it is shown to a person."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1%}" if isinstance(value, float) else moment(value)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

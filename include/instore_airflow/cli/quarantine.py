@@ -11,9 +11,10 @@ from include.instore.ledger.audit import note_done
 from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
-from include.instore.sources.quarantine import discard, redrive
+from include.instore.sources.quarantine import discard, order_numbers, redrive
 from include.instore_airflow.cli.common import (
     AllOption,
+    CsvOption,
     DryRunOption,
     IdsArgument,
     JsonOption,
@@ -23,11 +24,10 @@ from include.instore_airflow.cli.common import (
     Source,
     SourceOption,
     State,
-    moment,
     opened,
     print_json,
     print_outcomes,
-    print_table,
+    print_rows,
     printable,
     tallied,
 )
@@ -47,20 +47,20 @@ def list_quarantine(
     state: Annotated[State, typer.Option("--state", help="Only those in this state.")] = State.QUARANTINED,
     most: MaxOption = 100,
     as_json: JsonOption = False,
+    as_csv: CsvOption = False,
 ) -> None:
-    """List quarantined records, oldest first: where each came from and why it is no order; never the record itself."""
+    """List quarantined records, oldest first: where each came from and why it is no order; never the record itself.
+
+    With its order number, where one can be read in it.
+    """
     with opened() as ledger:
         rows = find(ledger, _wanted((), reason, source, run, most, state))
-    if as_json:
-        print_json([_shown(row) for row in rows])
-    else:
-        print_table(
-            ("id", "received", "source", "reference", "reason", "detail", "state"),
-            [
-                (row.id[:12], moment(row.received_at), row.source, row.reference, row.reason, row.detail, row.state)
-                for row in rows
-            ],
-        )
+        numbers = order_numbers(ledger, rows, load_settings())
+    shown = [_shown(row) | {"order_number": numbers.get(row.id, "")} for row in rows]
+    heads = ("id", "received_at", "source", "reference", "order_number", "reason", "detail", "state")
+    if not (as_json or as_csv):
+        shown = [row | {"id": row["id"][:12]} for row in shown]
+    print_rows(heads, shown, as_json=as_json, as_csv=as_csv)
 
 
 @quarantine_app.command("show")
