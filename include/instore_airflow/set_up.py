@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from include.instore.model.errors import ConfigurationError
-from include.instore_airflow.connections import CONNECTIONS, HASH_KEY, LEDGER, get_connection, ledger_as_it_is
+from include.instore_airflow.connections import (
+    CONNECTIONS,
+    HASH_KEY,
+    LEDGER,
+    SERVICE_BUS,
+    get_connection,
+    ledger_as_it_is,
+)
 from include.instore_airflow.destinations import DESTINATIONS
 
 if TYPE_CHECKING:
@@ -25,13 +32,14 @@ POOL_LOYALTY = "instore_loyalty"
 class Found:
     """One thing a run needs.
 
-    :param what: ``pool``, ``connection`` or ``ledger``.
-    :param detail: of a pool its slots; of a missing connection what it has to be; of a ledger the revision it had.
+    :param what: ``pool``, ``connection``, ``ledger`` or ``subscription``.
+    :param detail: of a pool its slots; of a missing connection what it has to be; of a ledger the revision it had; of
+        the subscription what becomes of messages that expire on it.
     """
 
-    what: Literal["pool", "connection", "ledger"]
+    what: Literal["pool", "connection", "ledger", "subscription"]
     name: str
-    state: Literal["created", "changed", "as it was", "there", "missing"]
+    state: Literal["created", "changed", "as it was", "there", "missing", "not known"]
     detail: str
 
 
@@ -57,7 +65,28 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
     found = [*_make_pools(settings, dry_run), *_connections()]
     if not any(each.state == "missing" and each.name in (LEDGER, HASH_KEY) for each in found):
         found.append(_migrate(settings, dry_run))
+    if settings.use_topic and not any(each.state == "missing" and each.name == SERVICE_BUS for each in found):
+        found.append(_subscription(settings))
     return found
+
+
+def _subscription(settings: Settings) -> Found:
+    from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
+
+    from include.instore.sources.bus import keeps_expired
+
+    try:
+        keeps = keeps_expired(AdminClientHook(SERVICE_BUS).get_conn(), settings)
+    except (ValueError, TypeError):  # the tasks say what is wrong with the connection string
+        keeps = None
+    answers: dict[bool | None, tuple[Literal["there", "missing", "not known"], str]] = {
+        True: ("there", "on"),
+        False: ("missing", "off; a message that expires unread is gone: switch it on"),
+        None: ("not known", "only a key with the Manage right may ask"),
+    }
+    state, detail = answers[keeps]
+    name = f"{settings.topic}/{settings.subscription}"
+    return Found("subscription", name, state, f"dead-lettering on expiration: {detail}")
 
 
 def _migrate(settings: Settings, dry_run: bool) -> Found:

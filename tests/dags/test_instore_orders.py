@@ -120,6 +120,11 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
     assert {first["pool", name][0] for name in wanted} == {"created"}, "the dry run made them"
     assert first["connection", "instore_ledger"][0] == "there"
     assert first["connection", "instore_loyalty"] == ("missing", "Loyalty, with the provider's URL and key")
+    assert ("subscription", "orders/orderprocessing") not in first
+    with ServiceBusStandIn() as bus:
+        connection = {"conn_type": "azure_service_bus", "schema": bus.connection_string}
+        asked = set_up(AIRFLOW_CONN_INSTORE_SERVICE_BUS=json.dumps(connection))
+    assert asked["subscription", "orders/orderprocessing"][0] == "not known"  # its administration has no TLS
     again = set_up(INSTORE_POOL_LOYALTY="7")
     assert again["pool", "instore_loyalty"] == ("changed", "slots: 7, before: 4")
     assert again["pool", "instore_bus"] == ("as it was", "slots: 1")

@@ -503,7 +503,7 @@ MUTANTS = [
         ("what somebody else holds is not counted", "locked_elsewhere=left", "locked_elsewhere=0"),
         ("what the budget left is not counted", "not_drained=left", "not_drained=0"),
         ("what could not be asked is drained", 'stopped_by="not known" if', 'stopped_by="drained" if'),
-        ("what was not settled is held by somebody else", "rest.waiting - budget.unsettled", "rest.waiting"),
+        ("what was not settled is held by somebody else", "waiting - budget.unsettled", "waiting"),
         (
             "a dry run would send what is deferred",
             "active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]",
@@ -818,7 +818,7 @@ MUTANTS = [
             "_decode.decode_payload(buffer)",
         ),
         ("an annotation takes those of the bus along", "parts[name] = _readable_pairs(section)", "pass"),
-        ("a person gets no order of a whole body", 'b"".join(bare), not lost)', 'b"".join(bare), False)'),
+        ("a person gets no order of a whole body", ", bytes(bare), body)", ", bytes(bare), False)"),
     ),
     *_of(
         SOURCES + "landing.py",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from azure.core.exceptions import AzureError
 from azure.servicebus import (
     ServiceBusClient,
     ServiceBusMessageState,
@@ -26,6 +27,7 @@ from azure.servicebus.exceptions import (
     ServiceBusConnectionError,
     ServiceBusError,
 )
+from azure.servicebus.management import ServiceBusAdministrationClient
 
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import UNDECODABLE
@@ -98,20 +100,10 @@ def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequ
             raise RetriableError("Service Bus (connection instore_service_bus) peeked at messages without a number.")
 
 
-@dataclass(frozen=True)
-class Rest:
-    """What a peek finds on the subscription.
+def rest_of(receiver: ServiceBusReceiver, before: datetime) -> tuple[set[int], int]:
+    """Numbers of the messages still on the subscription that were enqueued before a moment, and how many are deferred.
 
-    :param waiting: numbers of the messages that can be received, or are locked: the bus does not tell which.
-    :param deferred: those that somebody deferred: they come only to who asks for their numbers.
-    """
-
-    waiting: frozenset[int]
-    deferred: int
-
-
-def rest_of(receiver: ServiceBusReceiver, before: datetime) -> Rest:
-    """What is still on the subscription, of the messages enqueued before a moment, and how many are deferred.
+    Of those with a number some may be locked: the bus does not tell which.
 
     :raises RetriableError: it cannot be told: the bus failed, or it is hidden behind a thousand others.
     """
@@ -119,14 +111,15 @@ def rest_of(receiver: ServiceBusReceiver, before: datetime) -> Rest:
     deferred = looked_at = 0
     for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST):
         looked_at += len(messages)
-        for message in messages:
-            enqueued = message.enqueued_time_utc
-            if message.state == ServiceBusMessageState.ACTIVE and (enqueued is None or enqueued < before):
-                waiting.add(message.sequence_number or 0)
-            deferred += message.state == ServiceBusMessageState.DEFERRED
+        deferred += sum(message.state == ServiceBusMessageState.DEFERRED for message in messages)
+        waiting |= {
+            message.sequence_number or 0
+            for message in messages
+            if message.state == ServiceBusMessageState.ACTIVE and (message.enqueued_time_utc or before) <= before
+        }
     if not waiting and looked_at >= _LOOKED_AT_MOST:
         raise RetriableError(f"More than {looked_at} messages on the subscription are deferred, or have just come.")
-    return Rest(frozenset(waiting), deferred)
+    return waiting, deferred
 
 
 def settle(
@@ -199,6 +192,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def keeps_expired(client: ServiceBusAdministrationClient, settings: Settings) -> bool | None:
+    """Whether a message that expires on the subscription becomes a dead letter; None: the key may not ask for it."""
+    try:
+        with client:
+            found = client.get_subscription(settings.topic, settings.subscription, retry_total=0, connection_timeout=10)
+    except AzureError:
+        return None
+    return bool(found.dead_lettering_on_message_expiration)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ so that at least its id, its number and its times are known, and it can be settl
 from __future__ import annotations
 
 import contextlib
-import decimal
 import struct
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -25,13 +25,11 @@ FITS = ("7.15.0",)
 """Releases of the SDK whose decoder is replaced. tests/instore/sources/test_decoding.py fails for one that needs it no
 longer, and for one that has not been looked at."""
 
-_SECTIONS = dict(enumerate(Message._fields, 0x70))  # AMQP 1.0, part 3, section 3.2
+_SECTIONS = dict(enumerate(Message._fields, 0x70))  # AMQP 1.0 part 3, section 3.2
 _BARE = 0x73
 """The first of the sections that stay the same on every delivery."""
-_BODY = ("data", "sequence", "value")
 _MAPS = ("delivery_annotations", "message_annotations", "application_properties", "footer")
-_DECIMAL128, _CHAR = 0x94, 0x73
-_CUT = (LookupError, ValueError, struct.error, RecursionError)
+_NO_END = (LookupError, ValueError, struct.error, RecursionError)
 """What :func:`_behind` raises where a value does not end, or is none."""
 
 
@@ -70,46 +68,44 @@ def _decode_payload(buffer: memoryview) -> Message:
 
 def _checked(message: Message) -> Message:
     """:raises TypeError: a section is not what the SDK's own code takes for granted."""
-    for name in _MAPS:
-        if not isinstance(getattr(message, name), dict | None):
-            raise TypeError(name)
-    if not all(isinstance(each, bytes) for each in message.data or ()):
-        raise TypeError("data")
+    maps = all(isinstance(getattr(message, name), dict | None) for name in _MAPS)
+    if not maps or not all(isinstance(each, bytes) for each in message.data or ()):
+        raise TypeError
     return message
 
 
 def _in_parts(raw: bytes) -> Message:
     parts: dict[str, Any] = {}
     unread: list[str] = []
-    bare: list[bytes] = []
-    at = 0
+    bare, at = bytearray(), 0
     while at < len(raw):
         try:
-            end = _behind(raw, at)
-            name = _SECTIONS[raw[at + 2]]
-        except _CUT:
+            end, name = _behind(raw, at), _SECTIONS[raw[at + 2]]
+        except _NO_END:
             unread.append(f"all from byte {at} on")
-            bare.append(raw[at:])
+            bare += raw[at:]
             break
         section = raw[at:end]
         try:
-            parts[name] = getattr(_checked(_decode.decode_payload(memoryview(section))), name)
+            value = getattr(_checked(_decode.decode_payload(memoryview(section))), name)
+            if name in ("data", "sequence"):  # a body may be in several sections, each a list of one
+                parts.setdefault(name, []).extend(value)
+            else:
+                parts[name] = value
         except Exception:
             unread.append(name.replace("_", " "))
             if name in _MAPS:
                 parts[name] = _readable_pairs(section)
-        if raw[at + 2] >= _BARE:
-            bare.append(section)
+        bare += section if raw[at + 2] >= _BARE else b""
         at = end
-    lost = {"all", *_BODY} & {each.partition(" ")[0] for each in unread}
-    mark = Undecodable(f"cannot be decoded: {', '.join(unread)}", b"".join(bare), not lost)
-    return Message(**parts | {"footer": mark})
+    body = not any(each.startswith(("all", "data", "sequence", "value")) for each in unread)
+    return Message(**parts | {"footer": Undecodable(f"cannot be decoded: {', '.join(unread)}", bytes(bare), body)})
 
 
 def _readable_pairs(section: bytes) -> dict[Any, Any]:
     """The pairs of a section's map that can be decoded: the bus's own stand beside those of the publisher."""
     pairs: dict[Any, Any] = {}
-    with contextlib.suppress(*_CUT):  # nothing behind it can be told apart
+    with contextlib.suppress(*_NO_END):  # nothing behind it can be told apart
         at = {0xC1: 6, 0xD1: 12}[section[3]]
         while at < len(section):
             middle = _behind(section, at)
@@ -140,13 +136,13 @@ def _behind(raw: bytes, at: int) -> int:
     elif width in (0xB, 0xD, 0xF):
         end = at + 4 + int(struct.unpack_from(">I", raw, at)[0])
     else:
-        raise ValueError(constructor)
+        end = len(raw) + 1
     if end > len(raw):
         raise ValueError(end)
     return end
 
 
-def _decode_decimal128(buffer: memoryview, _depth: int = 0) -> tuple[memoryview, decimal.Decimal]:
+def _decode_decimal128(buffer: memoryview, _depth: int = 0) -> tuple[memoryview, Decimal]:
     """An IEEE 754 decimal128 with a binary coefficient.
 
     .NET's library shifts the exponent by 9 bits and not by 7 (azure-amqp, DecimalEncoding.EncodeValue). Its scales of
@@ -156,10 +152,10 @@ def _decode_decimal128(buffer: memoryview, _depth: int = 0) -> tuple[memoryview,
     sign, exponent, coefficient = value >> 127, value >> 113 & 0x3FFF, value & (1 << 113) - 1
     if exponent >> 12 == 3:  # infinite, no number, or a coefficient too large, which stands for 0
         special = {30: "Infinity", 31: "NaN"}.get(value >> 122 & 31, "0")
-        return buffer[16:], decimal.Decimal(f"{'-' * sign}{special}")
+        return buffer[16:], Decimal(f"{'-' * sign}{special}")
     if exponent >> 7 == 12:
         exponent = 12 << 9 | exponent & 127
-    return buffer[16:], decimal.Decimal((sign, tuple(map(int, str(coefficient))), exponent - 6176))
+    return buffer[16:], Decimal((sign, tuple(map(int, str(coefficient))), exponent - 6176))
 
 
 def _decode_char(buffer: memoryview, _depth: int = 0) -> tuple[memoryview, bytes]:
@@ -167,13 +163,8 @@ def _decode_char(buffer: memoryview, _depth: int = 0) -> tuple[memoryview, bytes
     return buffer[4:], chr(int.from_bytes(buffer[:4], "big")).encode()
 
 
-def _replace() -> None:
-    if VERSION not in FITS:
-        return
-    _decode._DECODE_BY_CONSTRUCTOR[_DECIMAL128] = _decode_decimal128
-    _decode._DECODE_BY_CONSTRUCTOR[_CHAR] = _decode_char
+if VERSION in FITS:
+    _decode._DECODE_BY_CONSTRUCTOR[0x94] = _decode_decimal128
+    _decode._DECODE_BY_CONSTRUCTOR[0x73] = _decode_char
     receiver.decode_payload = _decode_payload  # type: ignore[attr-defined]  # what is received
     _pyamqp_transport.decode_payload = _decode_payload  # type: ignore[attr-defined]  # what is peeked
-
-
-_replace()

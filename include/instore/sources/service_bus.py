@@ -100,15 +100,17 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
         others = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients[1:]]
         first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others, begun)
     # Every thread has ended; the first error is the run's.
-    drained = first.result()
-    for each in (other.result() for other in others):
-        drained = replace(
+    drained, more = first.result(), [other.result() for other in others]
+    return _noted(
+        ledger,
+        run_id,
+        replace(
             drained,
-            landed=drained.landed + each.landed,
-            dead_lettered=drained.dead_lettered + each.dead_lettered,
-            settle_failed=drained.settle_failed + each.settle_failed,
-        )
-    return _noted(ledger, run_id, drained)
+            landed=sum((each.landed for each in more), drained.landed),
+            dead_lettered=drained.dead_lettered + sum(each.dead_lettered for each in more),
+            settle_failed=drained.settle_failed + sum(each.settle_failed for each in more),
+        ),
+    )
 
 
 def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings) -> Drained:
@@ -124,14 +126,8 @@ def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settin
 
 
 def _noted(ledger: Ledger, run_id: str, drained: Drained) -> Drained:
-    note_drain(
-        ledger,
-        run_id,
-        drain=drained.stopped_by,
-        not_drained=drained.not_drained,
-        locked_elsewhere=drained.locked_elsewhere,
-        deferred=drained.deferred,
-    )
+    left = {name: getattr(drained, name) for name in ("not_drained", "locked_elsewhere", "deferred")}
+    note_drain(ledger, run_id, drain=drained.stopped_by, **left)
     return drained
 
 
@@ -177,13 +173,13 @@ def _until_the_bus_says_so(
     """
     while True:
         try:
-            rest = rest_of(receiver, begun)
+            waiting, deferred = rest_of(receiver, begun)
         except (ServiceBusError, RetriableError) as error:
             log.warning("whether the subscription is drained is not known: %s", type(error).__name__)
             spent = budget.stopped_by()
             return Drained(landed, stopped_by="not known" if spent == "drained" else spent)
-        known = Drained(landed, deferred=rest.deferred, not_drained=0, locked_elsewhere=0)
-        left = len(rest.waiting - budget.unsettled)
+        known = Drained(landed, deferred=deferred, not_drained=0, locked_elsewhere=0)
+        left = len(waiting - budget.unsettled)
         if not left:
             return known
         if (spent := budget.stopped_by()) != "drained":

@@ -88,6 +88,13 @@ def test_a_person_gets_the_order_of_a_whole_body() -> None:
     assert {str(read[kind]).partition(":")[0] for kind in set(read) - orders} == {"undecodable"}
 
 
+def test_a_body_in_several_sections_is_whole() -> None:
+    body = given.body("S1")
+    odd = encoded.section(encoded.APPLICATION, encoded.map_of({"x": encoded.NO_TYPE}))
+    order = order_of_undecodable(odd + encoded.data(body[:40]) + encoded.data(body[40:]), given.SETTINGS)
+    assert getattr(order, "order_number", None) == "S1"
+
+
 def test_no_bytes_can_make_it_raise() -> None:
     """Mutated, cut and random messages; the same ones in every run."""
     chance = random.Random(13)

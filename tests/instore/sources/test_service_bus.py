@@ -19,16 +19,19 @@ import pytest
 import sqlalchemy as sa
 from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage, ServiceBusSender
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageProperties
+from azure.servicebus.management import ServiceBusAdministrationClient
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
+from include.instore.sources.bus import keeps_expired
 from include.instore.sources.service_bus import Drained, drain, peek
 from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.instore import given
 from tests.instore.conftest import DATABASES
 from tests.instore.sources.encoded import send_encoded, undecodable
+from tests.sandbox.servicebus.test_http import PlainHttp
 
 SUBSCRIPTIONS = 100
 """One per test, at most: each test has an empty one, and opening a broker and a sender for each would take a second."""
@@ -578,3 +581,16 @@ def test_the_first_error_of_several_receivers_is_told(bus: Bus, ledger: Ledger) 
     open_run(ledger, given.run())
     with pytest.raises(ConfigurationError):
         drain(wrong, ledger, "run-1", bus.settings)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_whether_what_expires_becomes_a_dead_letter_is_asked_where_the_key_may(keeps: bool) -> None:
+    entities = _entities()
+    entities["UserConfig"]["Namespaces"][0]["Topics"][0]["Subscriptions"] = [
+        {"Name": "s", "Properties": {"DeadLetteringOnMessageExpiration": keeps}}
+    ]
+    with ServiceBusStandIn(entities) as broker:
+        for key, answer in ((None, keeps), ("wrong", None)):
+            string = connection_string(broker.port, key=key) if key else broker.connection_string
+            client = ServiceBusAdministrationClient.from_connection_string(string, transport=PlainHttp())
+            assert keeps_expired(client, Settings(subscription="s")) is answer
