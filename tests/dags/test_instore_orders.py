@@ -21,6 +21,8 @@ from alembic.config import Config
 from include.instore.model.errors import ConfigurationError
 from include.instore_airflow import tasks
 from include.instore_airflow.connections import open_ledger
+from include.instore_airflow.destinations import DESTINATIONS, PROFILE_STORE
+from include.instore_airflow.sources import SOURCES
 from sandbox import week
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn
 from sandbox.profile_store import ProfileStoreStandIn
@@ -47,12 +49,13 @@ def test_the_dag_is_hourly_in_utc_and_never_overlaps_itself(dag: Any) -> None:
 
 def test_the_tasks_follow_one_another_as_the_design_says(dag: Any) -> None:
     downstream = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
+    sources = ["drain_topic", "load_extracts", *(f"take_{name}" for name in SOURCES)]
+    sends = ["batch.send_events", *(f"batch.send_events_to_{name}" for name in DESTINATIONS if name != PROFILE_STORE)]
     assert downstream == {
-        "drain_topic": ["plan_batches"],
-        "load_extracts": ["plan_batches"],
-        "plan_batches": ["batch.look_up_customers", "batch.send_events", "report_run"],
-        "batch.look_up_customers": ["batch.send_events", "report_run"],
-        "batch.send_events": ["report_run"],
+        **{name: ["plan_batches"] for name in sources},
+        "plan_batches": sorted(["batch.look_up_customers", *sends, "report_run"]),
+        "batch.look_up_customers": sorted([*sends, "report_run"]),
+        **{name: ["report_run"] for name in sends},
         "report_run": [],
     }
 
@@ -102,7 +105,7 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
     airflow_home: Path, dag: Any, tmp_path: Path
 ) -> None:
     wanted = {task.pool for task in dag.tasks} - {"default_pool"}
-    assert len(wanted) == 3
+    assert len(wanted) == 2 + len(DESTINATIONS)
     arguments = (
         "import sys; sys.argv = ['instore', 'set-up', '--json', *{}]\n"
         "from include.instore_airflow.cli import app; app()"
