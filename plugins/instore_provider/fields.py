@@ -1,160 +1,140 @@
-"""Reading the fields of an Airflow connection, with errors which say which field to mend and how."""
+"""
+What the fields of a connection are made of: each is declared once, in a model per connection type.
+
+A model gives the form (`form`), parsing (`of`), the sentence of an error, and the table of the type's page. Every field
+arrives as stripped text; null, blank and missing ones are the default, which is text as in the form.
+
+Airflow reads the forms in processes that need nothing else of this package: what is heavy is imported where it is used.
+"""
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Collection
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
-import jmespath
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.sdk.log import mask_secret
-
-from instore_provider.errors import ConfigurationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+    from pydantic import ValidationInfo
 
-_STANDARD_FIELDS = frozenset({"host", "login", "password", "schema"})
+_STANDARD_FIELDS = ("host", "login", "password", "port", "schema", "extra")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-class Fields:
+def field(
+    title: str,
+    description: str = "",
+    default: str | float = "",
+    *,
+    example: str = "",
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
     """
-    The fields of one connection: the standard ones by their names, all others from its extra.
+    Declare a field.
 
-    :param connection: the connection, as Airflow resolved it.
-    :raises ConfigurationError: the extra is not a JSON object.
+    :param title: its label. :param description: its help text, whole sentences.
+    :param default: as text, or seconds; "" is none.
+    :param example: what an empty standard field shows.
+    :param choices: all values it may have.
+    :param secret: whether it is a key: masked in the form, and never in a repr.
     """
+    schema: dict[str, Any] = {"enum": list(choices)} if choices else {}
+    if secret:
+        schema["format"] = "password"
+    return Field(
+        default=default,
+        title=title,
+        description=description,
+        examples=[example] if example else None,
+        json_schema_extra=schema,
+        repr=not secret,
+    )
 
-    def __init__(self, connection: Connection) -> None:
-        self.conn_id = connection.conn_id
-        self._connection = connection
-        extra = connection.extra_dejson if connection.extra else {}
-        if not isinstance(extra, dict) or (connection.extra and not extra and connection.extra.strip() != "{}"):
-            raise self.error("extra", "must be a JSON object")
-        self._extra: dict[str, Any] = extra
 
-    @classmethod
-    def of(cls, conn_id: str) -> Fields:
-        """
-        Resolve a connection by its id.
+def wrong(name: str, remedy: str) -> NoReturn:
+    """Refuse a field; `remedy` completes the sentence "its field X ..."."""
+    raise PydanticCustomError("wrong_field", "{remedy}", {"field": name, "remedy": remedy})
 
-        :raises ConfigurationError: there is no such connection.
-        """
-        try:
-            return cls(BaseHook.get_connection(conn_id))
-        except AirflowNotFoundException:
-            pass  # raised below, so that no context is chained to it
-        raise ConfigurationError(f"Connection {conn_id!r} is not defined, so create it or name another one.")
 
-    def error(self, field: str, remedy: str) -> ConfigurationError:
-        """Return the error for a field; `remedy` completes the sentence "its field X ..."."""
-        return ConfigurationError(f"Connection {self.conn_id!r}: its field {field!r} {remedy}.")
+def _number(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise ValueError("must be a number greater than 0")
+    return number
 
-    def text(self, field: str, default: str = "") -> str:
-        """Return a field as stripped text; missing, null and blank are the default."""
-        value = getattr(self._connection, field) if field in _STANDARD_FIELDS else self._extra.get(field)
-        text = "" if value is None else str(value).strip()
-        return text or default
 
-    def choice(self, field: str, allowed: Collection[str], default: str) -> str:
-        """Return a field that must be one of `allowed`."""
-        value = self.text(field, default).lower()
-        if value not in allowed:
-            raise self.error(field, f"must be one of {', '.join(sorted(allowed))}")
-        return value
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip().lower() for word in text.split(",") if word.strip())
 
-    def number(self, field: str, default: float, *, above: float = 0.0) -> float:
-        """Return a field as a number greater than `above`."""
-        text = self.text(field)
-        if not text:
-            return default
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not above < number < float("inf"):
-            raise self.error(field, f"must be a number greater than {above:g}")
-        return number
 
-    def words(self, field: str, default: str) -> frozenset[str]:
-        """Return a comma-separated field as its words, in lower case."""
-        return frozenset(word.strip().lower() for word in self.text(field, default).split(",") if word.strip())
+def _statuses(text: str) -> frozenset[int]:
+    words = _words(text)
+    if not all(word.isascii() and word.isdigit() and 100 <= int(word) <= 599 for word in words):
+        raise ValueError("must be HTTP status codes with commas between them, such as 404,410")
+    return frozenset(int(word) for word in words)
 
-    def statuses(self, field: str, default: str) -> frozenset[int]:
-        """Return a comma-separated field of HTTP status codes."""
-        words = self.words(field, default)
-        if not all(word.isascii() and word.isdigit() and 100 <= int(word) <= 599 for word in words):
-            raise self.error(field, "must be HTTP status codes with commas between them, such as 404,410")
-        return frozenset(int(word) for word in words)
 
-    def path(self, field: str, default: str = "") -> Any:
-        """Return a JMESPath field, compiled, or None when it is empty."""
-        text = self.text(field, default)
-        if not text:
-            return None
-        try:
-            return jmespath.compile(text)
-        except jmespath.exceptions.JMESPathError:
-            pass  # its message repeats the expression with a drawing of several lines
-        raise self.error(field, "must be a JMESPath expression, such as member.email")
+def _path(text: str) -> Any:
+    import jmespath
 
-    def secret(self, *fields: str) -> str:
-        """
-        Return the first of the fields that holds a key, and have Airflow mask it wherever it would show.
+    if not text:
+        return None
+    try:
+        return jmespath.compile(text)
+    except jmespath.exceptions.JMESPathError:
+        # Its message repeats the expression with a drawing of several lines.
+        raise ValueError("must be a JMESPath expression, such as member.email") from None
 
-        Airflow masks extras by their names only, and a name such as read_key is not on its list.
 
-        :raises ConfigurationError: no field holds one, or it has characters that no HTTP header carries.
-        """
-        for field in fields:
-            if value := self.text(field):
-                if not (value.isascii() and value.isprintable()):
-                    raise self.error(field, "holds characters that no HTTP header carries, so paste the key again")
-                mask_secret(value)
-                return value
-        raise self.error(fields[0], "is empty, so put the key into it")
+def _key(text: str) -> str:
+    from airflow.sdk.log import mask_secret
 
-    def base_url(self, field: str) -> str:
-        """Return a URL to which paths are added, without its trailing slash; raises like `url`."""
-        return self.url(field).rstrip("/")
+    _header_text(text, "so paste the key again")
+    if text:
+        mask_secret(text)  # Airflow masks extras by their names only, and a name such as read_key is not on its list
+    return text
 
-    def url(self, field: str) -> str:
-        """
-        Return a URL.
 
-        :raises ConfigurationError: it is missing or no URL, names a user, has a query, or would send keys and
-            personal data unencrypted over a network: http:// is for loopback hosts only.
-        """
-        text = self.text(field)
-        try:
-            url = urlsplit(text)
-            host, _ = url.hostname, url.port
-        except ValueError:
-            host = None
-        if not host or url.scheme not in {"https", "http"} or any(ord(each) <= 32 for each in text):
-            raise self.error(field, "must be a URL, such as https://api.example.com")
-        if url.username or url.password or url.query or url.fragment:
-            raise self.error(field, "must be a URL without user, query and fragment")
-        if url.scheme == "http" and not _is_loopback(host):
-            raise self.error(field, "must start with https://, since http:// is allowed for loopback hosts only")
+def _header_text(text: str, remedy: str = "so correct it") -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(f"holds characters that no HTTP header carries, {remedy}")
+    return text
+
+
+def _header_name(text: str) -> str:
+    if text and not _HEADER_NAME.fullmatch(text):
+        raise ValueError("must be the name of an HTTP header")
+    return text
+
+
+def _url(text: str) -> str:
+    """Refuse what is no URL, names a user, has a query, or would send keys unencrypted over a network."""
+    if not text:
         return text
-
-    def ca_bundle(self) -> str | None:
-        """Return the path of the CA bundle to verify TLS with, or None for the system's."""
-        path = self.text("ca_bundle")
-        if not path:
-            return None
-        try:
-            ssl.create_default_context(cafile=path)
-        except (OSError, ValueError):
-            pass  # SSLError is an OSError; raised below without a context
-        else:
-            return path
-        raise self.error("ca_bundle", "must be the path of a readable PEM file with CA certificates")
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        host = None
+    if not host or url.scheme not in {"https", "http"} or any(ord(each) <= 32 for each in text):
+        raise ValueError("must be a URL, such as https://api.example.com")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("must be a URL without user, query and fragment")
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must start with https://, since http:// is allowed for loopback hosts only")
+    return text
 
 
 def _is_loopback(host: str) -> bool:
@@ -164,3 +144,123 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _ca_bundle(path: str) -> str | None:
+    if not path:
+        return None
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError):  # SSLError is an OSError
+        raise ValueError("must be the path of a readable PEM file with CA certificates") from None
+    return path
+
+
+Number = Annotated[float | None, BeforeValidator(_number)]
+Words = Annotated[frozenset[str], BeforeValidator(_words)]
+Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
+JmesPath = Annotated[Any, BeforeValidator(_path)]
+Key = Annotated[str, BeforeValidator(_key)]
+HeaderName = Annotated[str, BeforeValidator(_header_name)]
+HeaderText = Annotated[str, BeforeValidator(_header_text)]
+BaseUrl = Annotated[str, BeforeValidator(lambda text: _url(text).rstrip("/"))]
+Url = Annotated[str, BeforeValidator(_url)]
+CaBundle = Annotated[str | None, BeforeValidator(_ca_bundle)]
+
+
+class ServiceFields(BaseModel):
+    """The fields that every connection to an HTTP service has; a type adds its own."""
+
+    model_config = ConfigDict(frozen=True, validate_default=True, hide_input_in_errors=True)
+
+    rate_limit: Number = field(
+        "Calls per second",
+        "At most, to all APIs of the connection together; empty is no limit. The in-store DAG's tasks share it, "
+        "elsewhere it is for each worker process.",
+    )
+    connect_timeout: Number = field("Connect timeout", "Seconds until the connection must stand.", 5)
+    read_timeout: Number = field("Read timeout", "Seconds until an answer must begin.", 30)
+    ca_bundle: CaBundle = field(
+        "CA bundle",
+        "Path of a PEM file on the workers, for a service whose certificate is signed by a private authority. "
+        "TLS is always verified.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _extra_is_an_object(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if "extra" in given:
+            wrong("extra", "must be a JSON object")
+        return given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any, info: ValidationInfo) -> str:
+        """Every field begins as stripped text; one with choices is one of them, in any case."""
+        text = str(value).strip()
+        extra = cls.model_fields[str(info.field_name)].json_schema_extra
+        choices = extra.get("enum") if isinstance(extra, dict) else None
+        if not text or not isinstance(choices, list):
+            return text
+        found = next((str(each) for each in choices if str(each).lower() == text.lower()), None)
+        if found is None:
+            raise ValueError(f"must be one of {', '.join(sorted(map(str, choices)))}")
+        return found
+
+    @classmethod
+    def of(cls, conn_id: str) -> Self:
+        """
+        Read the connection of this id.
+
+        :raises ConfigurationError: there is none, or a field of it is wrong; the sentence names the field.
+        """
+        from airflow.sdk import BaseHook
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        from instore_provider.errors import ConfigurationError
+
+        sentence = f"Connection {conn_id!r} is not defined, so create it or name another one."
+        try:
+            return cls.model_validate(_given(BaseHook.get_connection(conn_id)))
+        except AirflowNotFoundException:
+            pass  # raised below, so that no context is chained to it
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = first.get("ctx", {}).get("field") or ".".join(map(str, first["loc"]))
+            sentence = f"Connection {conn_id!r}: its field {name!r} {first['msg'].removeprefix('Value error, ')}."
+        raise ConfigurationError(sentence)
+
+    @classmethod
+    def form(cls) -> dict[str, Any]:
+        """Return the form in the shape of airflow/provider.yaml.schema.json."""
+        own = {name: each for name, each in cls.model_fields.items() if name not in ServiceFields.model_fields}
+        standard = {name: each for name, each in own.items() if name in _STANDARD_FIELDS}
+        return {
+            "ui-field-behaviour": {
+                "hidden-fields": [name for name in ("schema", "login", "port", "extra") if name not in standard],
+                "relabeling": {name: each.title for name, each in standard.items()},
+                "placeholders": {name: each.examples[0] for name, each in standard.items() if each.examples},
+            },
+            "conn-fields": {
+                name: {"label": each.title, "description": each.description, "schema": _schema(each)}
+                for name, each in (own | ServiceFields.model_fields).items()
+                if name not in standard
+            },
+        }
+
+
+def _schema(declared: Any) -> dict[str, Any]:
+    kind: dict[str, Any] = {"type": ["string", "null"]}
+    if declared.annotation == float | None:
+        kind = {"type": ["number", "null"], "minimum": 0}
+    default = {} if declared.default == "" else {"default": declared.default}
+    return kind | dict(declared.json_schema_extra) | default
+
+
+def _given(connection: Connection) -> dict[str, Any]:
+    """Return the fields that hold something: the standard ones by their names, all others from the extra."""
+    extra = connection.extra_dejson if connection.extra else {}
+    if not isinstance(extra, dict) or (connection.extra and not extra and connection.extra.strip() != "{}"):
+        return {"extra": connection.extra}
+    standard = {name: getattr(connection, name) for name in ("host", "login", "password")}
+    return {name: value for name, value in (extra | standard).items() if value is not None and str(value).strip()}

@@ -25,14 +25,15 @@ class EventsPageLink(BaseOperatorLink):
         """
         from urllib.parse import urlsplit
 
-        from instore_provider.errors import ConfigurationError
-        from instore_provider.fields import Fields
+        from airflow.sdk import BaseHook
+        from airflow.sdk.exceptions import AirflowNotFoundException
 
         conn_id = getattr(operator, "profile_store_conn_id", "")
         try:
-            page = Fields.of(conn_id).text("events_page") if conn_id else ""
+            # Not by the model of the fields: another one that is wrong is no reason to have no button.
+            page = str(BaseHook.get_connection(conn_id).extra_dejson.get("events_page") or "") if conn_id else ""
             url = urlsplit(page)
-        except (ConfigurationError, ValueError):
+        except (AirflowNotFoundException, AttributeError, ValueError):
             return ""
         # A button must not run a script (javascript:) or hand on a password (https://user:password@host).
         return page if url.scheme in {"https", "http"} and url.hostname and "@" not in url.netloc else ""

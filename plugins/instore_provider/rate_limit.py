@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from threading import Lock
 
 from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, TokenBucket
-
-from instore_provider.fields import Fields
 
 TakeTurn = Callable[[], object]
 """Waits until one more call may be made."""
@@ -20,18 +17,18 @@ _limiters: dict[tuple[str, str, float], Limiter] = {}
 _limiters_lock = Lock()
 
 
-def rate_limit_of(fields: Fields, limiter: LimiterMaker | None) -> TakeTurn:
+def rate_limit_of(conn_id: str, host: str, per_second: float | None, limiter: LimiterMaker | None) -> TakeTurn:
     """
     Return what waits for this connection's turn.
 
+    :param per_second: calls; None is no limit.
     :param limiter: None: all hooks and threads of this process share the connection's turns.
     """
-    per_second = fields.number("rate_limit", math.inf)
-    if per_second == math.inf:
+    if per_second is None:
         return lambda: None
     if limiter is not None:
         return limiter(per_second)
-    key = (fields.conn_id, fields.text("host"), per_second)
+    key = (conn_id, host, per_second)
     with _limiters_lock:
         if key not in _limiters:
             # Evenly spaced, because a provider with a limit of 3/s answers a burst of 3 with 429 as well. Counted over

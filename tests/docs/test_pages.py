@@ -171,4 +171,8 @@ def test_the_order_schema_takes_the_sample_week_and_the_contract_s_example() -> 
 def test_airflow_s_quirks_are_those_of_the_pinned_version() -> None:
     pinned = re.search(r"^apache-airflow==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned
-    assert f"What Airflow {pinned[1]} does" in TEXTS[FOLDER / "airflow-quirks.md"]
+    page = TEXTS[FOLDER / "airflow-quirks.md"]
+    assert f"What Airflow {pinned[1]} does" in page
+    for quirk in page.split("\n## ")[1:]:
+        told = re.findall(r"\*\*(Since|Issue|Here|Can go)\*\*", quirk)
+        assert told == ["Since", "Issue", "Here", "Can go"], quirk.splitlines()[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable
 from threading import Lock
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 
-from instore_provider.fields import Fields
+from instore_provider.fields import ServiceFields
 from instore_provider.http import RetryBounds, Service
 from instore_provider.rate_limit import LimiterMaker, TakeTurn
 
@@ -19,13 +18,14 @@ if TYPE_CHECKING:
 
     from instore_provider.breaker import Breaker
 
-HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+Connected = TypeVar("Connected", bound=ServiceFields)
+"""The fields of a hook's connection."""
 
 Loaded = TypeVar("Loaded")
 """What a hook makes of its connection."""
 
 
-class ServiceHook(BaseHook, Generic[Loaded]):
+class ServiceHook(BaseHook, Generic[Connected, Loaded]):
     """
     A hook of HTTP services. One may be used by several threads at once.
 
@@ -43,6 +43,7 @@ class ServiceHook(BaseHook, Generic[Loaded]):
     """
 
     conn_name_attr: str
+    fields: type[Connected]
 
     def __init__(
         self,
@@ -82,23 +83,23 @@ class ServiceHook(BaseHook, Generic[Loaded]):
     def _load(self) -> Loaded:
         with self._lock:
             if self._loaded is None:
-                self._loaded = self._loaded_from(Fields.of(self._conn_id))
+                self._loaded = self._loaded_from(self.fields.of(self._conn_id))
             return self._loaded
 
     @abstractmethod
-    def _loaded_from(self, fields: Fields) -> Loaded: ...
+    def _loaded_from(self, fields: Connected) -> Loaded: ...
 
     def _service(
-        self, fields: Fields, name: str, base_url: str, auth: AuthBase, take_turn: TakeTurn, **more: Any
+        self, fields: Connected, name: str, base_url: str, auth: AuthBase, take_turn: TakeTurn, **more: Any
     ) -> Service:
         service = Service(
-            conn_id=fields.conn_id,
+            conn_id=self._conn_id,
             name=name,
             base_url=base_url,
             auth=auth,
-            connect_timeout=self._connect_timeout or fields.number("connect_timeout", 5.0),
-            read_timeout=self._read_timeout or fields.number("read_timeout", 30.0),
-            ca_bundle=fields.ca_bundle(),
+            connect_timeout=self._connect_timeout or fields.connect_timeout or 0,
+            read_timeout=self._read_timeout or fields.read_timeout or 0,
+            ca_bundle=fields.ca_bundle,
             before_attempt=take_turn,
             **more,
         )

@@ -17,14 +17,14 @@ import simplejson
 from requests.auth import HTTPBasicAuth
 
 from instore_provider.auth import HeaderAuth, NoAuth, QueryAuth
+from instore_provider.connections import LoyaltyFields
 from instore_provider.errors import (
     CardNotAnswered,
     ProviderError,
     ServiceUnavailable,
     said_of_this_connection,
 )
-from instore_provider.fields import Fields
-from instore_provider.hooks.base import HEADER_NAME, ServiceHook
+from instore_provider.hooks.base import ServiceHook
 from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
 from instore_provider.rate_limit import TakeTurn, rate_limit_of
@@ -39,9 +39,7 @@ __all__ = ["LookUpOutcome", "LoyaltyAnswer", "LoyaltyHook", "plain_card"]
 
 LookUpOutcome = Literal["matched", "not_found", "inactive", "no_email", "ambiguous", "suppressed"]
 
-_AUTHS = frozenset({"api_key", "query", "basic", "bearer", "oauth2", "none"})
 _IMPOSSIBLE_CARD = "no-such-card-connection-test"
-_USUAL_CARD_PATH = "loyaltyCardNumber || cardNumber"
 _FAILURES = frozenset({"error", "fail", "failed", "failure"})
 _TOTALS = ("total", "totalcount", "totalresults", "totalelements", "totalitems", "count")
 _MORE = ("hasmore", "next", "nextpage", "nextpagetoken", "nextcursor", "nextlink", "nexturl")
@@ -61,39 +59,16 @@ class LoyaltyAnswer:
     email: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """How to ask this provider, and how to read it."""
-
-    method: str
-    url_template: str
-    body_template: str
-    second_hop_template: str
-    second_hop_id_path: Any
-    email_path: Any
-    status_path: Any
-    card_path: Any
-    must_show_card: bool
-    members_path: Any
-    active_statuses: frozenset[str]
-    suppressed_statuses: frozenset[str]
-    not_found_statuses: frozenset[int]
-    not_found_body_path: Any
-    not_found_body_value: str
-    test_card: str
-
-
 def plain_card(card: object) -> str:
     """Return a card without blanks and dashes, as cards are compared unless the caller has rules of its own."""
     return "".join(str(card).split()).replace("-", "")
 
 
-class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
+class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
     """
     Look up the customer behind a loyalty card. One hook may be used by several threads at once.
 
-    The connection: `host` is the base URL, `password` the key, token or secret, `login` the user or client id. The
-    extras are described in the connection form (`instore_provider.provider_info`).
+    The fields of its connection are `instore_provider.connections.LoyaltyFields`.
 
     :param loyalty_conn_id: id of the connection.
     :param card_of: makes of a card the text by which two are the same; a ValueError says that it is no card.
@@ -104,6 +79,7 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
     default_conn_name = "loyalty_default"
     conn_type = "loyalty"
     hook_name = "Loyalty"
+    fields = LoyaltyFields
 
     def __init__(
         self,
@@ -160,7 +136,14 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         if not card.strip("."):
             return LoyaltyAnswer("not_found")  # "." and ".." would ask for another path, "" for the list of everybody
         body = _filled_body(rules.body_template, card) if rules.body_template else None
-        found = self._ask(service, rules, rules.method, _filled_url(rules.url_template, "card", card), body, bounds)
+        found = self._ask(
+            service,
+            rules,
+            rules.asked_by,
+            _filled_url(rules.url_template, "card", card),
+            body,
+            bounds,
+        )
         members, is_list = self._members(service, rules.members_path, found)
         if is_list and _has_more(found, len(members)):
             return LoyaltyAnswer("ambiguous")
@@ -175,15 +158,15 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
             shown = shown or shown_here
         if len(members) != 1:
             return LoyaltyAnswer("ambiguous" if members else "not_found")
-        if rules.must_show_card and not shown:
+        if rules.card_path is not None and not shown:
             raise _no_answer(service, "no_card", "card_path", "finds no card in the provider's answer")
         return self._read(service, rules, members[0])
 
     def _with_card(
-        self, service: Service, rules: _Rules, members: list[Any], card: str, *, is_list: bool
+        self, service: Service, rules: LoyaltyFields, members: list[Any], card: str, *, is_list: bool
     ) -> tuple[list[Any], bool]:
         """Return the members that have the card, or do not say which they have, and whether any says it."""
-        cards = [_texts(rules.card_path.search(member)) for member in members]
+        cards = [_texts(rules.shown_card.search(member)) for member in members]
         mine = [
             m for m, has in zip(members, cards, strict=True) if not has or any(self._same(card, each) for each in has)
         ]
@@ -202,7 +185,7 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         return one is not None and two is not None and one.casefold() == two.casefold()
 
     def _ask(
-        self, service: Service, rules: _Rules, method: str, path: str, body: bytes | None, bounds: RetryBounds
+        self, service: Service, rules: LoyaltyFields, method: str, path: str, body: bytes | None, bounds: RetryBounds
     ) -> Any:
         """Return the JSON of an answer, or None when it says "not found"."""
         auth = service.session.auth
@@ -256,8 +239,8 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         field = "members_path" if members_path is not None else "url_template"
         raise _no_answer(service, "unexpected_answer", field, "leads to neither a list nor an object in the answer")
 
-    def _read(self, service: Service, rules: _Rules, member: Any) -> LoyaltyAnswer:
-        if not any(_has(member, path) for path in (rules.email_path, rules.status_path, rules.card_path) if path):
+    def _read(self, service: Service, rules: LoyaltyFields, member: Any) -> LoyaltyAnswer:
+        if not any(_has(member, path) for path in (rules.email_path, rules.status_path, rules.shown_card) if path):
             raise _no_answer(service, "no_member", "email_path", "leads to nothing that looks like a member")
         status = rules.status_path.search(member) if rules.status_path else None
         if status is not None:  # a provider without a status has active members only
@@ -273,98 +256,43 @@ class LoyaltyHook(ServiceHook[tuple[Service, _Rules]]):
         email = (email or "").strip()
         return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
 
-    def _loaded_from(self, fields: Fields) -> tuple[Service, _Rules]:
+    def _loaded_from(self, fields: LoyaltyFields) -> tuple[Service, LoyaltyFields]:
         name = "the loyalty API"
-        take_turn = rate_limit_of(fields, self.limiter)
-        base_url, auth = fields.base_url("host"), self._auth_of(fields, take_turn)
+        take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
+        auth = self._auth_of(fields, take_turn)
         service = self._service(
-            fields, name, base_url, auth, take_turn, breaker=self._breaker_of(name), counts_questions=True
+            fields, name, fields.host, auth, take_turn, breaker=self._breaker_of(name), counts_questions=True
         )
-        return service, _rules_of(fields)
+        return service, fields
 
-    def _auth_of(self, fields: Fields, take_turn: TakeTurn) -> AuthBase:
-        kind = fields.choice("auth", _AUTHS, "api_key")
-        if kind == "none":
+    def _auth_of(self, fields: LoyaltyFields, take_turn: TakeTurn) -> AuthBase:
+        key = fields.password
+        if fields.auth == "none":
             return NoAuth()
-        key = fields.secret("password")
-        if kind == "basic":
-            return HTTPBasicAuth(fields.text("login"), key)
-        if kind == "bearer":
+        if fields.auth == "basic":
+            return HTTPBasicAuth(fields.login, key)
+        if fields.auth == "bearer":
             return HeaderAuth({"Authorization": f"Bearer {key}"})
-        if kind == "query":
-            return QueryAuth(fields.text("key_parameter", "api_key"), key)
-        if kind == "oauth2":
-            return self._client_credentials_of(fields, key, take_turn)
-        headers = {fields.text("key_header", "X-Api-Key"): f"{fields.text('key_prefix')} {key}".strip()}
-        if login_header := fields.text("login_header"):
-            headers[login_header] = fields.text("login")
-        if not all(HEADER_NAME.fullmatch(each) for each in headers):
-            raise fields.error("key_header", "must be the name of an HTTP header, and 'login_header' as well")
-        if not all(each.isascii() and each.isprintable() for each in headers.values()):
-            raise fields.error("key_prefix", "or 'login' holds characters that no HTTP header carries")
+        if fields.auth == "query":
+            return QueryAuth(fields.key_parameter, key)
+        if fields.auth == "oauth2":
+            endpoint = self._service(
+                fields,
+                "the token endpoint",
+                fields.token_url,
+                HTTPBasicAuth(fields.login, key),
+                take_turn,
+                url_field="token_url",
+                key=key,
+            )
+            return ClientCredentials(endpoint, client_id=fields.login, scope=fields.oauth_scope, bounds=self._bounds)
+        headers = {fields.key_header: f"{fields.key_prefix} {key}".strip()}
+        if fields.login_header:
+            headers[fields.login_header] = fields.login
         return HeaderAuth(headers)
 
-    def _client_credentials_of(self, fields: Fields, secret: str, take_turn: TakeTurn) -> ClientCredentials:
-        client_id = fields.text("login")
-        if not client_id:
-            raise fields.error("login", "is empty, so put the OAuth2 client id into it")
-        endpoint = self._service(
-            fields,
-            "the token endpoint",
-            fields.url("token_url"),
-            HTTPBasicAuth(client_id, secret),
-            take_turn,
-            url_field="token_url",
-            key=secret,
-        )
-        return ClientCredentials(endpoint, client_id=client_id, scope=fields.text("oauth_scope"), bounds=self._bounds)
 
-
-def _rules_of(fields: Fields) -> _Rules:
-    url_template = fields.text("url_template", "/customers/by-loyalty-card/{card}")
-    body_template = fields.text("body_template")
-    second_hop = fields.text("second_hop_template")
-    for name, template in (("url_template", url_template), ("second_hop_template", second_hop)):
-        if template and not template.startswith("/"):
-            raise fields.error(name, "must start with a slash, since it is added to 'host'")
-    if "{card}" not in url_template + body_template:
-        raise fields.error("url_template", "must have {card} in it, unless 'body_template' has")
-    if second_hop and "{id}" not in second_hop:
-        raise fields.error("second_hop_template", "must have {id} in it")
-    try:
-        if body_template:
-            simplejson.loads(_filled_body(body_template, "0"))
-    except ValueError:
-        valid = False
-    else:
-        valid = True
-    if not valid:
-        raise fields.error("body_template", 'must be JSON with {card} inside a text, such as {"card": "{card}"}')
-    body_path = fields.path("not_found_body_path")
-    body_value = fields.text("not_found_body_value")
-    if (body_path is None) != (not body_value):
-        raise fields.error("not_found_body_path", "and 'not_found_body_value' belong together, so set both or none")
-    return _Rules(
-        method=fields.choice("method", {"get", "post"}, "post" if body_template else "get").upper(),
-        url_template=url_template,
-        body_template=body_template,
-        second_hop_template=second_hop,
-        second_hop_id_path=fields.path("second_hop_id_path", "id"),
-        email_path=fields.path("email_path", "email"),
-        status_path=fields.path("status_path", "status"),
-        card_path=fields.path("card_path", _USUAL_CARD_PATH),
-        must_show_card=bool(fields.text("card_path")),
-        members_path=fields.path("members_path"),
-        active_statuses=fields.words("active_statuses", "active"),
-        suppressed_statuses=fields.words("suppressed_statuses", "erased,opted_out"),
-        not_found_statuses=fields.statuses("not_found_statuses", "404"),
-        not_found_body_path=body_path,
-        not_found_body_value=body_value,
-        test_card=fields.text("test_card"),
-    )
-
-
-def _says_not_found(rules: _Rules, answer: Answer) -> bool:
+def _says_not_found(rules: LoyaltyFields, answer: Answer) -> bool:
     """Whether the body says "not found" in the provider's own words, whatever the status (Leat: 400 with a code)."""
     if rules.not_found_body_path is None:
         return False

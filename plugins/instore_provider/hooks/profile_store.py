@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from instore_provider.auth import HeaderAuth
+from instore_provider.connections import ProfileStoreFields
 from instore_provider.errors import ConfigurationError, ProviderError, said_of_this_connection
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
-from instore_provider.fields import Fields
-from instore_provider.hooks.base import HEADER_NAME, ServiceHook
+from instore_provider.hooks.base import ServiceHook
 from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
 from instore_provider.rate_limit import rate_limit_of
 from instore_provider.redaction import leaf_texts
@@ -31,14 +31,7 @@ if TYPE_CHECKING:
 
     from instore_provider.http import Answer
 
-__all__ = ["AUTH_PRESETS", "LARGEST_BULK", "Looked", "ProfileStoreHook"]
-
-AUTH_PRESETS: Mapping[str, tuple[str, str]] = {
-    # The original design's API management, and what every later document and public client sends.
-    "subscription_key": ("Ocp-Apim-Subscription-Key", ""),
-    "epi_single": ("Authorization", "epi-single"),
-}
-"""Name of a preset: its header and the word before the key."""
+__all__ = ["LARGEST_BULK", "Looked", "ProfileStoreHook"]
 
 LARGEST_BULK = 100
 LAST_READABLE = 10_000
@@ -61,13 +54,11 @@ _READ_THREADS = 4
 _ASKABLE_TRACK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 
 
-class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
+class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | None, str]]):
     """
     Send tracking events to the Profile Store and read them back.
 
-    The connection: `host` and `password` are base URL and key of the Tracking API. Extras: `read_host` and
-    `read_api_key` (or `read_key`) are those of the Profile Store API, needed for reading only; `auth_preset`,
-    `auth_header`, `auth_prefix`, `connect_timeout`, `read_timeout`, `ca_bundle`, `rate_limit`, `success_body`.
+    The fields of its connection are `instore_provider.connections.ProfileStoreFields`.
 
     :param profile_store_conn_id: id of the connection.
     :param calling: how both APIs are called, as `ServiceHook` takes it.
@@ -77,6 +68,7 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
     default_conn_name = "profile_store_default"
     conn_type = "profile_store"
     hook_name = "Profile Store"
+    fields = ProfileStoreFields
 
     def __init__(self, profile_store_conn_id: str = default_conn_name, **calling: Any) -> None:
         super().__init__(profile_store_conn_id, **calling)
@@ -332,37 +324,26 @@ class ProfileStoreHook(ServiceHook[tuple[Service, Service | None, str]]):
             )
         return reading
 
-    def _loaded_from(self, fields: Fields) -> tuple[Service, Service | None, str]:
-        header, prefix = AUTH_PRESETS[fields.choice("auth_preset", AUTH_PRESETS.keys(), "subscription_key")]
-        if own_header := fields.text("auth_header"):
-            header, prefix = own_header, ""
-        prefix = fields.text("auth_prefix", prefix)
-        if not HEADER_NAME.fullmatch(header):
-            raise fields.error("auth_header", "must be the name of an HTTP header")
-        if not (prefix.isascii() and prefix.isprintable()):
-            raise fields.error("auth_prefix", "holds characters that no HTTP header carries")
+    def _loaded_from(self, fields: ProfileStoreFields) -> tuple[Service, Service | None, str]:
+        take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
 
-        take_turn = rate_limit_of(fields, self.limiter)
-
-        def service(name: str, url_field: str, *key_fields: str) -> Service:
-            key = fields.secret(*key_fields)
+        def service(name: str, url_field: str, key_field: str) -> Service:
+            key = getattr(fields, key_field)
             return self._service(
                 fields,
                 name,
-                fields.base_url(url_field),
-                HeaderAuth({header: f"{prefix} {key}".strip()}),
+                getattr(fields, url_field),
+                HeaderAuth(fields.header(key)),
                 take_turn,
                 url_field=url_field,
-                key_field=key_fields[0],
+                key_field=key_field,
                 key=key,
                 breaker=self._breaker_of(name),
             )
 
         tracking = service("the Tracking API", "host", "password")
-        success_body = fields.text("success_body")
-        if not fields.text("read_host"):
-            return tracking, None, success_body
-        return tracking, service("the Profile Store API", "read_host", "read_api_key", "read_key"), success_body
+        reading = service("the Profile Store API", "read_host", "read_api_key") if fields.read_host else None
+        return tracking, reading, fields.success_body
 
 
 def _certainly_untaken(result: Result) -> bool:
