@@ -115,15 +115,15 @@ def _delivery(n: int, count: int, now: datetime) -> dict[str, Any] | None:
 def _write(ledger: Ledger, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
     names = [column.name for column in metadata.tables[table.name].c]
     if ledger.engine.dialect.name == "postgresql":
-        connection = ledger.engine.raw_connection()
+        raw = ledger.engine.raw_connection()
         try:
             into = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
-            with connection.cursor() as cursor, cursor.copy(into) as copy:  # type: ignore[attr-defined]
+            with raw.cursor() as cursor, cursor.copy(into) as copy:  # type: ignore[attr-defined]
                 for row in rows:
                     copy.write_row([row[name] for name in names])
-            connection.commit()
+            raw.commit()
         finally:
-            connection.close()
+            raw.close()
         return
     with ledger.write() as connection:
         while chunk := list(islice(rows, _CHUNK)):

@@ -18,7 +18,7 @@ from demo.mixed_week import ORDER_KEY, as_messages, expected, mixed_week, write_
 from demo.mixed_week import faults_in as mixed_faults
 from demo.processes import Processes
 from demo.run_checks import faults_in
-from demo.runs import DAG, follow, manual_run, scheduled_run, table
+from demo.runs import DAG, follow, manual_run, scheduled_run, set_aside_table, table
 from demo.stage import console, events_of, forget, give_up, held_by_profile_store, sole_use, start, tell_of
 from sandbox.seed import copy_extracts, send, write_cut_extract
 
@@ -201,6 +201,8 @@ def _demonstrate(folder: Path, processes: Processes, hostile: bool) -> dict[str,
     set_up = round(time.monotonic() - begun, 1)
     first = follow(airflow, scheduled_run(airflow), console, "first run")
     console.print(table(first, "first run (scheduled)"))
+    if hostile and first.counts:
+        console.print(set_aside_table(first.counts))
     if hostile:
         write_cut_extract(Path(sandbox["extracts"]), "none")
         console.print("The cut extract is delivered again, whole.")

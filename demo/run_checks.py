@@ -11,9 +11,10 @@ from typing import Any
 
 from demo.backfill import newest_backfill
 from demo.local_airflow import AirflowFailed, LocalAirflow
-from demo.runs import DAG, FinishedRun, report_of
+from demo.runs import DAG, FinishedRun, report_of, set_aside
 from demo.stage import held_by_profile_store
-from sandbox.seed import CUT_EXTRACT_ORDERS
+from include.instore.model.codes import REJECTED, UNREAD_FILES
+from sandbox.seed import CUT_EXTRACT_ORDERS, MALFORMED_REASONS
 
 
 def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int], *, hostile: bool = False) -> list[str]:
@@ -28,6 +29,9 @@ def faults_in(first: FinishedRun, second: FinishedRun, held: dict[str, int], *, 
         return [*faults, "a run reported no counts"]
     counts, again = first.counts, CUT_EXTRACT_ORDERS if hostile else 0
     unread = [reason for reason in counts["red"] if "not read to their end" in reason]
+    bad = {*MALFORMED_REASONS, UNREAD_FILES, REJECTED} if hostile else set()
+    if (found := set(set_aside(counts))) != bad:
+        faults.append(f"what is set aside is {sorted(found)}, not {sorted(bad)}")
     if len(unread) != int(hostile) or unread != counts["red"]:
         faults.append(f"the first run is red for {counts['red']}")
     known_again = counts["duplicates"] + counts["corrections"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from demo.local_airflow import AirflowFailed, LocalAirflow
+from include.instore.model.codes import COMMAND, Code, Told, code_of
 
 DAG = "instore_orders"
 _RUN_SECONDS = 900
@@ -90,6 +91,26 @@ def table(run: FinishedRun, title: str) -> Table:
     for row in run.tasks:
         orders = "" if row["orders"] is None else str(row["orders"])
         rows.add_row(row["task"], str(row["instances"]), row["state"], orders, f"{row['seconds']:.1f}")
+    return rows
+
+
+def set_aside(counts: Mapping[str, Any]) -> dict[Code, int]:
+    """What waits for a person after a run, whatever limits there are, by code."""
+    found = {code_of(word): count for word, count in counts["set_aside"].items()}
+    return {code: count for code, count in found.items() if code.alert and code.alert.told in (Told.RED, Told.SOFT)}
+
+
+def set_aside_table(counts: Mapping[str, Any]) -> Table:
+    """One row for each thing a person can do about what a run has set aside: code, how many, when, command."""
+    rows = Table(
+        title=f"Set aside, and what to do ({COMMAND} ...; --dry-run says what it would do)", title_justify="left"
+    )
+    for column in ("code", "how many", "what it is", "where", "command"):
+        rows.add_column(column, justify="right" if column == "how many" else "left", no_wrap=column == "command")
+    for code, count in set_aside(counts).items():
+        for first, (where, command) in enumerate(code.remedies):
+            said = ("", "", "") if first else (str(code), str(count), code.heading)
+            rows.add_row(*said, where, command)
     return rows
 
 
