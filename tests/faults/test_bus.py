@@ -11,6 +11,7 @@ import pytest
 from tests.faults.conftest import MakeWorld
 from tests.faults.standins import eventually
 from tests.faults.world import Killer
+from tests.instore.sources.encoded import undecodable
 
 KNOBS: dict[str, tuple[dict[str, Any], int]] = {
     "settles refused, the lock lost": ({"refuse_every_settle": 7}, 10),
@@ -116,6 +117,20 @@ def test_messages_without_an_id(make_world: MakeWorld) -> None:
     judge.fault_happened()
     world.recover()
     judge.check(at_least=50, deliveries=0, recovered=True)
+
+
+def test_messages_that_cannot_be_decoded(make_world: MakeWorld) -> None:
+    """Each is set aside alone, once, also where the drain is killed with them on disk."""
+    world, judge = make_world(507, max_bad_share=1)
+    world.publish(world.source.take(60))
+    # The bus writes annotations anew on every delivery; all others are kept byte for byte.
+    world.publish_undecodable([raw for what, raw in undecodable("").items() if "annotation" not in what])
+    world.publish(world.source.take(60))
+    judge.fault_happened()
+    world.inject(5, "messages that the SDK cannot decode, in the hands of a drain that is killed", times=8)
+    assert world.run(killer=Killer({"drain_topic": ["topic.after_commit:1"]})).kills == 1
+    world.recover()
+    judge.check(at_least=75, recovered=True)
 
 
 @pytest.mark.weight(60)

@@ -25,6 +25,7 @@ from tests.faults import step
 from tests.faults.source import COLLISION, TWIN, Order, Source, stands_apart, write_extract
 from tests.faults.standins import SUBSCRIPTION, Sandbox, topic
 from tests.faults.totals import TOTALS, count_fault
+from tests.instore.sources.encoded import send_encoded
 
 TRIES = 3
 """``retries=2`` of the DAG; report_run has one."""
@@ -209,6 +210,17 @@ class World:
         """The ERP publishes what is no order."""
         self.malformed += bodies
         self.send_raw([(body, None) for body in bodies], what=f"{len(bodies)} malformed messages")
+
+    def publish_undecodable(self, messages: Sequence[bytes]) -> None:
+        """The ERP publishes what the SDK cannot decode, AMQP as it goes over the wire."""
+        self.malformed += messages
+        with (
+            ServiceBusClient.from_connection_string(self.sandbox.connection_string) as client,
+            client.get_topic_sender(self.topic) as sender,
+        ):
+            send_encoded(sender, *messages)
+        self.sent_to_bus += len(messages)
+        self.timeline.note(f"published {len(messages)} messages that cannot be decoded")
 
     def send_raw(self, messages: Sequence[tuple[bytes, str | None]], what: str = "messages") -> None:
         if self._sender is None:
