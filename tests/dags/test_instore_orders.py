@@ -125,10 +125,9 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
     assert first["connection", "instore_loyalty"] == ("missing", "Loyalty, with the provider's URL and key")
     assert ("subscription", "orders/orderprocessing") not in first
     with ServiceBusStandIn() as bus:
-        connection = {"conn_type": "azure_service_bus", "schema": bus.connection_string}
-        asked = set_up(AIRFLOW_CONN_INSTORE_SERVICE_BUS=json.dumps(connection))
-    assert asked["subscription", "orders/orderprocessing"][0] == "not known"  # its administration has no TLS
-    again = set_up(INSTORE_POOL_LOYALTY="7")
+        connection = json.dumps({"conn_type": "azure_service_bus", "schema": bus.connection_string})
+        again = set_up(INSTORE_POOL_LOYALTY="7", AIRFLOW_CONN_INSTORE_SERVICE_BUS=connection)
+    assert again["subscription", "orders/orderprocessing"][0] == "not known"  # its administration has no TLS
     assert again["pool", "instore_loyalty"] == ("changed", "slots: 7, before: 4")
     assert again["pool", "instore_bus"] == ("as it was", "slots: 1")
     assert set_up(INSTORE_POOL_LOYALTY="7")["pool", "instore_loyalty"] == ("as it was", "slots: 7")

@@ -900,7 +900,7 @@ MUTANTS = [
         SOURCES + "dead_letters.py",
         (OF_DEAD_LETTERS + "a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_the_dead",),
         ("what was published stays in quarantine", "move(self._ledger, letter.waiting, REDRIVEN)", "pass"),
-        ("what the bus added is published", "if _text(name) not in _ADDED_BY_THE_BUS", "if True"),
+        ("what the bus added is published", "if text_of(name) not in _ADDED_BY_THE_BUS", "if True"),
     ),
     *_of(
         SOURCES + "dead_letters.py",

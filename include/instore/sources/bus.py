@@ -147,6 +147,16 @@ def reference_of(message: ServiceBusReceivedMessage) -> str:
     return f"{message.message_id or '-'}#{message.sequence_number}"
 
 
+def text_of(value: Any) -> str:
+    """An id or a property as text: on the wire an id may be a number, a UUID or any bytes. Empty without one."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
+
+
+def dead_letter_reason(message: ServiceBusReceivedMessage, name: str = "DeadLetterReason") -> str:
+    """Why the bus, or a receiver, made a dead letter of it; the SDK's own property raises at what is no UTF-8."""
+    return text_of((message.application_properties or {}).get(name.encode()))
+
+
 def record_of(message: ServiceBusReceivedMessage, settings: Settings) -> Record:
     """The order of a message, or why it is none."""
     order: InStoreOrder | RecordRefused
@@ -236,7 +246,7 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
             most = max(_LOOKED_AT_MOST, settings.alert_dead_letters)
             reasons = [
-                message.dead_letter_reason
+                dead_letter_reason(message)
                 for messages in peeked(receiver, _COUNTED_AT_ONCE, most)
                 for message in messages
             ]

@@ -36,7 +36,15 @@ from include.instore.ledger.quarantined import (
 )
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
-from include.instore.sources.bus import bus_errors, order_of_undecodable, peeked, record_of, settle
+from include.instore.sources.bus import (
+    bus_errors,
+    dead_letter_reason,
+    order_of_undecodable,
+    peeked,
+    record_of,
+    settle,
+    text_of,
+)
 from include.instore.sources.decoding import undecodable
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, would_land
 from include.instore.sources.quarantine import Outcome, redrive_run
@@ -79,11 +87,11 @@ def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) 
     with bus_errors(settings), client, _receiver(client, settings) as receiver:
         return [
             DeadLetter(
-                message.message_id or "",
+                text_of(message.message_id),
                 message.sequence_number or 0,
                 message.enqueued_time_utc,
-                message.dead_letter_reason or "",
-                message.dead_letter_error_description or "",
+                dead_letter_reason(message),
+                dead_letter_reason(message, "DeadLetterErrorDescription"),
                 len(record_of(message, settings).raw),
             )
             for messages in peeked(receiver, _BLOCK, limit)
@@ -204,7 +212,7 @@ class _DeadLetters:
             self.done.settle_failed += not settled
 
     def _became(self, fate: str, error: RecordRefused | None = None) -> None:
-        id, reference = self._letter.message.message_id or "", self._letter.record.reference
+        id, reference = text_of(self._letter.message.message_id), self._letter.record.reference
         why = (error.reason, error.detail) if error else ("", "")
         self.done.outcomes.append(Outcome(id, reference, fate, *why))
 
@@ -238,9 +246,9 @@ def _again(letter: _Letter) -> ServiceBusMessage:
     """The message as it was published, without what the bus added when it became a dead letter."""
     message = letter.message
     properties: dict[Any, Any] = {
-        _text(name): value
+        text_of(name): value
         for name, value in (message.application_properties or {}).items()
-        if _text(name) not in _ADDED_BY_THE_BUS
+        if text_of(name) not in _ADDED_BY_THE_BUS
     }
     return ServiceBusMessage(
         letter.record.raw,
@@ -256,10 +264,6 @@ def _again(letter: _Letter) -> ServiceBusMessage:
         reply_to_session_id=message.reply_to_session_id,
         time_to_live=message.time_to_live,
     )
-
-
-def _text(name: Any) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _receiver(client: ServiceBusClient, settings: Settings, *, deferred: bool = False) -> ServiceBusReceiver:

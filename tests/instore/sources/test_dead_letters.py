@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusReceivedMessage, ServiceBusSender
+from azure.servicebus._pyamqp._encode import encode_payload
+from azure.servicebus._pyamqp.message import Header, Message
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
@@ -27,6 +30,7 @@ from include.instore.sources.quarantine import discard, redrive
 from include.instore.sources.service_bus import drain
 from sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
+from tests.instore.sources import encoded
 from tests.instore.sources.encoded import send_encoded, undecodable
 
 SUBSCRIPTIONS = 40
@@ -63,10 +67,7 @@ class Bus:
         """Leave dead letters behind that nobody has ever received."""
         for number, body in enumerate(bodies):
             self._send(number, body, time_to_live=timedelta(milliseconds=1))
-        end = time.monotonic() + 5
-        while self.dead < len(bodies):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        eventually_dead(self, len(bodies))
 
     def refuse(self, ledger: Ledger, *bodies: bytes) -> None:
         """Leave dead letters behind, and their rows in quarantine, without the seconds that a drain takes."""
@@ -108,10 +109,7 @@ class Bus:
         open_run(ledger, given.run())
         assert drain([self.client()], ledger, "run-1", self.settings).dead_lettered == len(kinds)
         self._send(1, given.body("S2"), time_to_live=timedelta(milliseconds=1))
-        end = time.monotonic() + 5
-        while self.dead <= len(kinds):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        eventually_dead(self, len(kinds) + 1)
         return kinds
 
     def redrive(self, ledger: Ledger, *, limit: int = 100, **options: Any) -> Redriven:
@@ -136,6 +134,14 @@ class Bus:
             ) as receiver,
         ):
             return receiver.receive_messages(1, max_wait_time=5)[0]
+
+
+def eventually_dead(bus: Bus, count: int) -> None:
+    """Wait until so many messages are dead letters."""
+    end = time.monotonic() + 5
+    while bus.dead < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +313,21 @@ def test_the_list_and_the_redrive_go_on_past_what_cannot_be_decoded(ledger: Ledg
     assert {outcome.reason for outcome in done.outcomes if outcome.outcome == "refused"} == {"undecodable"}
     assert set(given.statuses(ledger)) == {"S1", "S2"}
     assert (bus.dead, done.completed, states(ledger).count("quarantined")) == (3, 7, 3)
+
+
+@on_one_database
+def test_a_dead_letter_s_id_and_reason_may_be_anything(ledger: Ledger, bus: Bus) -> None:
+    head = bytes(encode_payload(bytearray(), Message(header=Header(ttl=1))))
+    reason = encoded.section(encoded.APPLICATION, encoded.map_of({"DeadLetterReason": b"\xa1\x02\xff\xfe"}))
+    for number, odd in enumerate((uuid.UUID(int=7), 7, b"\xff")):
+        body = encoded.data(given.body(f"S{number}"))
+        send_encoded(bus._sender, head + encoded.properties(bus.settings.subscription, odd) + reason + body)
+    eventually_dead(bus, 3)
+    listed = list_dead_letters(bus.client(), bus.settings, 10)
+    assert [letter.message_id for letter in listed] == [str(uuid.UUID(int=7)), "7", "\ufffd"]
+    done = bus.redrive(ledger)
+    assert {outcome.outcome for outcome in done.outcomes} == {"landed"}
+    assert all(isinstance(outcome.id, str) for outcome in done.outcomes)
 
 
 @on_one_database

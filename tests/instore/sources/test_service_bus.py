@@ -10,6 +10,7 @@ import logging
 import socket
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class Bus:
         self.connection_string = broker.connection_string
         self._sender = sender
 
-    def send(self, *bodies: bytes | AmqpAnnotatedMessage, message_id: str | None = None) -> None:
+    def send(self, *bodies: bytes | AmqpAnnotatedMessage, message_id: Any = None) -> None:
         label = self.settings.subscription
         for each in bodies:
             message = each if isinstance(each, AmqpAnnotatedMessage) else AmqpAnnotatedMessage(data_body=each)
@@ -325,11 +326,13 @@ def test_no_message_can_stop_the_others(bus: Bus, ledger: Ledger) -> None:
         bus.send(given.body(f"odd{number}", extra="ODD").replace(b'"ODD"', value))
     # An id that PostgreSQL does not take, with a good and a bad body.
     bus.send(given.body("S1"), b"{", message_id="m\0")
+    for number, odd_id in enumerate((uuid.UUID(int=7), 7, b"\xff\xfe")):
+        bus.send(given.body(f"id{number}"), message_id=odd_id)
     bus.send(given.body("S2"), message_id="m-2")
     bus.send(given.body("S3"))
     drained = bus.drain(ledger)
-    assert drained.landed.received == 7
-    assert set(given.statuses(ledger)) == {"odd1", "S1", "S2", "S3"}
+    assert drained.landed.received == 10
+    assert set(given.statuses(ledger)) == {"odd1", "S1", "S2", "S3", "id0", "id1", "id2"}
     assert (bus.left, bus.counts["locked"]) == (0, 0)
     # A message without an id is known by its sequence number.
     references = {number: given.row(ledger, number)["reference"] for number in ("S2", "S3")}
