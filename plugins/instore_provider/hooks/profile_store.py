@@ -104,28 +104,19 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             the request does not leave.
         :raises ConfigurationError: the key is refused, the URL is wrong, or TLS cannot be verified.
         """
-        return chain.from_iterable(
-            self.send_event_bulks(
-                events,
-                bulk=bulk,
-                bulk_size=bulk_size,
-                max_bulk_bytes=max_bulk_bytes,
-                before_request=before_request,
-                before_leaving=before_leaving,
-            )
-        )
+        bulks = self._bulks(events, bulk, bulk_size, max_bulk_bytes, before_request, before_leaving)
+        return chain.from_iterable(bulks)
 
-    def send_event_bulks(
+    def _bulks(
         self,
         events: Sequence[Mapping[str, Any]],
-        *,
-        bulk: bool = True,
-        bulk_size: int = LARGEST_BULK,
-        max_bulk_bytes: int = 1_000_000,
-        before_request: Callable[[Sequence[int]], None] | None = None,
-        before_leaving: Callable[[], object] = lambda: None,
+        bulk: bool,
+        bulk_size: int,
+        max_bulk_bytes: int,
+        before_request: Callable[[Sequence[int]], None] | None,
+        before_leaving: Callable[[], object],
     ) -> Iterator[list[EventOutcome]]:
-        """Send events like `send_events`, and yield the outcomes together that became known together."""
+        """Yield the outcomes together that become known together."""
         if not 1 <= bulk_size <= LARGEST_BULK:
             raise ConfigurationError(f"bulk_size must be from 1 to {LARGEST_BULK}, so correct it.")
         service = self._load()[0]

@@ -177,10 +177,10 @@ class ProfileStoreTrackOperator(BaseOperator):
             tally.in_flight.update(indexes[each] for each in part)
 
         leave = [tally.events[index] for index in indexes]
-        bulks = hook.send_event_bulks(leave, bulk=self.bulk_size > 1, bulk_size=self.bulk_size, before_request=leaving)
+        sent = hook.send_events(leave, bulk=self.bulk_size > 1, bulk_size=self.bulk_size, before_request=leaving)
         try:
-            for outcomes in bulks:
-                self._note(tally, [replace(outcome, index=indexes[outcome.index]) for outcome in outcomes])
+            for outcome in sent:
+                self._note(tally, [replace(outcome, index=indexes[outcome.index])])
         except ConfigurationError:
             tally.in_flight.clear()  # the hook promises that these were not taken
             raise
