@@ -6,12 +6,16 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
+import typer
 
 from docs.configuration_docs import FOLDER, PAGES
 from include.instore.ledger.tables import ContentState, DeliveryStatus, ExtractState, Status, metadata
+from include.instore.model.settings import PREFIX, Settings
+from include.instore_airflow.cli import app
 from sandbox import week
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +134,28 @@ def test_no_page_is_named_that_the_repository_does_not_have() -> None:
     gone = re.compile(r"(?<![\w-])(airflow|servicebus|style)\.md")
     found = [shown(path) for path in files("*.py", "*.md", "*.toml", "Makefile") if path != Path(__file__)]
     assert [name for name in found if gone.search((ROOT / name).read_text())] == []
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TEXT, ids=shown)
+def test_every_setting_that_is_named_is_one(page: Path) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    assert set(re.findall(rf"{PREFIX}[A-Z_]*[A-Z]\b(?!_?\*)", TEXTS[page])) - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES_OF_TEXT, ids=shown)
+def test_every_command_that_is_named_is_one(page: Path) -> None:
+    commands = set(paths_of(typer.main.get_command(app)))
+    for typed in re.findall(r"python -m include\.instore((?: [a-z][a-z-]*)+)", TEXTS[page]):
+        words = tuple(typed.split())
+        assert any(command == words[: len(command)] for command in commands), typed
+
+
+def paths_of(command: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command, those of its groups before them."""
+    for name, each in getattr(command, "commands", {}).items():
+        yield from paths_of(each, *before, name)
+    if not hasattr(command, "commands"):
+        yield before
 
 
 def test_every_table_of_the_ledger_is_explained() -> None:
