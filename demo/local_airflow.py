@@ -182,6 +182,8 @@ class LocalAirflow:
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # What a demonstration delivers is whole, and is not waited for.
+            "INSTORE_EXTRACT_MIN_AGE": "0",
         }
 
     def _knows(self, path: str) -> bool:

@@ -37,6 +37,8 @@ COUNTS: dict[str, Any] = {
     "corrected_after_sent": 0,
     "rejected": 0,
     "truncated": 0,
+    "lines_do_not_add_up": 0,
+    "changed_headings": 0,
     "set_aside": {},
     "drain": "drained",
     "drained_before": "drained",
@@ -69,6 +71,8 @@ PASSED = {
     "truncated": ({"truncated": 1}, {}),
     "not_drained": ({"drain": "count", "drained_before": "time", "not_drained": 7}, {}),
     "deferred": ({"deferred": 1}, {}),
+    "lines_do_not_add_up": ({"lines_do_not_add_up": 1}, {}),
+    "changed_headings": ({"changed_headings": 1}, {}),
 }
 NO_LIMIT = sorted(code for code in SOFT if code.told is Told.SOFT)
 """Told from the first one, whatever the settings."""

@@ -40,7 +40,7 @@ def _landed(folder: Path, name: str, data: bytes) -> tuple[dict[str, list[Any]] 
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
     run = Run("cut", "scheduled", None, True, True, "due")
     open_run(ledger, run)
-    loaded = load_extracts(Storage.local(folder / "extracts"), ledger, run, Settings())
+    loaded = load_extracts(Storage.local(folder / "extracts"), ledger, run, Settings(extract_min_age=0))
     with ledger.read() as connection:
         rows = connection.execute(sa.text("SELECT order_number, payload FROM orders")).all()
         details = connection.execute(sa.text("SELECT detail FROM extracts")).scalars().all()

@@ -163,6 +163,7 @@ class World:
             "lookup_threads": 4,
             "verify_after": 2,
             "extract_block": 40,
+            "extract_min_age": 0,
             "breaker_seconds": 1,
             "claim_wait": 5,
             **settings,

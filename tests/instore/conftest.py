@@ -142,6 +142,6 @@ def settings() -> Callable[..., Settings]:
     """Settings with some values of the test's own; nothing waits."""
 
     def make(**values: Any) -> Settings:
-        return Settings(**{"verify_after": 0.0, **values})
+        return Settings(**{"verify_after": 0.0, "extract_min_age": 0.0, **values})
 
     return make

@@ -10,6 +10,7 @@ PROVIDER = "plugins/instore_provider/"
 OF_LEDGER = "tests/instore/ledger/test_"
 OF_SENDING = ("tests/instore/destinations",)
 OF_LOADING = ("tests/instore/sources/extracts/test_loading.py",)
+OF_READING = ("tests/instore/sources/extracts/test_csv_lines.py", "tests/instore/sources/extracts/test_json_lines.py")
 OF_BUS = ("tests/instore/sources/test_service_bus.py",)
 OF_DEAD_LETTERS = "tests/instore/sources/test_dead_letters.py::test_"
 OF_REPORT = ("tests/instore/runs",)
@@ -372,6 +373,9 @@ MUTANTS = [
             "if not is_later:",
         ),
         ("a corrected customer is not looked up", "if _customer(before) != _customer(row) and", "if False and"),
+        ("pieces that are no order leave", "if not mine.contents:", "if False:"),
+        ("pieces that say different things are one order", "if first == second and not _is", "if not _is"),
+        ("a piece that is taken back is still claimed", "claimed=runs.c.claimed - 1", "claimed=runs.c.claimed"),
         (
             "a piece is a correction",
             "elif item.by_rows and not _holds(mine, theirs)",
@@ -519,8 +523,9 @@ MUTANTS = [
             "if fault is not None and not (whole and is_released(ledger, file.name, file.version)):",
             "if False:",
         ),
+        ("a checksum is not compared", "if said and checksum not in (each.lower() for each in mine):", "if False:"),
         ("a file that changes is loaded", "if storage.look_again(file.path).version != file.version:", "if False:"),
-        ("an order that lost a row is landed", "if self._orders_of_file.lost_a_row(record):", "if False:"),
+        ("an order that lost a row is landed", "if why := self._orders_of_file.lost_a_row(record):", "if why := '':"),
         (
             "a file that nobody reads is forgotten",
             'states["waiting"] += 1\n    for file in found.due',
@@ -535,9 +540,29 @@ MUTANTS = [
         ),
     ),
     *_of(
+        SOURCES + "extracts/records.py",
+        OF_READING,
+        ("a file may lack its trailer", "if self._said is None or self._goes_on:", "if self._goes_on:"),
+        ("a trailer's count is not compared", 'if "count" in said and said["count"]', 'if False and said["count"]'),
+        ("lines behind a stray quote are lost", "self._back.extendleft(reversed(self._taken[1:]))", "pass"),
+    ),
+    *_of(
+        SOURCES + "extracts/csv_lines.py",
+        OF_READING,
+        ("rows within quotes are text", "if holds_rows or (fault and", "if (fault and"),
+        ("a byte of another encoding is let through", "return row, fault or self._lines.fault()", "return row, fault"),
+    ),
+    *_of(
+        SOURCES + "extracts/feeds.py",
+        OF_LOADING,
+        ("a column that is gone is not missed", "if gone := sorted(", "if gone := sorted(frozenset() and "),
+        ("cards that are gone are not missed", "< _BY_CHANCE:", "< 0:"),
+        ("a small file makes its feed forget", "known = _WEIGHT *", "known = 0 *"),
+    ),
+    *_of(
         SOURCES + "extracts/apart.py",
         OF_LOADING,
-        ("pieces that do not make the total are an order", "and first.adds_up() and", "and"),
+        ("pieces that do not make the total are an order", "and first.adds_up(tolerance) and", "and"),
         ("an unsorted file that lost its end is loaded", "if apart and whole and short:", "if False:"),
         ("pieces that disagree are an order", "if all(one == said[0] for one in said) and first", "if first"),
     ),
@@ -830,8 +855,8 @@ MUTANTS = [
         ),
         (
             "of a row with several orders the good ones land alone",
-            "return LandedBlock(refused=refused)\n        refusals",
-            "pass\n        refusals",
+            "return LandedBlock(refused=refused)\n        if short",
+            "pass\n        if short",
         ),
         ("a redriven record stays in quarantine", "block.redriven, refuse_collisions", "(), refuse_collisions"),
         (
@@ -855,7 +880,11 @@ MUTANTS = [
             "whole.heading, datetime.now(timezone.utc))",
         ),
         ("the rest of a broken file is redriven", "if row.reason == BROKEN_FILE:", "if False:"),
-        ("what may be half an order is redriven unasked", "if row.reason == CUT_ORDER and not named:", "if False:"),
+        (
+            "what may be half an order is redriven unasked",
+            "if row.reason in (CUT_ORDER, SPLIT_ORDER) and not named:",
+            "if False:",
+        ),
         ("a redrive is not counted", "if self._opened:\n            report", "if False:\n            report"),
         ("a dry run lands", "would_land(ledger, settings) if dry_run else into_ledger", "into_ledger"),
         ("the reason of today is not noted", "if not self._dry_run:", "if False:"),

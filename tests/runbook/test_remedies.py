@@ -704,12 +704,15 @@ def test_orders_with_the_key_of_another_order_as_its_rows_are_in_two_files(begin
     path = write_extract(world.extracts, "2017/06/05/orders.csv", orders)
     head, *rows = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(head + b"".join(rows[::2]))
-    path.with_name("the_rest.csv").write_bytes(head + b"".join(rows[1::2]))
+    number = orders[-1].csv().split(b",")[0]
+    rest = [each for each in rows[1::2] if each.split(b",")[0] != number]
+    lost = next(each for each in rows[1::2] if each not in rest)
+    path.with_name("the_rest.csv").write_bytes(head + b"".join(rest) + lost.replace(b",USD,", b",EUR,"))
     done = world.run()
     assert not done.green
-    rows_there = printed(world, "quarantine", "list", "--reason", "collision")
-    assert rows_there
-    assert {"it is a piece" in row["detail"] for row in rows_there} == {True}
+    rows_there = printed(world, "quarantine", "list", "--reason", "split_order")
+    assert len(rows_there) == 2
+    assert {"its rows are in two places" in row["detail"] for row in rows_there} == {True}
     ids = [row["id"][:12] for row in rows_there]
     assert printed(world, "quarantine", "discard", *ids)["counts"] == {"discarded": len(ids)}
     judge.look()
@@ -732,6 +735,82 @@ def test_orders_were_corrected_after_they_were_sent(begin: Begin, webhook: Webho
     assert (done.report["corrections"], done.report["corrected_after_sent"], done.report["sent"]) == (10, 10, 0)
     assert webhook.titles == ["Orders were corrected after they were sent"]
     judge.check(at_least=10)
+
+
+# Lines of orders do not make their totals, files have other headings
+
+
+def _short(world: World) -> tuple[Path, bytes]:
+    """An extract of 40 orders of which one in the middle and the last lost a line; its path, and what it should be."""
+    orders = world.source.take(40, only="sent")
+    long = sorted(orders, key=lambda each: len(each.lines) > 1)
+    path = world.extract("2017/06/05/orders.csv", [*long[:20], long[-2], *long[20:-2], long[-1]])
+    whole = path.read_bytes()
+    middle = long[-2].csv()
+    without = middle[: middle.rstrip(b"\n").rindex(b"\n") + 1]
+    cut = whole.replace(middle, without)
+    path.write_bytes(cut[: cut.rstrip(b"\n").rindex(b"\n") + 1])
+    return path, whole
+
+
+@pytest.mark.remedy("Lines of orders do not make their totals", "1")
+def test_lines_of_orders_do_not_make_their_totals_and_the_file_comes_again(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1180, enable_track_events=False)
+    world.connections[ALERTS] = channel(webhook.url)
+    path, whole = _short(world)
+    judge.fault_happened()
+    done = world.run()
+    assert done.green
+    assert done.report is not None
+    assert (done.report["orders"], done.report["lines_do_not_add_up"]) == (39, 1)
+    assert "Lines of orders do not make their totals" in webhook.titles
+    (row,) = printed(world, "quarantine", "list", "--reason", "cut_order")
+
+    world.settings["enable_track_events"] = True
+    path.write_bytes(whole)
+    done = world.run()
+    assert done.report is not None
+    assert (done.report["orders"], done.report["corrections"]) == (1, 1)
+    assert webhook.titles[-1] == "Recovered"
+    assert printed(world, "quarantine", "discard", row["id"])["counts"] == {"discarded": 1}
+    judge.check(at_least=40)
+
+
+@pytest.mark.remedy("Lines of orders do not make their totals", "2", "3", "4")
+def test_lines_of_orders_do_not_make_their_totals_and_they_are_right(begin: Begin, webhook: Webhook) -> None:
+    world, _ = begin(1181, sums="refuse")
+    world.connections[ALERTS] = channel(webhook.url)
+    _short(world)
+    done = world.run()
+    assert done.report is not None
+    assert done.report["quarantined_by_reason"] == {"cut_order": 1, "lines_do_not_add_up": 1}
+    (cut,) = printed(world, "quarantine", "list", "--reason", "cut_order")
+
+    world.settings["sums"] = "tell"
+    redriven = printed(world, "quarantine", "redrive", "--reason", "lines_do_not_add_up")
+    assert redriven["counts"] == {"landed": 1}
+    world.settings["sums"] = "off"
+    assert printed(world, "quarantine", "redrive", cut["id"])["counts"] == {"landed": 1}
+    assert world.run().green
+    assert webhook.titles.count("Lines of orders do not make their totals") == 1
+    assert webhook.titles[-1] == "Recovered"
+
+
+@pytest.mark.remedy("Files have other headings than before", "")
+def test_files_have_other_headings_than_before(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1182)
+    world.connections[ALERTS] = channel(webhook.url)
+    world.extract("2017/06/05/orders.csv", world.source.take(20))
+    path = world.extract("2017/06/06/orders.csv", world.source.take(20))
+    path.write_bytes(b"".join(b"x," + line for line in path.read_bytes().splitlines(keepends=True)))
+    judge.fault_happened()
+    judge.extra = {"x"}
+    assert world.run().green
+    assert webhook.titles == ["Files have other headings than before"]
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert world.run().green
+    assert webhook.titles[1:] == ["Recovered"]
+    judge.check(at_least=20, recovered=True)
 
 
 # A run is red and nobody was told

@@ -57,6 +57,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Connect:
         monkeypatch.setenv("AIRFLOW_CONN_INSTORE_EXTRACTS", json.dumps({"conn_type": conn_type, **fields}))
 
     ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    monkeypatch.setenv("INSTORE_EXTRACT_MIN_AGE", "0")
     monkeypatch.setenv("AIRFLOW_CONN_INSTORE_LEDGER", json.dumps(ledger))
     return setter
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from operator import add
 from typing import Any
 
@@ -25,7 +26,7 @@ from include.instore.ledger.tables import (
     quarantine,
     runs,
 )
-from include.instore.model.codes import COLLISION, NO_CUSTOMER_KEY, SUSPECTED_TWIN
+from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
 from include.instore.model.identifiers import number_root
@@ -41,6 +42,7 @@ class Arrival:
     :param raw: the record's bytes, and :param heading: what stands before them, for the quarantine.
     :param published_at: when its source published it: of two contents of an order the later one holds.
     :param by_rows: it came in a row a line, so that it may be a piece of an order.
+    :param short: its lines miss its total by more than the tolerance, and that is to be told.
     """
 
     row: dict[str, Any] = field(repr=False)
@@ -49,6 +51,8 @@ class Arrival:
     has_offset: bool = True
     published_at: datetime | None = None
     by_rows: bool = False
+    short: bool = False
+    tolerance: Decimal = Decimal(0)
 
     @property
     def key(self) -> str:
@@ -79,7 +83,8 @@ class Refusal:
 class LoadedExtract:
     """What is remembered of a file, written in the same commit as its last block.
 
-    :param detail: where and why it could not be read further, of one that a person released.
+    :param detail: where and why it could not be read further, of one that a person released, or what is new in it.
+    :param looks: columns of its row by which the next file of its feed is judged.
     """
 
     path: str
@@ -87,6 +92,7 @@ class LoadedExtract:
     orders: int
     bad_rows: int
     detail: str | None = None
+    looks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,9 @@ def arrival(
     """
     order = order.named_by(settings)
     order_time = _believable(order.time(settings.store_timezone), settings)
+    short = order.adds_up(settings.sums_tolerance) is False
+    if short and settings.sums == "refuse":
+        raise RecordRefused(LINES_DO_NOT_ADD_UP, "its lines do not make its total; by INSTORE_SUMS that is refused")
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
     fields = key_fields(settings.order_key)
@@ -155,7 +164,8 @@ def arrival(
         "attempts": 0,
         "edition": 1,
     }
-    return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows)
+    told = short and settings.sums == "tell"
+    return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows, told, settings.sums_tolerance)
 
 
 def _believable(moment: datetime, settings: Settings) -> datetime:
@@ -204,8 +214,10 @@ def land(
         landing = [item for item in arrivals if item.key not in twins]
         repeats = [item for item in landing if item is not first[item.key] or item.key not in new]
         known = known_again(connection, run_id, repeats, now)
-        others = [(item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins]
-        others += [(item, COLLISION, why) for item, why in known.collisions]
+        others: list[tuple[Arrival, str, str]] = [
+            (item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins
+        ]
+        others += known.collisions
         if others and refuse_collisions:
             raise RecordRefused(*others[0][1:])
         collided = [
@@ -214,6 +226,16 @@ def land(
         ]
         kept = _insert_refusals(ledger, connection, run_id, refusals, now)
         new_collisions = _insert_refusals(ledger, connection, run_id, collided, now)
+        for order, why in known.taken_back:
+            raw = order["payload"].encode()
+            row = Refusal(order["source"], order["reference"], SPLIT_ORDER, kept_text(why), raw)
+            # In the run that received it, so that its numbers add up; again where a person had redriven it before.
+            _insert_refusals(ledger, connection, order["received_run"], [row], now)
+            connection.execute(
+                sa.update(quarantine)
+                .where(quarantine.c.id == row.id)
+                .values(state="quarantined", run=order["received_run"])
+            )
         landed = Landed(
             received=len(arrivals) + len(refusals),
             orders=len(new),
@@ -233,6 +255,9 @@ def land(
                 received=runs.c.received + landed.received,
                 duplicates=runs.c.duplicates + landed.duplicates,
                 corrections=runs.c.corrections + landed.corrections,
+                lines_do_not_add_up=runs.c.lines_do_not_add_up
+                + sum(item.short for key, item in first.items() if key in new)
+                + known.short,
                 corrected_after_sent=runs.c.corrected_after_sent + known.after_sending,
                 dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
             )
@@ -279,6 +304,7 @@ def _insert_refusals(
 def _remember_extract(
     ledger: Ledger, connection: sa.Connection, run_id: str, extract: LoadedExtract, now: datetime
 ) -> None:
-    values = asdict(extract) | {"state": ExtractState.LOADED.value, "run": run_id, "loaded_at": now}
+    values = {name: getattr(extract, name) for name in ("path", "version", "orders", "bad_rows", "detail")}
+    values |= {**extract.looks, "state": ExtractState.LOADED.value, "run": run_id, "loaded_at": now}
     statement = ledger.insert(extracts).values(values)
     connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))

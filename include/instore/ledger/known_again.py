@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from include.instore.ledger.tables import ContentState, Status, contents, deliveries, orders, origin_of
+from include.instore.ledger.tables import ContentState, Status, contents, deliveries, editions, orders, origin_of, runs
+from include.instore.model.codes import COLLISION, SPLIT_ORDER
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
 
@@ -35,6 +36,10 @@ class Repeat(Protocol):
     def published_at(self) -> datetime | None: ...
     @property
     def by_rows(self) -> bool: ...
+    @property
+    def short(self) -> bool: ...
+    @property
+    def tolerance(self) -> Decimal: ...
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,18 @@ class KnownAgain:
     """What became of the repeats of one block.
 
     :param after_sending: those corrections that came when the order had left for a destination.
-    :param collisions: the others, each with why it is another order.
+    :param short: those corrections whose lines do not make their total.
+    :param collisions: the others, each with its reason in the quarantine and why it is another order.
+    :param taken_back: orders that have never left and are pieces of one that cannot be put together, each with why;
+        they are no longer in the ledger, and their rows belong into the quarantine.
     """
 
-    duplicates: int
-    corrections: int
-    after_sending: int
-    collisions: list[tuple[Any, str]]
+    duplicates: int = 0
+    corrections: int = 0
+    after_sending: int = 0
+    short: int = 0
+    collisions: list[tuple[Any, str, str]] = field(default_factory=list)
+    taken_back: list[tuple[dict[str, Any], str]] = field(default_factory=list)
 
 
 def suspected_twins(connection: sa.Connection, arrivals: Iterable[Repeat]) -> dict[str, str]:
@@ -89,50 +99,66 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
 
     A duplicate has a content that is known of the order. A correction has the store, the moment and the customer of
     the one that is known, and is later by its source; it takes its place as long as there is a destination for which
-    the order has not left.
-    Everything else is another order.
+    the order has not left. So does what a piece makes together with the one that is known; where they do not make an
+    order neither may leave. Everything else is another order.
     """
     if not repeats:
-        return KnownAgain(0, 0, 0, [])
+        return KnownAgain()
     there = _known(connection, {item.key for item in repeats})
     left = _left(connection, there)
     seen = set(connection.execute(_fingerprints(there)).tuples()) | {
         (key, row["fingerprint"]) for key, row in there.items()
     }
-    duplicates = corrections = after_sending = 0
-    collisions = []
+    duplicates = corrections = after_sending = short = 0
+    collisions: list[tuple[Any, str, str]] = []
+    taken_back: dict[str, tuple[dict[str, Any], str]] = {}
     for item in repeats:
         if (item.key, item.row["fingerprint"]) in seen:
             duplicates += 1
             continue
-        before = there.get(item.key)
+        before, row = there.get(item.key), item.row
+        if item.key in taken_back:
+            collisions.append((item, SPLIT_ORDER, taken_back[item.key][1]))
+            continue
         if before is None:
-            collisions.append((item, "another order has its event id, though not its key"))
+            collisions.append((item, COLLISION, "another order has its event id, though not its key"))
             continue
-        if why := _why_another(before, item):
-            collisions.append((item, why))
-            continue
-        seen.add((item.key, item.row["fingerprint"]))
-        corrections += 1
         mine = left.get(item.key, _Left(False, False, set()))
-        is_later = bool(_is_later(before, item))
+        is_piece = _is_piece(before, item)
+        if is_piece and (why := _why_not_one(before, item)):
+            collisions.append((item, SPLIT_ORDER, why))
+            after_sending += mine.any
+            if not mine.contents:
+                _take_back(connection, there.pop(item.key))
+                taken_back[item.key] = before, why
+            continue
+        if is_piece:
+            connection.execute(sa.insert(contents).values(content_row(row, ContentState.REPLACED, run_id, now)))
+            row = _together(before, row)
+        elif why := _why_another(before, item):
+            collisions.append((item, COLLISION, why))
+            continue
+        seen |= {(item.key, each["fingerprint"]) for each in (item.row, row)}
+        corrections += 1
+        short += item.short and not is_piece
+        is_later = is_piece or bool(_is_later(before, item))
         after_sending += is_later and mine.any
         if not is_later or mine.all:
             state = ContentState.AFTER_SENDING if is_later else ContentState.OLDER
-            connection.execute(sa.insert(contents).values(content_row(item.row, state, run_id, now)))
+            connection.execute(sa.insert(contents).values(content_row(row, state, run_id, now)))
         else:
             state = ContentState.SENT if before["fingerprint"] in mine.contents else ContentState.REPLACED
             connection.execute(sa.insert(contents).values(content_row(before, state, run_id, now)))
-            values = taken_content(before, item.row)
+            values = taken_content(before, row)
             connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
             there[item.key] = {**before, **values}
-    return KnownAgain(duplicates, corrections, after_sending, collisions)
+    return KnownAgain(duplicates, corrections, after_sending, short, collisions, list(taken_back.values()))
 
 
 def _known(connection: sa.Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
     names = (
         "key", "status", "fingerprint", "content_at", "received_at", "source", "reference", "payload",
-        "store_id", "day", "order_time", "loyalty_card", "email",
+        "store_id", "day", "order_time", "loyalty_card", "email", "received_run", "planned_run",
     )  # fmt: skip
     # Locked, in one order of all processes: nothing of it may leave while its content changes.
     query = sa.select(*(orders.c[name] for name in names)).where(orders.c.key.in_(keys)).order_by(orders.c.key)
@@ -192,8 +218,8 @@ def _why_another(before: Mapping[str, Any], item: Repeat) -> str:
         why = "the customer differs"
     elif not same and _MIDNIGHT.search(str(mine["date"])):
         why = "the date has no time of day, and not both name the same customer"
-    elif item.by_rows and not _holds(mine, theirs) and not (_adds_up(row) and _adds_up(before)):
-        why = "it is a piece: its lines, or the other's, do not add up to the total"
+    elif item.by_rows and not _holds(mine, theirs) and _is_short(row, item):
+        why = "it is a piece: its lines do not add up to the total"
     elif _is_later(before, item) is None:
         why = "nobody can tell which of the two is later"
     else:
@@ -244,9 +270,50 @@ def _holds(document: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return True
 
 
-def _adds_up(row: Mapping[str, Any]) -> bool:
-    """Whether its lines make its total; also where they have no totals to tell by."""
-    return order_of_payload(row["payload"]).adds_up() is not False
+def _is_short(row: Mapping[str, Any], item: Repeat) -> bool:
+    """Whether its lines do not make its total; not where they have no totals to tell by."""
+    return order_of_payload(row["payload"]).adds_up(item.tolerance) is False
+
+
+def _is_piece(before: Mapping[str, Any], item: Repeat) -> bool:
+    """Whether both are pieces: rows of one purchase in two files, of which neither makes the total nor holds the other.
+
+    Where only one makes the total that is the order; the other corrects nothing, or is corrected.
+    """
+    if not item.by_rows or before["source"] != "extract" or before["order_time"] != item.row["order_time"]:
+        return False
+    if identity(before["store_id"]) != identity(item.row["store_id"]):
+        return False
+    mine, theirs = json.loads(item.row["payload"]), json.loads(before["payload"])
+    return not _holds(mine, theirs) and all(_is_short(row, item) for row in (item.row, before))
+
+
+def _why_not_one(before: Mapping[str, Any], item: Repeat) -> str:
+    """Why two pieces do not make an order together; nothing where they do."""
+    first, second = (order_of_payload(row["payload"]).model_dump(exclude={"lines"}) for row in (before, item.row))
+    if first == second and not _is_short(_together(before, item.row), item):
+        return ""
+    why = "their order fields differ" if first != second else "together they do not make its total"
+    return (
+        f"its rows are in two places, {before['reference']} and {item.row['reference']}, and {why}; have the ERP "
+        "export its orders whole"
+    )
+
+
+def _together(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the order that two pieces are, the lines of the one that came first before the other's."""
+    first, second = (order_of_payload(each["payload"]) for each in (before, row))
+    whole = first.model_copy(update={"lines": first.lines + second.lines})
+    return {**row, "payload": whole.payload(), "fingerprint": whole.fingerprint()}
+
+
+def _take_back(connection: sa.Connection, order: Mapping[str, Any]) -> None:
+    """Take an order that has never left out of the ledger again."""
+    for table in (deliveries, contents, editions, orders):
+        connection.execute(sa.delete(table).where(table.c.key == order["key"]))
+    # It is none of the orders any more that this run claimed.
+    planned = runs.c.run_id == order["planned_run"]
+    connection.execute(sa.update(runs).where(planned).values(claimed=runs.c.claimed - 1))
 
 
 def content_row(row: Mapping[str, Any], state: ContentState, run_id: str, now: datetime) -> dict[str, Any]:

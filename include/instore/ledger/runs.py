@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import (
+    OTHER_HEADINGS,
     UNDER_WAY,
     ContentState,
     DeliveryStatus,
@@ -33,6 +34,7 @@ from include.instore.model.codes import (
     IN_DOUBT,
     LOOK_UP_FAILED,
     REJECTED,
+    SPLIT_ORDER,
     SUSPECTED_TWIN,
     UNDECODABLE,
     UNREAD_FILES,
@@ -55,6 +57,7 @@ class RunCounts:
     duplicates: int
     corrections: int
     corrected_after_sent: int
+    lines_do_not_add_up: int
     collisions: int
     quarantined: int
     quarantined_by_reason: Mapping[str, int]
@@ -66,6 +69,7 @@ class RunCounts:
     deferred: int | None
     unread_files: int
     waiting_files: int
+    changed_headings: int
     dates_without_offset: int
     claimed: int
     batches: int
@@ -98,8 +102,9 @@ class RunCounts:
 
 
 _TALLIED = (
-    "received", "duplicates", "corrections", "corrected_after_sent", "dates_without_offset", "claimed", "batches",
-    "looked_up", "cache_hits", "truncated", "drain", "not_drained", "locked_elsewhere", "deferred",
+    "received", "duplicates", "corrections", "corrected_after_sent", "lines_do_not_add_up", "dates_without_offset",
+    "claimed", "batches", "looked_up", "cache_hits", "truncated", "drain", "not_drained", "locked_elsewhere",
+    "deferred",
 )  # fmt: skip
 """Counted where they happen, in the run's own row."""
 
@@ -116,6 +121,7 @@ _failing = (
     orders.c.reason == LOOK_UP_FAILED,
 )
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
+_reheaded = (extracts.c.detail.startswith(OTHER_HEADINGS),)
 
 
 def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunCounts:
@@ -213,7 +219,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             ),
             unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
             waiting_files=waiting,
-            collisions=quarantined.get(COLLISION, 0) + quarantined.get(SUSPECTED_TWIN, 0),
+            changed_headings=sum(by(extracts.c.state, *_reheaded, extracts.c.run == run_id, of=extracts).values()),
+            collisions=sum(quarantined.get(reason, 0) for reason in (COLLISION, SUSPECTED_TWIN, SPLIT_ORDER)),
             matched=resolved.get(Status.MATCHED.value, 0),
             unmatched=sum(unmatched.values()),
             unmatched_by_outcome=unmatched,

@@ -66,6 +66,10 @@ class ExtractState(str, Enum):
         return self.value
 
 
+OTHER_HEADINGS = "other headings than"
+"""With this begins the detail of a file that was loaded and has other headings than the one before it."""
+
+
 def kept_text(text: str) -> str:
     """Foreign text as every database takes it: a message id may hold NUL, a file name what is not Unicode."""
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1024]
@@ -242,6 +246,9 @@ extracts = sa.Table(
     sa.Column("bad_rows", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # see ExtractState
     sa.Column("detail", sa.String(1024)),  # of a file that could not be read to its end: where and why
+    sa.Column("feed", sa.String(1024), index=True),  # its name without numbers: those of the same are much alike
+    sa.Column("columns", sa.Text),  # of its heading, as a JSON array; null: it has none
+    sa.Column("card_share", sa.Float),  # of the orders of this feed down to this file
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("loaded_at", UtcDateTime, nullable=False),
 )
@@ -314,6 +321,7 @@ runs = sa.Table(
     sa.Column("duplicates", sa.Integer, nullable=False, default=0),
     sa.Column("corrections", sa.Integer, nullable=False, default=0),
     sa.Column("corrected_after_sent", sa.Integer, nullable=False, default=0),
+    sa.Column("lines_do_not_add_up", sa.Integer, nullable=False, default=0),
     sa.Column("dates_without_offset", sa.Integer, nullable=False, default=0),
     sa.Column("claimed", sa.Integer, nullable=False, default=0),
     sa.Column("batches", sa.Integer, nullable=False, default=0),

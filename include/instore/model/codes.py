@@ -258,8 +258,11 @@ UNDECODABLE = _refused(
     ("its body is whole: the order of it lands, and the message is removed", "dead-letters redrive"),
 )  # fmt: skip
 SPLIT_ORDER = _refused(
-    "split_order", "Rows of one order that do not make it", "The rows of one order stand apart in a file, and together "
-    "they are not one order.", "The export is not sorted by order, or has lost rows.",
+    "split_order", "Rows of one order that do not make it", "The rows of one order stand apart, in one file or two, "
+    "and together they are not one order. What of it had not left was taken back.",
+    "The export is not sorted by order, or has lost rows.",
+    ("the order is whole in what was kept", "quarantine redrive ID"),
+    told=COLLISIONS,
 )  # fmt: skip
 CUT_ORDER = _refused(
     "cut_order", "It may be half an order", "The order's lines do not make its total, at a place where rows were lost.",
@@ -389,6 +392,21 @@ _answer("no_card", "A member without a card at *Path to the card*", "A wrong pat
 
 # Warnings
 
+LINES_DO_NOT_ADD_UP = _code(
+    "lines_do_not_add_up", Kind.WARNING, "Lines of orders do not make their totals",
+    "They are sent all the same, or set aside where INSTORE_SUMS is refuse. The log of the task says where they came "
+    "from.", "Vouchers, delivery fees and rounding, which are real; or a line was lost on the way.",
+    ("the ERP delivers the file again: orders that have not left are corrected", ""),
+    ("those set aside are right, and INSTORE_SUMS is tell", "quarantine redrive --reason lines_do_not_add_up"),
+    ("those set aside come again corrected", "quarantine discard --reason lines_do_not_add_up"),
+    told=Told.SOFT, urgent="this day, where orders of this ERP mostly make theirs",
+)  # fmt: skip
+CHANGED_HEADINGS = _code(
+    "changed_headings", Kind.WARNING, "Files have other headings than before",
+    "All columns that an order is made of are there, and the orders were landed; what else the ERP has changed is not "
+    "known.", "The ERP's export was changed.",
+    ("one of the new ones is what our column is called now: name it in INSTORE_EXTRACT_COLUMNS", ""), told=Told.SOFT,
+)  # fmt: skip
 TRUNCATED = _code(
     "truncated", Kind.WARNING, "Events were sent without their lines", "They were larger than INSTORE_MAX_EVENT_BYTES, "
     "so their lines went out as a summary.", "Orders of very many lines.",

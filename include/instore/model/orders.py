@@ -198,12 +198,16 @@ class InStoreOrder(_Contract):
             raise RecordRefused("bad_value", "holds text that is not Unicode") from None
         return text
 
-    def adds_up(self) -> bool | None:
-        """Whether its lines make its total, of a return with either sign; None where they have no totals to tell by."""
+    def adds_up(self, tolerance: Decimal = Decimal(0)) -> bool | None:
+        """Whether its lines make its total, of a return with either sign; None where they have no totals to tell by.
+
+        :param tolerance: in the order's currency.
+        """
         totals = [line.total for line in self.lines]
         if not totals or None in totals:
             return None
-        return abs(sum(total for total in totals if total is not None)) == abs(self.total)
+        lines = sum((total for total in totals if total is not None), Decimal(0))
+        return abs(abs(lines) - abs(self.total)) <= tolerance
 
     def fingerprint(self) -> str:
         """Equal for two copies of the same order, also where a message and an extract spell it differently."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -51,6 +53,16 @@ def _known_placeholders(template: str) -> str:
 def _known_key(names: str) -> str:
     key_fields(names)
     return names
+
+
+def _known_groups(pattern: str) -> str:
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    if set(found.groupindex) - {"count", "sum"} or (pattern and found.fullmatch("")):
+        raise ValueError("can only have the groups (?P<count>…) and (?P<sum>…), and must not fit an empty line")
+    return pattern
 
 
 def _known_outcomes(names: str) -> str:
@@ -118,13 +130,26 @@ class Settings(BaseSettings):
         description="What an amount such as 150.000 in a CSV is, in a currency without three decimals: refuse, since "
         "it may be thousands; accept, 150 of them.",
     )
+    extract_row_lines: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Lines one row of a CSV may have, by line breaks within quotes; beyond them a quote is stray.",
+    )
     extract_min_age: float = Field(
-        0, ge=0, description="Seconds a file must have been left unchanged before it is read; younger: the next run."
+        60, ge=0, description="Seconds a file must have been left unchanged before it is read; younger: the next run."
     )
     extract_marker: str = Field(
         "",
         description="Name of a marker file (_SUCCESS) or suffix (.done) that must stand beside an extract before it is "
-        "read; empty: no marker is asked for.",
+        "read; empty: no marker is asked for. One that holds SHA-256 sums, as sha256sum writes them (.sha256), is "
+        "compared with the file.",
+    )
+    extract_trailer: Annotated[str, AfterValidator(_known_groups)] = Field(
+        "",
+        description="The line that ends each extract, as a regular expression such as "
+        r"`EOF;(?P<count>\d+);(?P<sum>-?[\d.]+)`: count, of its rows or orders; sum, of the orders' totals or their "
+        "lines'. A file that is not what it says, or lacks it, waits. Empty: there is none.",
     )
     max_extract_bytes: int = Field(
         4_000_000_000,
@@ -143,6 +168,15 @@ class Settings(BaseSettings):
         description="Fields that together name one order, with commas between them, such as "
         "store_id,day,order_number; any field of the order, and `day` in the store's time zone. The type is always "
         "part of it. Written into the ledger when it is made: look at it before the first run.",
+    )
+    sums: Literal["tell", "refuse", "off"] = Field(
+        "tell",
+        description="What becomes of an order whose lines do not make its total: tell, it is sent and counted; refuse, "
+        "it is set aside; off, it is sent. It is set aside in any case where a line seems to be lost: at the end of a "
+        "file, and beside a row that was refused.",
+    )
+    sums_tolerance: Decimal = Field(
+        Decimal(0), ge=0, description="By how much, in the order's currency, lines may miss the total, as by rounding."
     )
     store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."

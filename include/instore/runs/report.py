@@ -12,7 +12,15 @@ from include.instore.ledger.claims import release
 from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
 from include.instore.ledger.tables import DeliveryStatus
-from include.instore.model.codes import BAD_SHARE, COLLISIONS, HELD_EVENTS, NUMBERS, TASK_FAILED, UNREAD_FILES
+from include.instore.model.codes import (
+    BAD_SHARE,
+    BROKEN_FILE,
+    COLLISIONS,
+    HELD_EVENTS,
+    NUMBERS,
+    TASK_FAILED,
+    UNREAD_FILES,
+)
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 
@@ -111,11 +119,12 @@ def _unread(ledger: Ledger, run_id: str, counts: RunCounts) -> list[str]:
 
 
 def _too_many_bad(counts: RunCounts, settings: Settings) -> list[str]:
-    bad = counts.quarantined + counts.rejected
-    handled = counts.quarantined + counts.touched
+    # What is behind the fault of a file that a person released is no record of any share.
+    quarantined = counts.quarantined - counts.quarantined_by_reason.get(BROKEN_FILE, 0)
+    bad, handled = quarantined + counts.rejected, quarantined + counts.touched
     if bad < settings.share_minimum or bad / handled <= settings.max_bad_share:
         return []
     return [
-        f"{bad} of {handled} records were set aside ({counts.quarantined} quarantined, {counts.rejected} rejected), "
+        f"{bad} of {handled} records were set aside ({quarantined} quarantined, {counts.rejected} rejected), "
         f"more than the {settings.max_bad_share:.0%} of INSTORE_MAX_BAD_SHARE"
     ]

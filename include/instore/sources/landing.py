@@ -6,6 +6,7 @@ settles it: a message is completed, a file is loaded, a row of the quarantine ge
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,6 +18,11 @@ from include.instore.ledger.quarantined import known_keys
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
 from include.instore.model.settings import Settings
+
+_NAMED = 20
+"""Of so many orders a line of the log says where they came from."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ def into_ledger(ledger: Ledger, run_id: Callable[[], str], settings: Settings) -
         arrivals, refused = _sort(block, settings)
         if block.all_or_none and refused:
             return LandedBlock(refused=refused)
+        if short := [item.row["reference"] for item in arrivals if item.short]:
+            log.info("lines of %d orders do not make their totals: %s", len(short), ", ".join(short[:_NAMED]))
         refusals = [
             refusal(error, source=each.source, reference=each.reference, raw=each.raw, heading=each.heading)
             for error, each in ((error, block.records[index]) for index, error in refused.items())

@@ -28,7 +28,7 @@ from include.instore.ledger.quarantined import (
     move,
     note_reason,
 )
-from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
+from include.instore.model.codes import BROKEN_FILE, CUT_ORDER, SPLIT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import number_root
 from include.instore.model.orders import InStoreOrder
@@ -199,20 +199,21 @@ def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | Rec
         from include.instore.sources.bus import order_of_undecodable  # the SDK is loaded where it is needed only
 
         return [order_of_undecodable(row.raw, settings)]
-    if row.source != "extract":
+    if row.source != "extract" or _is_document(row):
         return [order_or_refusal(row.raw, settings)]
     read = format_of(_file_of(row))
     if read is None:
         return [RecordRefused(row.reason, "its file's name no longer names a known format")]
     try:
-        orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), settings)]
+        alone = settings.model_copy(update={"extract_trailer": ""})
+        orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), alone)]
     except BrokenExtract as error:
         return [RecordRefused("bad_value", f"its rows break off: {error.detail}")]
     return orders or [RecordRefused("bad_value", "its rows hold no order")]
 
 
 def _why_impossible(row: Quarantined, *, named: bool) -> str:
-    if row.reason == CUT_ORDER and not named:
+    if row.reason in (CUT_ORDER, SPLIT_ORDER) and not named:
         return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:
         return "the file is broken from there on; have the ERP deliver it whole again, under this name or another"
@@ -220,9 +221,18 @@ def _why_impossible(row: Quarantined, *, named: bool) -> str:
         return ""
     if row.reason == "too_large":
         return "only its beginning was kept; raise INSTORE_MAX_MESSAGE_BYTES and have the ERP deliver the file again"
-    if not row.heading and _file_of(row).lower().removesuffix(".gz").endswith((".csv", ".tsv")):
+    if (
+        not row.heading
+        and not _is_document(row)
+        and _file_of(row).lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+    ):
         return "its file's column names were not kept; have the ERP deliver the file again"
     return ""
+
+
+def _is_document(row: Quarantined) -> bool:
+    """Whether it is JSON: a line of a file, or an order that was in the ledger before it came to be a piece."""
+    return not row.heading and row.raw.startswith(b"{")
 
 
 def _file_of(row: Quarantined) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Landed, land
+from include.instore.ledger.quarantined import Wanted
+from include.instore.ledger.runs import count_run, faults_in
+from include.instore.ledger.tables import orders, quarantine, runs
 from include.instore.model.settings import Settings
+from include.instore.sources.quarantine import redrive
 from tests.instore import given
 
 
@@ -226,3 +232,120 @@ def test_half_a_minute_past_midnight_is_a_time_of_day(ledger: Ledger) -> None:
 def test_letters_that_grow_when_they_are_folded_stop_no_block(ledger: Ledger) -> None:
     done = landed(ledger, given.document("\u00df" * 64), given.document("S1"))
     assert (done.orders, done.quarantined) == (2, 0)
+
+
+def piece(number: str = "S1", code: str = "A", total: str = "1.75", **changes: Any) -> dict[str, Any]:
+    """One of two lines of an order over 3.50, by default half of it."""
+    return given.document(number, lines=[{"productCode": code, "total": total}], **changes)
+
+
+def from_a_file(ledger: Ledger, *documents: dict[str, Any], run: str = "run-1") -> Landed:
+    given.landed(ledger, run=given.run(run))
+    arrivals = given.arrivals(*documents, source="extract")
+    return land(ledger, run, [replace(each, by_rows=True) for each in arrivals], [])
+
+
+def set_runs(ledger: Ledger, **values: Any) -> None:
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.update(runs).values(**values))
+
+
+def codes(ledger: Ledger, number: str = "S1") -> list[str]:
+    return [line["productCode"] for line in json.loads(given.row(ledger, number)["payload"])["lines"]]
+
+
+def test_two_pieces_that_together_make_the_total_are_one_order(ledger: Ledger) -> None:
+    assert from_a_file(ledger, piece()).orders == 1
+    assert given.tally(ledger)["lines_do_not_add_up"] == 1
+    assert from_a_file(ledger, piece(code="B"), run="run-2").corrections == 1
+    assert codes(ledger) == ["A", "B"]
+    assert given.tally(ledger, "run-2")["lines_do_not_add_up"] == 0
+    # Either piece that comes again is known.
+    assert from_a_file(ledger, piece(), piece(code="B"), run="run-3").duplicates == 2
+    assert codes(ledger) == ["A", "B"]
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_piece_that_completes_one_that_was_sent_is_listed(ledger: Ledger) -> None:
+    from_a_file(ledger, piece())
+    given.set_orders(ledger, status="sent")
+    assert from_a_file(ledger, piece(code="B"), run="run-2").corrections == 1
+    assert codes(ledger) == ["A"]
+    assert given.tally(ledger, "run-2")["corrected_after_sent"] == 1
+    (later,) = (each for each in given.rows(ledger, "contents") if each["state"] == "after_sending")
+    assert later["payload"].count("productCode") == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [piece(code="B", total="1.00"), piece(code="B", storeName="Another name"), piece(code="B", loyaltyCardNumber="77")],
+    ids=["a third is missing", "another store name", "another card"],
+)
+@pytest.mark.parametrize("state", [{}, {"status": "ready"}, {"status": "unmatched", "claim_run": "another"}])
+def test_pieces_that_make_no_order_together_are_all_set_aside(
+    ledger: Ledger, state: dict[str, Any], other: dict[str, Any]
+) -> None:
+    from_a_file(ledger, piece(), given.document("S2"))
+    given.set_orders(ledger, orders.c.order_number == "S1", planned_run="run-1", **state)
+    set_runs(ledger, claimed=1)
+    assert from_a_file(ledger, other, given.document("S3"), run="run-2").collisions == 1
+    assert set(given.statuses(ledger)) == {"S2", "S3"}
+    kept = {each["run"]: each for each in given.rows(ledger, "quarantine")}
+    assert {each["reason"] for each in kept.values()} == {"split_order"}
+    assert set(kept) == {"run-1", "run-2"}, "each in the run that received it"
+    assert all("its rows are in two places, ref-0 and ref-0" in each["detail"] for each in kept.values())
+    assert (given.tally(ledger)["claimed"], given.tally(ledger, "run-2")["corrected_after_sent"]) == (0, 0)
+    assert not [each for each in given.rows(ledger, "deliveries") if each["key"].startswith('["s1"')]
+    for run in ("run-1", "run-2"):
+        assert faults_in(count_run(ledger, run)) == []
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_piece_that_does_not_complete_one_that_was_sent_is_set_aside_and_listed(ledger: Ledger) -> None:
+    from_a_file(ledger, piece())
+    given.set_orders(ledger, status="sent")
+    assert from_a_file(ledger, piece(code="B", total="1.00"), run="run-2").collisions == 1
+    assert given.statuses(ledger) == {"S1": "sent"}
+    assert given.tally(ledger, "run-2")["corrected_after_sent"] == 1
+
+
+def test_the_whole_order_comes_after_its_pieces_were_set_aside(ledger: Ledger) -> None:
+    from_a_file(ledger, piece())
+    from_a_file(ledger, piece(code="B", total="1.00"), piece(code="C", total="0.75"), run="run-2")
+    assert given.statuses(ledger) == {}
+    assert len(given.rows(ledger, "quarantine")) == 3
+    assert from_a_file(ledger, given.document("S1"), run="run-3").orders == 1
+    # Pieces are not redriven unasked; by its id a person may.
+    (outcome, *_) = redrive(ledger, Wanted(reason="split_order"), given.SETTINGS)
+    assert outcome.outcome == "impossible"
+    first = next(each for each in given.rows(ledger, "quarantine") if each["run"] == "run-1")
+    redrive(ledger, Wanted(ids=(first["id"],)), given.SETTINGS)
+    assert codes(ledger) == ["947865"]
+
+
+def test_a_piece_that_a_person_redrove_is_set_aside_again(ledger: Ledger) -> None:
+    from_a_file(ledger, piece())
+    from_a_file(ledger, piece(code="B", total="1.00"), run="run-2")
+    first = next(each for each in given.rows(ledger, "quarantine") if each["run"] == "run-1")
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.update(quarantine).values(reference="orders.csv:2"))
+    (outcome,) = redrive(ledger, Wanted(ids=(first["id"],)), given.SETTINGS)
+    assert outcome.outcome == "landed"
+    from_a_file(ledger, piece(code="B", total="1.00"), run="run-3")
+    assert given.statuses(ledger) == {}
+    assert {each["state"] for each in given.rows(ledger, "quarantine") if each["run"] != "run-1"} == {"quarantined"}
+
+
+@pytest.mark.parametrize("kind", ["a document", "another moment", "the whole one is known"])
+def test_what_is_no_piece_of_the_order_leaves_it_where_it_is(ledger: Ledger, kind: str) -> None:
+    known = given.document("S1") if kind == "the whole one is known" else piece()
+    from_a_file(ledger, known)
+    other = piece(code="B", total="1.00")
+    if kind == "a document":
+        arrivals = given.arrivals(other, source="extract")
+        assert land(ledger, "run-1", arrivals, []).corrections == 1
+    else:
+        other |= {"date": "2017-06-05T11:00:00Z"} if kind == "another moment" else {}
+        assert from_a_file(ledger, other).collisions == 1
+        assert len(quarantined(ledger)) == 1
+    assert set(given.statuses(ledger)) == {"S1"}

@@ -81,8 +81,8 @@ def test_an_unknown_variable_is_refused_with_what_was_meant(monkeypatch: pytest.
 
 
 def test_a_variable_that_is_near_to_nothing_is_pointed_to_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INSTORE_ZZZZZZ", "1")
-    with pytest.raises(ConfigurationError, match=r"INSTORE_ZZZZZZ is unknown; docs/configuration.md"):
+    monkeypatch.setenv("INSTORE_ZZZZZZZZZZZZ", "1")
+    with pytest.raises(ConfigurationError, match=r"INSTORE_ZZZZZZZZZZZZ is unknown; docs/configuration.md"):
         load_settings()
 
 

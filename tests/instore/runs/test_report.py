@@ -61,6 +61,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "duplicates": 0,
         "corrections": 1,
         "corrected_after_sent": 0,
+        "lines_do_not_add_up": 1,
+        "changed_headings": 0,
         "collisions": 0,
         "quarantined": 2,
         "quarantined_by_reason": {"bad_value": 1, "not_json": 1},

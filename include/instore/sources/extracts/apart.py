@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
+from functools import cached_property
 
 from include.instore.model.codes import SPLIT_ORDER
 from include.instore.model.errors import RecordRefused
@@ -24,6 +26,7 @@ class OrdersOfFile:
         self._database.execute(
             "CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT, beside INT) WITHOUT ROWID"
         )
+        self._database.execute("CREATE TABLE refused (number BLOB PRIMARY KEY) WITHOUT ROWID")
         self._database.execute("CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT)")
         self._database.execute("BEGIN")
         self._last: str | None = None
@@ -42,6 +45,8 @@ class OrdersOfFile:
         refused = isinstance(record.order, RecordRefused)
         if refused and self._last:
             self._database.execute("UPDATE seen SET beside = 1 WHERE key = ?", (self._last,))
+        if refused and record.number:
+            self._database.execute("INSERT OR IGNORE INTO refused VALUES (?)", (_bytes(record.number),))
         self._last = keyed[0] if keyed else None
         self._half_a_line = self._may_be_half_a_line(record)
         if keyed:
@@ -49,7 +54,7 @@ class OrdersOfFile:
             self._database.execute(
                 "INSERT INTO seen VALUES (?, 1, ?, ?) ON CONFLICT (key)"
                 " DO UPDATE SET times = times + 1, adds_up = min(adds_up, excluded.adds_up)",
-                (key, order.adds_up(), self._behind_refused),
+                (key, order.adds_up(self._settings.sums_tolerance), self._behind_refused),
             )
         self._behind_refused = refused
 
@@ -80,15 +85,30 @@ class OrdersOfFile:
         query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
         return bool(keyed and self._database.execute(query, keyed[:1]).fetchone())
 
-    def lost_a_row(self, record: ExtractRecord) -> bool:
-        """Whether an order beside a refused row does not make its total, and all orders elsewhere that can tell do."""
+    def lost_a_row(self, record: ExtractRecord) -> str:
+        """Why an order seems to have lost a row; nothing where it makes its total, or stands in no suspicious place."""
         keyed = self._keyed(record)
-        mine = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0 AND beside"
-        if not keyed or not self._database.execute(mine, keyed[:1]).fetchone():
-            return False
-        others = "SELECT count(*), sum(adds_up = 0) FROM seen WHERE NOT beside AND adds_up IS NOT NULL"
-        there, short = self._database.execute(others).fetchone()
-        return bool(there and not short)
+        if not keyed:
+            return ""
+        mine = "SELECT adds_up, beside FROM seen WHERE key = ? AND times = 1 AND adds_up IS NOT 1"
+        found = self._database.execute(mine, keyed[:1]).fetchone()
+        if not found:
+            return ""
+        adds_up, beside = found
+        if self._database.execute("SELECT 1 FROM refused WHERE number = ?", (_bytes(record.number),)).fetchone():
+            return "rows of its number were refused elsewhere in the file"
+        # Where most orders make no total, that this one does not says nothing.
+        if adds_up is None or not self._most_add_up:
+            return ""
+        where = "beside a refused row" if beside else "the last of its file" if keyed[0] == self._last else ""
+        return where and f"its lines do not make its total, those of most other orders do, and it is {where}"
+
+    @cached_property
+    def _most_add_up(self) -> bool:
+        """Of the other orders, where one does not."""
+        counts = "SELECT coalesce(sum(adds_up), 0), coalesce(sum(NOT adds_up), 0) FROM seen"
+        whole, short = self._database.execute(counts).fetchone()
+        return bool(whole > short - 1)
 
     def _may_be_half_a_line(self, record: ExtractRecord) -> bool:
         if record.ends or not record.heading:
@@ -114,9 +134,10 @@ class OrdersOfFile:
             rows = self._database.execute(
                 "SELECT line, raw, heading, payload FROM pieces WHERE key = ? ORDER BY line", (key,)
             )
-            yield from _together(
-                [ExtractRecord(line, raw, order_of_payload(payload), heading) for line, raw, heading, payload in rows]
-            )
+            pieces = [
+                ExtractRecord(line, raw, order_of_payload(payload), heading) for line, raw, heading, payload in rows
+            ]
+            yield from _together(pieces, self._settings.sums_tolerance)
 
     def _keyed(self, record: ExtractRecord) -> tuple[str, InStoreOrder] | None:
         """An order in rows, and its key; a document is never a piece of another."""
@@ -128,20 +149,25 @@ class OrdersOfFile:
             return None  # and refused for it where it is landed
 
 
-def _together(pieces: Sequence[ExtractRecord]) -> Iterator[ExtractRecord]:
+def _bytes(number: str | None) -> bytes:
+    """As SQLite takes text of another encoding."""
+    return (number or "").encode(errors="surrogatepass")
+
+
+def _together(pieces: Sequence[ExtractRecord], tolerance: Decimal) -> Iterator[ExtractRecord]:
     """One order where only all lines make its total; each its own where each does; none where it cannot be told."""
     orders = [piece.order for piece in pieces if isinstance(piece.order, InStoreOrder)]
     said = [order.model_dump(exclude={"lines"}) for order in orders]
     if len({(order.store_id, order.date) for order in orders}) > 1:
         yield from pieces  # several purchases under one number
         return
-    alone = [order.adds_up() for order in orders]
+    alone = [order.adds_up(tolerance) for order in orders]
     if all(adds_up is True for adds_up in alone):
         yield from pieces
         return
     first = orders[0].model_copy(update={"lines": tuple(line for each in orders for line in each.lines)})
     whole = ExtractRecord(pieces[0].line, b"".join(piece.raw for piece in pieces), first, pieces[0].heading)
-    if all(one == said[0] for one in said) and first.adds_up() and True not in alone:
+    if all(one == said[0] for one in said) and first.adds_up(tolerance) and True not in alone:
         yield whole
         return
     lines = ", ".join(str(piece.line) for piece in pieces)

@@ -35,7 +35,7 @@ _LINE_COLUMNS = {
     "discount": "discount",
     "line_total": "total",
 }
-_OURS = {*_ORDER_COLUMNS, *_LINE_COLUMNS}
+OUR_COLUMNS = frozenset({*_ORDER_COLUMNS, *_LINE_COLUMNS})
 _MEANT = 0.85
 _TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
 """Beside its number: a return may bear that of its sale, and two stores may count alike."""
@@ -46,53 +46,55 @@ _ENOUGH_ROWS = 20
 _AMOUNT = re.compile(r"\s*[+-]?\d*\.(\d+)")
 _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 """How a spreadsheet is told what stands between the columns, in a line before the heading."""
+_TOO_LONG = "longer than INSTORE_MAX_MESSAGE_BYTES"
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
 
 
 def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
-    """The orders of a CSV file, in file order; a later order that is refused does not stop the ones after it.
+    """The orders of a CSV file, in file order; one that is refused does not stop the ones after it.
 
     An empty file is one of no orders.
 
-    :raises BrokenExtract: a required column is missing, the text is not in the set encoding, or the file breaks off.
+    :raises BrokenExtract: a required column is missing, its heading is not in the set encoding, the file breaks off, or
+        it is not what its trailer says.
     """
     lines = Lines(stream, settings)
-    source = iter(lines)
-    header_line = next((line for line in source if line.strip(_BYTE_ORDER_MARK).strip()), "")
-    if told := _SEPARATOR.fullmatch(header_line.removeprefix(_BYTE_ORDER_MARK)):
-        header_line = next(source, "")
+    return lines.checked(_records(lines, settings))
+
+
+def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
+    header_line = next((line for line in lines if line.strip(_BYTE_ORDER_MARK).strip()), "")
+    if _SEPARATOR.fullmatch(header_line.removeprefix(_BYTE_ORDER_MARK)):
+        header_line = next(lines, "")
     if not header_line:
         return
-    delimiter = told[1] if told else max(_DELIMITERS, key=header_line.count)
-    header = _header(
-        next(csv.reader([header_line.removeprefix(_BYTE_ORDER_MARK)], delimiter=delimiter)), settings.extract_columns
-    )
+    if fault := lines.fault():
+        raise BrokenExtract(1, fault, lines.taken())
+    header, delimiter = _names(lines.texts(), settings)
+    _check(header)
     heading = lines.taken()
     if not lines.complete and _is_begun(header[-1]):
         raise BrokenExtract(1, "breaks off in the name of a column", heading)
     csv.field_size_limit(settings.max_message_bytes)
     order = _OrderRows(header, heading, settings.max_message_bytes)
     last_column = _LastColumn()
-    rows = csv.reader(source, delimiter=delimiter, strict=True)
+    source = _Rows(lines, delimiter, len(header), settings.extract_row_lines)
     while True:
-        first, fault = lines.number + 1, None
+        first = lines.number + 1
         broken: BrokenExtract | None = None
         raw = b""
         try:
-            row = next(rows)
+            row, fault, breaks_off = source.next_row()
         except StopIteration:
             break
         except BrokenExtract as error:
-            broken, raw = error, error.raw
+            broken, raw, fault, breaks_off = error, error.raw, "", False
             row = _first_row(raw.decode(settings.extract_encoding, errors="surrogateescape"), delimiter)
-        except csv.Error as error:
-            row = _first_row(lines.text(), delimiter)
-            if not lines.complete or "end of data" in str(error):
-                broken = BrokenExtract(first, f"breaks off ({error})")
-            fault = f"line {first}: {error}"
         raw += lines.taken()
-        if not row and fault is None and broken is None:
+        if not (row or fault or broken):
             continue
+        if breaks_off:
+            broken = BrokenExtract(first, f"breaks off ({fault})")
         if broken is None and not lines.complete and (len(row) < len(header) or last_column.breaks_off(row[-1])):
             broken = BrokenExtract(first, "breaks off in the middle of a line")
         last_column.learn(row)
@@ -108,9 +110,58 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         yield order.record(settings, ends=lines.complete)
 
 
+class _Rows:
+    """The rows of the lines; one that is no CSV takes no other with it.
+
+    :param longest: lines of a row, beyond which a quote in it is a stray one.
+    """
+
+    def __init__(self, lines: Lines, delimiter: str, columns: int, longest: int) -> None:
+        self._lines = lines
+        self._delimiter = delimiter
+        self._columns = columns
+        self._longest = longest
+        self._rows = csv.reader(self, delimiter=delimiter, strict=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._lines.count() >= self._longest:
+            raise csv.Error(f"a quote that is not closed for {self._longest} lines")
+        line = next(self._lines)
+        if self._lines.too_long:
+            raise csv.Error(_TOO_LONG)
+        return line
+
+    def next_row(self) -> tuple[list[str], str, bool]:
+        """A row, what is wrong with it, and whether the file breaks off in it.
+
+        :raises BrokenExtract: the stream cannot be read on. :raises StopIteration: there is none.
+        """
+        fault, row = "", []
+        try:
+            row = next(self._rows)
+        except csv.Error as error:
+            fault = str(error)
+        holds_rows = self._holds_rows()
+        if holds_rows or (fault and self._lines.count() >= self._longest):
+            fault = fault or "a quote in it is not closed, and the rows behind it are within the quotes"
+            self._lines.give_back()
+        breaks_off = bool(fault) and (not self._lines.complete or ("end of data" in fault and not holds_rows))
+        if fault:
+            row = _first_row(self._lines.text(), self._delimiter)
+        return row, fault or self._lines.fault(), breaks_off
+
+    def _holds_rows(self) -> bool:
+        """Whether a line within its quotes has all columns by itself, so that it is a row and no text."""
+        behind = self._lines.texts()[1:] if self._lines.count() > 1 else ()
+        return any(text.count(self._delimiter) >= self._columns - 1 for text in behind)
+
+
 def _is_begun(name: str) -> bool:
     """Whether this is the beginning of one of our columns' names, and none itself."""
-    return name not in _OURS and any(each.startswith(name) for each in _OURS)
+    return name not in OUR_COLUMNS and any(each.startswith(name) for each in OUR_COLUMNS)
 
 
 class _LastColumn:
@@ -151,22 +202,38 @@ def _decimals(value: str) -> int:
     return len(found[1]) if found else 0
 
 
-def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
-    header = [column_map.get(name.strip(), name.strip()) for name in names]
+def column_names(heading: bytes, settings: Settings) -> frozenset[str]:
+    """The columns of a heading as a record has it, with our names for those that are mapped."""
+    lines = heading.decode(settings.extract_encoding).strip().split("\n")
+    return frozenset(_names(lines, settings)[0])
+
+
+def _names(lines: Sequence[str], settings: Settings) -> tuple[list[str], str]:
+    """The columns of the lines down to the heading, and what stands between them."""
+    first = next(line.removeprefix(_BYTE_ORDER_MARK) for line in lines if line.strip(_BYTE_ORDER_MARK).strip())
+    told = _SEPARATOR.fullmatch(first.rstrip("\r\n"))
+    line = lines[-1].removeprefix(_BYTE_ORDER_MARK)
+    delimiter = told[1] if told else max(_DELIMITERS, key=line.count)
+    names = (name.strip() for name in next(csv.reader([line], delimiter=delimiter)))
+    return [settings.extract_columns.get(name, name) for name in names], delimiter
+
+
+def _check(header: Sequence[str]) -> None:
+    """:raises BrokenExtract: a column is missing, there twice or misspelt."""
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
         raise BrokenExtract(
             1, f"column {missing[0]} is missing; map the ERP's heading to it with INSTORE_EXTRACT_COLUMNS"
         )
-    if twice := [name for name in header if name in _OURS and header.count(name) > 1]:
+    if twice := [name for name in header if name in OUR_COLUMNS and header.count(name) > 1]:
         raise BrokenExtract(
             1,
             f"column {twice[0]} is there twice; have the ERP leave one out, or map one to another name with "
             "INSTORE_EXTRACT_COLUMNS",
         )
     # A column that is left out is legal, so a name with a slip in it would go unnoticed, and with it every card.
-    for name in set(header) - _OURS:
-        meant = get_close_matches(name.casefold(), sorted(_OURS - set(header)), n=1, cutoff=_MEANT)
+    for name in set(header) - OUR_COLUMNS:
+        meant = get_close_matches(name.casefold(), sorted(OUR_COLUMNS - set(header)), n=1, cutoff=_MEANT)
         if meant:
             raise BrokenExtract(
                 1,
@@ -179,7 +246,6 @@ def _header(names: Sequence[str], column_map: Mapping[str, str]) -> list[str]:
             "there is no column loyalty_card, and none email, so no order would find its customer; map the ERP's "
             "heading with INSTORE_EXTRACT_COLUMNS",
         )
-    return header
 
 
 def _first_row(text: str, delimiter: str) -> list[str]:
@@ -197,6 +263,7 @@ class _OrderRows:
         self._header = header
         self._heading = heading
         self._limit = limit
+        self._count = 0
         self.key = header.index("order_number")
         self.number: str | None = None
         self.raw = b""
@@ -204,6 +271,7 @@ class _OrderRows:
         self._rows: list[dict[str, str]] = []
         self._said: dict[str, str] = {}  # of the order, by its columns
         self._fault: str | None = None
+        self._has_its_end = True
         self._disagreement: str | None = None
 
     def ends_before(self, row: Sequence[str], number: str, *, whole: bool) -> bool:
@@ -223,14 +291,16 @@ class _OrderRows:
         totals = self._said.get("order_total", ""), theirs.get("order_total", "").strip()
         return all(totals) and len({total.startswith("-") for total in totals}) == 2
 
-    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str | None) -> None:
+    def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str) -> None:
         self.number = self.number if number is None else number
         self._line = self._line or line
+        self._count += 1
         if len(self.raw) > self._limit:
             return  # too large already; the rest of it is not kept
         self.raw += raw
-        if fault is not None:
-            self._fault = self._fault or fault
+        if fault:
+            self._fault = self._fault or f"line {line}: {fault}"
+            self._has_its_end = self._has_its_end and fault != _TOO_LONG
         elif len(row) != len(self._header):
             self._fault = self._fault or f"line {line} has {len(row)} columns, the header has {len(self._header)}"
         else:
@@ -247,12 +317,13 @@ class _OrderRows:
                 )
 
     def record(self, settings: Settings, *, ends: bool = True) -> ExtractRecord:
-        return ExtractRecord(self._line, self.raw, self._order(settings), self._heading, ends)
+        order = self._order(settings)
+        return ExtractRecord(self._line, self.raw, order, self._heading, ends, self.number, self._count)
 
     def _order(self, settings: Settings) -> Any:
         try:
             # Before any other fault: of these the raw rows are not whole, so they are never read again.
-            if len(self.raw) > settings.max_message_bytes:
+            if len(self.raw) > settings.max_message_bytes or not self._has_its_end:
                 raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
             if fault := self._fault or self._disagreement:
                 raise RecordRefused("bad_value", fault)

@@ -91,14 +91,18 @@ def _is_hidden(name: str) -> bool:
 
 
 def _still_written(storage: Storage, file: Listed, settings: Settings) -> bool:
-    if settings.extract_min_age and time.time() - file.modified < settings.extract_min_age:
+    # A file of the future is one of a clock that is wrong.
+    if abs(time.time() - file.modified) < settings.extract_min_age:
         return True
+    return bool(settings.extract_marker) and marker_of(storage, file.path, settings) is None
+
+
+def marker_of(storage: Storage, path: str, settings: Settings) -> str | None:
+    """Where the marker of a file is, None while there is none."""
     marker = settings.extract_marker
-    if not marker:
-        return False
     # Asked of the storage and not of what was listed: the glob that chooses the extracts may leave the markers out.
-    beside = posixpath.join(posixpath.dirname(file.path), marker)
-    return not any(storage.has_file(path) for path in (beside, f"{file.path}{marker}"))
+    beside = posixpath.join(posixpath.dirname(path), marker)
+    return next((each for each in (beside, f"{path}{marker}") if storage.has_file(each)), None)
 
 
 def _is_for(run: Run, name: str, file: Listed) -> bool:

@@ -14,16 +14,20 @@ from include.instore.sources.extracts.records import BrokenExtract, ExtractRecor
 def read_json_lines(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
     """The orders of a JSON Lines file, in file order.
 
-    :raises BrokenExtract: the last line is cut off, or the text is not in the set encoding.
+    :raises BrokenExtract: the last line is cut off, or the file is not what its trailer says.
     """
-    lines = Lines(stream, settings, skip_long=True)
+    lines = Lines(stream, settings)
+    return lines.checked(_records(lines, settings))
+
+
+def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
     for line in lines:
-        raw = lines.taken()
+        too_long, raw = lines.too_long, lines.taken()
         if not line.strip():
             continue
         order: InStoreOrder | RecordRefused
         try:
-            if lines.too_long:
+            if too_long:
                 raise RecordRefused("too_large", f"the line has more than {settings.max_message_bytes} characters")
             order = parse_order(line.strip().encode(errors="surrogatepass"), settings.max_message_bytes)
         except RecordRefused as error:

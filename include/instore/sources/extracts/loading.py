@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
+import posixpath
+import re
 import sqlite3
 import tempfile
 from collections import Counter
@@ -17,14 +20,16 @@ from typing import IO, BinaryIO
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
+from include.instore.ledger.extract_files import is_released, known_versions, last_looks, note_waiting
 from include.instore.ledger.intake import Landed, LoadedExtract
+from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts.apart import OrdersOfFile
-from include.instore.sources.extracts.discovery import ExtractFile, find_extracts
+from include.instore.sources.extracts.discovery import ExtractFile, find_extracts, marker_of
+from include.instore.sources.extracts.feeds import FileLooks
 from include.instore.sources.extracts.formats import FORMATS, format_of, uncompressed
 from include.instore.sources.extracts.records import BrokenExtract, CutExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
@@ -32,7 +37,9 @@ from include.instore.sources.landing import Block, LandedBlock, Record, into_led
 
 SOURCE = "extract"
 _COPY_BYTES = 1 << 20
-_LOST_A_ROW = "its lines do not make its total, those of all other orders do, and a row beside it was refused"
+_MARKER_BYTES = 1 << 16
+_CHECKSUM = re.compile(r"\b([0-9a-fA-F]{64})\b(?:[ \t]+\*?(\S+))?")
+"""As sha256sum writes it: the sum, and the name of the file."""
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +91,13 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
     # Both readings are of one copy: what was found whole is what is landed.
     with tempfile.NamedTemporaryFile(prefix="instore-extract-") as copy, OrdersOfFile(settings) as orders:
         with storage.open(file.path) as stream:
-            whole = _copy(stream, copy, settings)
+            whole, checksum = _copy(stream, copy, settings)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
-        reading = _Reading(Path(copy.name), file, orders, settings)
+        looks = FileLooks(file.name, partial(last_looks, ledger), settings)
+        reading = _Reading(Path(copy.name), file, orders, looks, settings)
         fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
+        fault = fault or _against_marker(storage, file, checksum, settings)
         fault_points.reach("extracts.read")
         # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
         if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
@@ -101,15 +110,32 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
         return land_all(reading, into_ledger(ledger, lambda: run_id, settings)), "loaded"
 
 
-def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> bool:
-    """Copy the file to disk; False where it is larger than it may be."""
+def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> tuple[bool, str]:
+    """Copy the file to disk; False where it is larger than it may be, and its SHA-256."""
+    checksum = hashlib.sha256()
     while block := stream.read(_COPY_BYTES):
+        checksum.update(block)
         with _disk_errors():
             copy.write(block)
             copy.flush()
         if copy.tell() > settings.max_extract_bytes:
-            return False
-    return True
+            return False, ""
+    return True, checksum.hexdigest()
+
+
+def _against_marker(storage: Storage, file: ExtractFile, checksum: str, settings: Settings) -> BrokenExtract | None:
+    """Why the file is not the one that its marker's checksum is of; nothing where the marker holds none."""
+    marker = marker_of(storage, file.path, settings) if settings.extract_marker else None
+    if marker is None:
+        return None
+    with storage.open(marker) as stream:
+        said = _CHECKSUM.findall(stream.read(_MARKER_BYTES).decode(errors="replace"))
+    mine = [each for each, of in said if posixpath.basename(of or file.path) == posixpath.basename(file.path)]
+    if said and checksum not in (each.lower() for each in mine):
+        return BrokenExtract(1, f"its SHA-256 is not the one that {posixpath.basename(marker)} holds")
+    if not said and "sha256" in posixpath.basename(marker).lower():
+        return BrokenExtract(1, f"{posixpath.basename(marker)} holds no SHA-256")
+    return None
 
 
 @contextlib.contextmanager
@@ -126,11 +152,14 @@ def _disk_errors() -> Iterator[None]:
 class _Reading:
     """The two readings of one file's copy; the second is a source, of a released file up to the fault."""
 
-    def __init__(self, copy: Path, file: ExtractFile, orders: OrdersOfFile, settings: Settings) -> None:
+    def __init__(
+        self, copy: Path, file: ExtractFile, orders: OrdersOfFile, looks: FileLooks, settings: Settings
+    ) -> None:
         self._copy = copy
         self._file = file
         self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
         self._orders_of_file = orders
+        self._looks = looks
         self._settings = settings
         self._bad_rows = 0
         self.orders = 0
@@ -143,6 +172,7 @@ class _Reading:
             for record in self._records():
                 with _disk_errors():
                     self._orders_of_file.note(record)
+                self._looks.learn(record)
                 last = record.line
                 self.orders += 1
         except BrokenExtract as error:
@@ -150,7 +180,7 @@ class _Reading:
         if why := self._orders_of_file.seems_cut():
             self.orders -= 1
             return CutExtract(last, f"the file seems cut: {why}")
-        return None
+        return self._looks.fault()
 
     def blocks(self) -> Iterator[Block]:
         self.orders, records = 0, []
@@ -159,8 +189,13 @@ class _Reading:
             if len(records) >= self._settings.extract_block:
                 yield Block(records)
                 records = []
-        detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else None
-        extract = LoadedExtract(self._file.name, self._file.version, self.orders, self._bad_rows, detail)
+        detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else self._looks.remark()
+        if detail:
+            log.warning("extract %s: %s", self._file.name, detail)
+        extract = LoadedExtract(
+            self._file.name, self._file.version, self.orders, self._bad_rows, detail and kept_text(detail),
+            self._looks.looks().row(),
+        )  # fmt: skip
         yield Block(records, extract)
 
     def settle(self, block: Block, outcome: LandedBlock) -> None:
@@ -175,10 +210,7 @@ class _Reading:
                 if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):
                     yield self._record(replace(record, order=RecordRefused(CUT_ORDER, self.fault.detail)))
                     continue
-                if self._orders_of_file.lost_a_row(record):
-                    why = (
-                        "its lines do not make its total, those of all other orders do, and a row beside it was refused"
-                    )
+                if why := self._orders_of_file.lost_a_row(record):
                     yield self._record(replace(record, order=RecordRefused(CUT_ORDER, why)))
                     continue
                 with _disk_errors():

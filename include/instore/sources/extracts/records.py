@@ -6,8 +6,10 @@ import codecs
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import BinaryIO
 
 from include.instore.model.errors import RecordRefused
@@ -23,6 +25,8 @@ class ExtractRecord:
     :param order: the order, or the reason why it is none.
     :param heading: the line with the columns' names, without which the raw rows of a CSV say nothing.
     :param ends: whether its last line ends in a line break.
+    :param number: the order's number as its rows have it, also of one that is refused.
+    :param rows: how many it is made of.
     """
 
     line: int
@@ -30,6 +34,8 @@ class ExtractRecord:
     order: InStoreOrder | RecordRefused = field(repr=False)
     heading: bytes = field(default=b"", repr=False)
     ends: bool = field(default=True, repr=False)
+    number: str | None = field(default=None, repr=False)
+    rows: int = field(default=1, repr=False)
 
 
 class BrokenExtract(Exception):
@@ -51,59 +57,128 @@ Format = Callable[[BinaryIO, Settings], Iterator[ExtractRecord]]
 
 
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
+_LINE_BREAKS = ("\n", "\r")
 
 
 class Lines:
     """The lines of a stream, one at a time and bounded, with what a breaking file needs to know.
 
-    ``number`` is the line read last, ``complete`` whether it ended in a line break, and :meth:`taken` hands over the
-    text read since it was last asked.
+    ``number`` is the line read last, ``complete`` whether it ended in a line break, ``too_long`` whether it is over the
+    limit, so that only its beginning was handed over, and :meth:`taken` hands over the text read since it was last
+    asked. A declared trailer is no line: :meth:`checked` compares it.
 
-    :param skip_long: go on behind a line over the limit, of which only the beginning is handed over and which
-        ``too_long`` tells; otherwise the file breaks there.
+    :raises BrokenExtract: the stream cannot be read on.
     """
 
-    def __init__(self, stream: BinaryIO, settings: Settings, *, skip_long: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, settings: Settings) -> None:
         self._encoding = settings.extract_encoding
-        # Text is decoded in blocks: a byte of another encoding is let through, so that it breaks its own line and not
+        # Text is decoded in blocks: a byte of another encoding is let through, so that it spoils its own line and not
         # the good ones of its block.
         self._text = io.TextIOWrapper(stream, encoding=self._encoding, errors="surrogateescape", newline="")
         self._limit = settings.max_message_bytes
-        self._skip_long = skip_long
         # Remembers that the byte order mark is written: only the file's first line has one. UTF-8 needs none.
         written = self._encoding if codecs.lookup(self._encoding).name != "utf-8-sig" else "utf-8"
         self._encoder = codecs.getincrementalencoder(written)(errors="surrogateescape")
-        self._taken: list[str] = []
+        self._taken: list[tuple[str, bool]] = []
+        self._back: deque[tuple[str, bool]] = deque()
+        self._trailer = re.compile(settings.extract_trailer) if settings.extract_trailer else None
+        self._said: re.Match[str] | None = None
+        self._goes_on = False  # behind its trailer
+        self._tolerance = settings.sums_tolerance
         self.number = 0
         self.complete = True
-        self.too_long = False
 
     def __iter__(self) -> Iterator[str]:
-        while line := self._read():
-            self.number += 1
-            self.complete = line.endswith(("\n", "\r"))
-            self.too_long = not self.complete and len(line) >= self._limit
-            self._taken.append(line)
-            if _NOT_DECODED.search(line):
-                raise BrokenExtract(self.number, f"the text is not {self._encoding}", self.taken())
-            if self.too_long and not self._skip_long:
-                raise BrokenExtract(self.number, f"longer than {self._limit} characters", self.taken())
-            while self.too_long and not self.complete and (rest := self._read()):
-                self.complete = rest.endswith(("\n", "\r"))
-            yield line
+        return self
+
+    def __next__(self) -> str:
+        line, complete = self._back.popleft() if self._back else self._read_on()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.complete = complete
+        self._taken.append((line, complete))
+        return line
+
+    @property
+    def too_long(self) -> bool:
+        line, _ = self._taken[-1] if self._taken else ("", True)
+        return len(line) >= self._limit and not line.endswith(_LINE_BREAKS)
+
+    def count(self) -> int:
+        """Lines taken."""
+        return len(self._taken)
+
+    def texts(self) -> list[str]:
+        """The lines taken."""
+        return [line for line, _ in self._taken]
+
+    def give_back(self) -> None:
+        """All lines taken but the first come again."""
+        self._back.extendleft(reversed(self._taken[1:]))
+        self.number -= len(self._taken) - 1
+        del self._taken[1:]
+        self.complete = self._taken[0][1]
 
     def text(self) -> str:
         """What :meth:`taken` will hand over, as text."""
-        return "".join(self._taken)
+        return "".join(self.texts())
+
+    def taken(self) -> bytes:
+        text, self._taken = self.text(), []
+        return self._encoder.encode(text)
+
+    def fault(self) -> str:
+        """What is wrong with the text taken where it is of another encoding."""
+        return f"the text is not {self._encoding}" if _NOT_DECODED.search(self.text()) else ""
+
+    def checked(self, records: Iterable[ExtractRecord]) -> Iterator[ExtractRecord]:
+        """The records of the file, and behind the last one whether they are what a declared trailer says.
+
+        :raises BrokenExtract: they are not, or the trailer is missing.
+        """
+        rows = orders = 0
+        totals: Decimal | None = Decimal(0)
+        of_lines: Decimal | None = Decimal(0)
+        for record in records:
+            yield record
+            rows, orders = rows + record.rows, orders + 1
+            order = record.order
+            if isinstance(order, RecordRefused):
+                totals = of_lines = None  # what it would add nobody knows
+            elif totals is not None and of_lines is not None:
+                totals += order.total
+                of_lines += sum((line.total or Decimal(0) for line in order.lines), Decimal(0))
+        if self._trailer is None:
+            return
+        if self._said is None or self._goes_on:
+            raise BrokenExtract(self.number + 1, "it does not end in the trailer that INSTORE_EXTRACT_TRAILER declares")
+        said = {name: _number(text) for name, text in self._said.groupdict().items()}
+        if "count" in said and said["count"] not in (rows, orders):
+            detail = f"its trailer says {self._said['count']}, and there are {rows} rows of {orders} orders"
+            raise BrokenExtract(self.number + 1, detail)
+        if "sum" in said and totals is not None and of_lines is not None:
+            off = (abs(total - (said["sum"] or 0)) for total in (totals, of_lines))
+            if said["sum"] is None or min(off) > self._tolerance:
+                raise BrokenExtract(self.number + 1, "its orders do not make the sum that its trailer says")
 
     def __del__(self) -> None:
         # The stream belongs to whoever opened it: a wrapper that dies with it closes it, and warns that nobody had.
         with contextlib.suppress(AttributeError, ValueError):
             self._text.detach()
 
-    def taken(self) -> bytes:
-        text, self._taken = self.text(), []
-        return self._encoder.encode(text)
+    def _read_on(self) -> tuple[str, bool]:
+        """The next line, or the beginning of one over the limit, and whether it ends in a line break."""
+        while True:
+            line = self._read()
+            complete = line.endswith(_LINE_BREAKS)
+            while not complete and len(line) >= self._limit and (rest := self._read()):
+                complete = rest.endswith(_LINE_BREAKS)
+            self._goes_on = self._goes_on or bool(self._said and line.strip())
+            found = self._trailer.fullmatch(line.strip()) if self._trailer and line else None
+            if not found:
+                return line, complete
+            self._said = found
 
     def _read(self) -> str:
         try:
@@ -119,3 +194,10 @@ class Lines:
             if type(error).__module__ == "zlib":
                 raise BrokenExtract(self.number + 1, "the compressed data is damaged", self.taken()) from None
             raise
+
+
+def _number(text: str | None) -> Decimal | None:
+    try:
+        return Decimal((text or "").replace(",", "."))
+    except InvalidOperation:
+        return None

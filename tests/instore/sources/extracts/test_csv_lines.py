@@ -273,12 +273,16 @@ def test_an_order_over_the_limit_is_too_large(settings: MakeSettings) -> None:
     assert (told(records), broken) == (["too_large", "S2"], None)
 
 
-def test_a_line_over_the_limit_breaks_the_file_and_keeps_the_orders_before(settings: MakeSettings) -> None:
-    text = csv_text(row("S1"), row("S2", description="x" * 10_000), row("S3"))
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_line_over_the_limit_is_too_large_and_the_orders_behind_it_are_read(
+    settings: MakeSettings, quote: str
+) -> None:
+    text = csv_text(row("S1"), row("S2", description="x" * 10_000), row("S2", 2), row("S3")).replace(
+        "xx", quote + "xx", 1
+    )
     records, broken = read(text, settings(max_message_bytes=2048))
-    assert told(records) == ["S1"]
-    assert broken is not None
-    assert (broken.line, broken.detail, len(broken.raw)) == (3, "longer than 2048 characters", 2048)
+    assert (told(records), broken) == (["S1", "too_large", "S3"], None)
+    assert [record.line for record in records] == [2, 3, 5]
 
 
 @pytest.mark.parametrize("cut", [5, 40, 90])
@@ -316,15 +320,96 @@ def test_a_file_cut_inside_quotes_is_broken_where_the_field_began(settings: Make
     assert (broken is not None and broken.line) == 3
 
 
-def test_a_byte_of_another_encoding_breaks_the_file_at_its_line_and_keeps_the_orders_before(
-    settings: MakeSettings,
-) -> None:
-    raw = orders_text("S1", "S2", "S3").encode().replace(b"S3,", b"S\xff3,", 1)
+@pytest.mark.parametrize("place", ["number", "description"])
+def test_a_byte_of_another_encoding_spoils_its_order_only(settings: MakeSettings, place: str) -> None:
+    raw = orders_text("S1", "S2", "S3", "S4").encode()
+    at = raw.index(b"S3,") + (1 if place == "number" else raw.index(b"CANDY") - raw.index(b"S1,"))
+    raw = raw[:at] + b"\xff" + raw[at:]
     records, broken = read(raw, settings())
-    assert told(records) == ["S1", "S2"]
+    assert broken is None
+    assert [each for each in told(records) if each != "bad_value"] == [
+        "S1",
+        "S2",
+        *(["S3"] * (place == "number")),
+        "S4",
+    ]
+    refused = next(each for each in records if isinstance(each.order, RecordRefused))
+    assert isinstance(refused.order, RecordRefused)
+    assert (refused.order.detail, refused.line) == ("line 6: the text is not utf-8-sig", 6)
+    assert b"\xff" in refused.raw
+    assert b"".join(record.raw for record in records) == raw.split(b"\n", 1)[1]
+
+
+def test_a_heading_of_another_encoding_breaks_the_file(settings: MakeSettings) -> None:
+    records, broken = read(orders_text("S1").encode().replace(b"store_name", b"store_n\xe4me"), settings())
+    assert records == []
     assert broken is not None
-    assert broken.line == 6
-    assert b"S\xff3," in broken.raw
+    assert broken.detail == "the text is not utf-8-sig"
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2, 3, 30])
+@pytest.mark.parametrize(
+    "what", ["CANDY", "S2", "947862"], ids=["in its text", "before its number", "in its second row"]
+)
+def test_a_stray_quote_spoils_its_order_only(settings: MakeSettings, what: str, behind: int) -> None:
+    """However many rows are behind it, and whether or not another quote closes it."""
+    before, others = orders_text("S1"), [f"S{3 + number}" for number in range(behind)]
+    order = orders_text("S2").split("\n", 1)[1]
+    text = before + order.replace(what, f'"{what}', 1) + orders_text(*others).split("\n", 1)[1]
+    for ending in ("", csv_text(row("S99", description='says "hi"'), header=[]).lstrip()):
+        records, broken = read(text + ending, settings())
+        if (what, behind, ending) == ("947862", 0, ""):
+            assert broken is not None, "in a file's last row a quote may be the beginning of a field that is cut"
+            continue
+        assert broken is None, ending
+        good = [each for each in told(records) if each not in ("bad_value", "S2")]
+        assert good == ["S1", *others, *(["S99"] * bool(ending))]
+        assert ("S2" in told(records)) == (what == "S2"), "but its own second row, which nobody could know"
+        assert b"".join(record.raw for record in records).decode() == (text + ending).split("\n", 1)[1]
+
+
+def test_two_stray_quotes_that_look_like_one_field_hide_no_order(settings: MakeSettings) -> None:
+    text = csv_text(row("S1"), row("S2", description="A"), row("S3", description="B"), row("S4"))
+    records, broken = read(text.replace(",A,", ',"A,').replace(",B,", ',B",'), settings())
+    assert broken is None
+    assert told(records) == ["S1", "bad_value", "S3", "S4"]
+
+
+@pytest.mark.parametrize("lines", [19, 25])
+def test_a_field_of_more_lines_than_the_setting_is_a_stray_quote(settings: MakeSettings, lines: int) -> None:
+    text = csv_text(row("S1"), row("S2", description="\n".join("text" for _ in range(lines))), row("S3"))
+    assert told(read(text, settings())[0]) == ["S1", "S2", "S3"] or lines == 25
+    records, broken = read(text, settings(extract_row_lines=10))
+    assert (told(records)[0], "S2" in told(records), told(records)[-1], broken) == ("S1", False, "S3", None)
+
+
+TRAILER = r"EOF;(?P<count>\d+);(?P<sum>-?[\d.]+)"
+
+
+@pytest.mark.parametrize(
+    ("ending", "told_of"),
+    [
+        ("EOF;4;7.00\n", ""),
+        ("EOF;2;14.00", ""),
+        ("EOF;4;7.00\n\n", ""),
+        ("", "it does not end in the trailer"),
+        ("EOF;4;", "breaks off"),
+        ("EOF;3;7.00\n", "its trailer says 3, and there are 4 rows of 2 orders"),
+        ("EOF;4;8.00\n", "do not make the sum"),
+        ("EOF;4;7.00\nS9\n", "it does not end in the trailer"),
+    ],
+)
+def test_a_declared_trailer_is_compared_with_the_rows(settings: MakeSettings, ending: str, told_of: str) -> None:
+    records, broken = read(orders_text("S1", "S2") + ending, settings(extract_trailer=TRAILER))
+    assert told(records)[:2] == ["S1", "S2"] or told_of == "breaks off"
+    assert (broken.detail if broken else "").startswith(told_of) or told_of in (broken.detail if broken else "")
+    assert (broken is None) == (not told_of)
+
+
+def test_the_sum_of_a_trailer_says_nothing_beside_a_refused_order(settings: MakeSettings) -> None:
+    text = csv_text(row("S1"), row("S2", order_total="ten"))
+    assert read(text + "EOF;2;99\n", settings(extract_trailer=TRAILER))[1] is None
+    assert read(text + "EOF;3;99\n", settings(extract_trailer=TRAILER))[1] is not None
 
 
 def unzipped(raw: bytes) -> BinaryIO:

@@ -73,12 +73,19 @@ def test_a_file_cut_in_the_middle_of_a_line_keeps_the_orders_before(settings: Ma
     assert (broken.line, broken.raw) == (3, body("S3")[:-20])
 
 
-def test_a_byte_of_another_encoding_breaks_the_file_at_its_line_and_keeps_the_orders_before(
-    settings: MakeSettings,
-) -> None:
-    records, broken = read(body("S1") + b"\n" + body("S2").replace(b"Store", b"St\xffre") + b"\n", settings())
-    assert told(records) == ["S1"]
-    assert (broken is not None and broken.line) == 2
+def test_a_byte_of_another_encoding_spoils_its_line_only(settings: MakeSettings) -> None:
+    raw = b"\n".join([body("S1"), body("S2").replace(b"Store", b"St\xffre"), body("S3"), b""])
+    records, broken = read(raw, settings())
+    assert (told(records), broken) == (["S1", "not_json", "S3"], None)
+    assert b"".join(record.raw for record in records) == raw
+
+
+def test_a_declared_trailer_is_compared_with_the_lines(settings: MakeSettings) -> None:
+    declared = settings(extract_trailer=r"#(?P<count>\d+)")
+    lines = body("S1") + b"\n" + body("S2") + b"\n"
+    assert read(lines + b"#2\n", declared)[1] is None
+    for wrong in (lines, lines + b"#3\n", body("S1") + b"\n#2\n"):
+        assert read(wrong, declared)[1] is not None
 
 
 def test_an_empty_file_has_no_orders_and_is_not_broken(settings: MakeSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -22,13 +23,16 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import Landed
+from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
+from include.instore.runs.alerts import Ages, soft_alerts
 from include.instore.runs.report import report_run
 from include.instore.sources.extracts import Loaded, Storage, load_extracts
 from include.instore.sources.extracts.csv_lines import read_csv
+from include.instore.sources.quarantine import redrive
 from tests.instore import given
 from tests.instore.sources.extracts.rows import HEADER, csv_text, orders_text, row
 
@@ -135,8 +139,10 @@ def test_a_waiting_file_is_told_once_and_loaded_when_it_comes_whole(
     assert load(tmp_path, ledger, settings()).unread_files == 1
     red = report_run(ledger, given.run(), [], settings())
     assert (red.document["unread_files"], red.document["waiting_files"]) == (1, 1)
-    assert red.red[0].startswith(
-        "1 extracts were not read to their end, and nothing of them was landed: orders.csv.gz, "
+    assert (
+        red.red[0]
+        .removeprefix("unread_files: ")
+        .startswith("1 extracts were not read to their end, and nothing of them was landed: orders.csv.gz, ")
     )
     assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
     after = report_run(ledger, given.run("run-2"), [], settings())
@@ -632,3 +638,233 @@ def test_an_order_beside_a_refused_row_that_has_lost_one_is_set_aside(
         assert set(given.statuses(ledger)) == {"S1", "S3"}
     else:  # an ERP whose lines need not make the total
         assert (loaded.landed.orders, reasons) == (3, ["bad_value"])
+
+
+SUMS = [half(number, line) for number in ("S1", "S2", "S3", "S4") for line in (1, 2)]
+"""Orders of two lines each, all of which make their totals."""
+
+
+def told_of_sums(ledger: Ledger, settings: Settings, run: Run | None = None) -> tuple[int, bool]:
+    """How many orders the report counts whose lines do not add up, and whether somebody is alerted."""
+    counts = report_run(ledger, run or given.run(), [], settings).document
+    alert = soft_alerts(counts, Ages(0, 0, 0), settings, shares=True)["lines_do_not_add_up"]
+    return counts["lines_do_not_add_up"], alert is not None
+
+
+@pytest.mark.parametrize(
+    ("sums", "landed", "told"), [("tell", 4, (1, True)), ("refuse", 3, (0, True)), ("off", 4, (0, False))]
+)
+def test_damage_in_mid_file_shows_by_the_sums(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, sums: str, landed: int, told: tuple[int, bool]
+) -> None:
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS[:3], *SUMS[4:]))  # S2 has lost a line
+    chosen = settings(sums=sums)
+    assert load(tmp_path, ledger, chosen).landed.orders == landed
+    assert told_of_sums(ledger, chosen) == told
+    assert [each["reason"] for each in given.rows(ledger, "quarantine")] == ["lines_do_not_add_up"] * (4 - landed)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_lines_of_a_document_are_summed_as_well_and_a_tolerance_is_granted(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    short = [given.body("S1", total="3.55"), given.body("S2", total="4.00"), given.body("S3")]
+    (tmp_path / "orders.jsonl").write_bytes(b"\n".join(short))
+    tolerant = settings(sums_tolerance="0.05")
+    assert load(tmp_path, ledger, tolerant).landed.orders == 3
+    assert told_of_sums(ledger, tolerant) == (1, True)
+    again = settings()
+    (tmp_path / "more.jsonl").write_bytes(b"\n".join(each.replace(b'"S', b'"T') for each in short))
+    load(tmp_path, ledger, again, given.run("run-2"))
+    assert told_of_sums(ledger, again, given.run("run-2")) == (2, True)
+    # What comes again is not told again.
+    (tmp_path / "more.jsonl").write_bytes(b"\n".join(each.replace(b'"S', b'"T') for each in short) + b"\n")
+    load(tmp_path, ledger, again, given.run("run-3"))
+    assert told_of_sums(ledger, again, given.run("run-3")) == (0, False)
+
+
+def test_a_file_with_a_voucher_in_it_whose_last_order_is_short_lands_all_but_that(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    voucher = [half("V1", line, order_total="3.00") for line in (1, 2)]
+    (tmp_path / "orders.csv").write_text(csv_text(*voucher, *SUMS[:-1]))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.quarantined, loaded.unread_files) == (4, 1, 0)
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["reason"], kept["detail"].endswith("the last of its file")) == ("cut_order", True)
+    assert told_of_sums(ledger, settings()) == (1, True)
+    # The whole file brings the whole order.
+    (tmp_path / "orders.csv").write_text(csv_text(*voucher, *SUMS))
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 1
+
+
+def test_rows_that_come_back_after_others_of_their_number_were_refused_are_no_order(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    by_product = [half(number, line) for line in (1, 2) for number in ("S1", "S2", "S3")]
+    by_product[1][HEADER.index("quantity")] = "two"
+    (tmp_path / "orders.csv").write_text(csv_text(*by_product))
+    loaded = load(tmp_path, ledger, settings())
+    assert set(given.statuses(ledger)) == {"S1", "S3"}
+    assert sorted(each["reason"] for each in given.rows(ledger, "quarantine")) == ["bad_value", "cut_order"]
+    assert loaded.landed.quarantined == 2
+
+
+@pytest.mark.parametrize("kept", ["", "EOF;7\n", "EOF;x\n"])
+def test_a_file_that_is_not_what_its_trailer_says_waits_whole(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, kept: str
+) -> None:
+    declared = settings(extract_trailer=r"EOF;(?P<count>\w+)")
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS) + kept)
+    loaded = load(tmp_path, ledger, declared)
+    assert (loaded.unread_files, loaded.landed) == (1, Landed())
+    assert "trailer" in extract(ledger, "orders.csv")["detail"]
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS) + "EOF;8\n")
+    assert load(tmp_path, ledger, declared, given.run("run-2")).landed.orders == 4
+
+
+def test_a_file_without_its_trailer_that_is_released_is_landed_and_redriven_without_one(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    declared = settings(extract_trailer=r"EOF;(?P<count>\d+)", sums="refuse")
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS[:3], *SUMS[4:]))
+    load(tmp_path, ledger, declared)
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    assert load(tmp_path, ledger, declared, given.run("run-2")).landed.orders == 3
+    told = settings(extract_trailer=r"EOF;(?P<count>\d+)")
+    (outcome,) = redrive(ledger, Wanted(reason="lines_do_not_add_up"), told)
+    assert outcome.outcome == "landed"
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+@pytest.mark.parametrize(
+    ("marker", "content", "why"),
+    [
+        ("orders.csv.sha256", "{sum}  orders.csv\n", None),
+        ("orders.csv.sha256", "{SUM}", None),
+        ("orders.csv.sha256", f"{'0' * 64}  orders.csv\n", "its SHA-256 is not the one"),
+        ("orders.csv.sha256", "", "holds no SHA-256"),
+        ("SHA256SUMS", f"{'0' * 64} *other.csv\n{{sum}} *orders.csv\n", None),
+        ("SHA256SUMS", f"{{sum}} *other.csv\n{'0' * 64} *orders.csv\n", "its SHA-256 is not the one"),
+        ("SHA256SUMS", "{sum} *other.csv\n", "its SHA-256 is not the one"),
+        ("orders.csv.ok", "", None),
+    ],
+)
+def test_a_marker_with_a_checksum_is_compared_with_its_file(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, marker: str, content: str, why: str | None
+) -> None:
+    data = csv_text(*SUMS).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "orders.csv").write_bytes(data)
+    marked = settings(extract_marker=marker.removeprefix("orders.csv"))
+    loaded = load(tmp_path, ledger, marked)
+    assert (loaded.left_files, loaded.landed) == (1, Landed())
+    (tmp_path / marker).write_text(content.format(sum=digest, SUM=digest.upper()))
+    loaded = load(tmp_path, ledger, marked, given.run("run-2"))
+    assert (loaded.unread_files, loaded.landed.orders) == ((1, 0) if why else (0, 4))
+    assert (why or "") in (extract(ledger, "orders.csv")["detail"] or "")
+
+
+CARDLESS = {"loyalty_card": "", "email": "a@example.com"}
+
+
+def test_a_file_without_a_card_from_a_feed_that_had_them_waits_until_it_is_released(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    for day in (1, 2):
+        rows = [row(f"S{day}-{n}", **(CARDLESS if n % 2 else {})) for n in range(20)]
+        (tmp_path / f"orders-{day}.csv").write_text(csv_text(*rows))
+        assert load(tmp_path, ledger, settings(), given.run(f"run-{day}")).landed.orders == 20
+    few = [row(f"F{n}", **CARDLESS) for n in range(3)]
+    (tmp_path / "orders-3.csv").write_text(csv_text(*few))
+    assert load(tmp_path, ledger, settings(), given.run("run-3")).landed.orders == 3, "by chance nobody had one"
+    none = [row(f"N{n}", **CARDLESS) for n in range(20)]
+    (tmp_path / "orders-4.csv").write_text(csv_text(*none))
+    loaded = load(tmp_path, ledger, settings(), given.run("run-4"))
+    assert (loaded.unread_files, loaded.landed) == (1, Landed())
+    assert "no order has a loyalty_card" in extract(ledger, "orders-4.csv")["detail"]
+    assert report_run(ledger, given.run("run-4"), [], settings()).red
+    move_waiting(ledger, ["orders-4.csv"], ExtractState.RELEASED)
+    assert load(tmp_path, ledger, settings(), given.run("run-5")).landed.orders == 20
+
+
+def test_the_first_file_without_a_card_and_one_of_another_feed_are_landed(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "web-1.csv").write_text(csv_text(*(row(f"W{n}", **CARDLESS) for n in range(20))))
+    (tmp_path / "till-1.csv").write_text(csv_text(*(row(f"T{n}") for n in range(20))))
+    load(tmp_path, ledger, settings())
+    (tmp_path / "web-2.csv").write_text(csv_text(*(row(f"X{n}", **CARDLESS) for n in range(20))))
+    (tmp_path / "till-2.csv").write_text(csv_text(*(row(f"Y{n}", store_id="0500", **CARDLESS) for n in range(20))))
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.orders == 40
+
+
+def without(column: str, rows: list[list[str]]) -> str:
+    """A CSV of these rows that lacks a column."""
+    place = HEADER.index(column)
+    return csv_text(*([*each[:place], *each[place + 1 :]] for each in rows), header=[n for n in HEADER if n != column])
+
+
+@pytest.mark.parametrize("column", ["loyalty_card", "line_total"])
+def test_a_column_of_ours_that_is_gone_keeps_its_file_waiting(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, column: str
+) -> None:
+    (tmp_path / "orders.csv").write_text(csv_text(row("S1"), row("S2")))
+    load(tmp_path, ledger, settings())
+    for number in (2, 3):  # also where the same file comes again
+        (tmp_path / "orders.csv").write_text(without(column, [row(f"S{number}{n}") for n in range(number)]))
+        loaded = load(tmp_path, ledger, settings(), given.run(f"run-{number}"))
+        assert (loaded.unread_files, loaded.landed) == (1, Landed())
+        assert f"column {column} is gone" in extract(ledger, "orders.csv")["detail"]
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    assert load(tmp_path, ledger, settings(), given.run("run-4")).landed.orders == 3
+    (tmp_path / "orders.csv").write_text(without(column, [row(f"T{n}") for n in range(4)]))
+    assert load(tmp_path, ledger, settings(), given.run("run-5")).landed.orders == 4
+
+
+def test_other_headings_than_those_of_the_file_before_are_told(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    def counted(run_id: str) -> int:
+        load(tmp_path, ledger, settings(), given.run(run_id))
+        counts = report_run(ledger, given.run(run_id), [], settings()).document
+        alert = soft_alerts(counts, Ages(0, 0, 0), settings(), shares=True)["changed_headings"]
+        assert (alert is not None) == bool(counts["changed_headings"])
+        return int(counts["changed_headings"])
+
+    (tmp_path / "orders-1.csv").write_text(csv_text([*row("S1"), "7"], header=[*HEADER, "till_id"]))
+    (tmp_path / "quiet-1.csv").write_text("")
+    assert counted("run-1") == 0
+    (tmp_path / "orders-2.csv").write_text(csv_text(["7", *row("S2")], header=["till_id", *HEADER]))
+    assert counted("run-2") == 0, "another order of the same columns"
+    (tmp_path / "orders-3.csv").write_text(csv_text([*row("S3"), "7"], header=[*HEADER, "cashier_id"]))
+    assert counted("run-3") == 1
+    assert extract(ledger, "orders-3.csv")["detail"] == (
+        "other headings than the file before: new cashier_id; gone till_id"
+    )
+    (tmp_path / "orders-4.csv").write_text(csv_text([*row("S4"), "7"], header=[*HEADER, "cashier_id"]))
+    assert counted("run-4") == 0
+
+
+def test_the_rows_of_an_order_in_two_files_are_one_order(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    for line in (1, 2):
+        (tmp_path / f"part-{line}.csv").write_text(csv_text(*(half(f"S{n}", line) for n in range(3)), row("W")))
+        os.utime(tmp_path / f"part-{line}.csv", (line, line))
+    loaded = load(tmp_path, ledger, settings())
+    assert (loaded.landed.orders, loaded.landed.corrections, loaded.landed.collisions) == (4, 3, 0)
+    lines = json.loads(given.row(ledger, "S1")["payload"])["lines"]
+    assert [line["productCode"] for line in lines] == ["947861", "947862"]
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_half_order_that_landed_is_corrected_by_the_whole_file(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "orders.csv").write_text(csv_text(half("S1", 1)))
+    load(tmp_path, ledger, settings())
+    (tmp_path / "orders.csv").write_text(csv_text(half("S1", 1, line_total="1.70"), half("S1", 2, line_total="1.80")))
+    os.utime(tmp_path / "orders.csv", (4e9, 4e9))
+    assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.corrections == 1
+    assert given.row(ledger, "S1")["payload"].count("productCode") == 2

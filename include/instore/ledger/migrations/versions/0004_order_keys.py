@@ -93,6 +93,10 @@ def upgrade() -> None:
     with op.batch_alter_table("extracts") as extracts:
         extracts.add_column(sa.Column("state", sa.String(length=16), nullable=False, server_default="loaded"))
         extracts.add_column(sa.Column("detail", sa.String(length=1024), nullable=True))
+        extracts.add_column(sa.Column("feed", sa.String(length=1024), nullable=True))
+        extracts.add_column(sa.Column("columns", sa.Text(), nullable=True))
+        extracts.add_column(sa.Column("card_share", sa.Float(), nullable=True))
+    op.create_index(op.f("ix_extracts_feed"), "extracts", ["feed"], unique=False)
     # What stood before the fault was loaded at the time, and the rest is in quarantine.
     op.execute(sa.text("UPDATE extracts SET detail = 'broken' WHERE broken = :yes").bindparams(yes=True))
     with op.batch_alter_table("extracts") as extracts:
@@ -145,12 +149,14 @@ def upgrade() -> None:
                 changed.alter_column(name, existing_type=sa.String(length=250), type_=sa.String(length=512))
     with op.batch_alter_table("runs") as runs:
         runs.alter_column("changed_duplicates", new_column_name="corrections", existing_type=sa.Integer())
-        runs.add_column(sa.Column("corrected_after_sent", sa.Integer(), nullable=False, server_default="0"))
+        for name in ("corrected_after_sent", "lines_do_not_add_up"):
+            runs.add_column(sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
         runs.add_column(sa.Column("drain", sa.String(length=16), nullable=True))
         for name in ("not_drained", "locked_elsewhere", "deferred"):
             runs.add_column(sa.Column(name, sa.Integer(), nullable=True))
     with op.batch_alter_table("runs") as runs:
-        runs.alter_column("corrected_after_sent", existing_type=sa.Integer(), server_default=None)
+        for name in ("corrected_after_sent", "lines_do_not_add_up"):
+            runs.alter_column(name, existing_type=sa.Integer(), server_default=None)
 
 
 def _make_deliveries() -> None:
