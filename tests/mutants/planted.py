@@ -555,9 +555,9 @@ MUTANTS = [
     *_of(
         SOURCES + "extracts/feeds.py",
         OF_LOADING,
-        ("a column that is gone is not missed", "if gone := sorted(", "if gone := sorted(frozenset() and "),
+        ("a column that is gone is not missed", "gone = before & OUR_COLUMNS", "gone = frozenset() & OUR_COLUMNS"),
         ("cards that are gone are not missed", "< _BY_CHANCE:", "< 0:"),
-        ("a small file makes its feed forget", "known = _WEIGHT *", "known = 0 *"),
+        ("a small file makes its feed forget", "_WEIGHT * (share or 0)", "0 * (share or 0)"),
     ),
     *_of(
         SOURCES + "extracts/apart.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 
 from include.instore.ledger.extract_files import Looks
@@ -54,30 +53,27 @@ class FileLooks:
 
     def fault(self) -> BrokenExtract | None:
         """Why nothing of the file must be landed unseen: what its feed had is gone."""
-        columns, before = self.columns, self.before.columns
-        if gone := sorted((before or frozenset()) & OUR_COLUMNS - columns) if columns is not None else []:
-            return BrokenExtract(1, f"column {gone[0]} is gone, which the file before had; {_REMEDY}")
-        share = self.before.card_share or 0
-        if self.orders and not self.cards and (1 - share) ** self.orders < _BY_CHANCE:
+        before, share = self.before.columns or frozenset(), self.before.card_share or 0
+        gone = before & OUR_COLUMNS - self.columns if self.columns else frozenset()
+        if gone:
+            told = f"column {min(gone)} is gone, which the file before had"
+        elif not self.cards and (1 - share) ** self.orders < _BY_CHANCE:
             told = f"no order has a loyalty_card, and {share:.0%} of those in the files before had one"
-            return BrokenExtract(1, f"{told}; {_REMEDY}")
-        return None
+        else:
+            return None
+        return BrokenExtract(1, f"{told}; {_REMEDY}")
 
     def remark(self) -> str | None:
         """Which headings the file before had not, or had besides."""
-        if self.columns is None or self.before.columns in (None, self.columns):
+        now, before = self.columns, self.before.columns
+        if now is None or before is None or now == before:
             return None
-        new, gone = self.columns - self.before.columns, self.before.columns - self.columns
-        told = [f"{word} {', '.join(sorted(names))}" for word, names in (("new", new), ("gone", gone)) if names]
-        return f"{OTHER_HEADINGS} the file before: {'; '.join(told)}"
+        names = [f"new {each}" for each in sorted(now - before)] + [f"gone {each}" for each in sorted(before - now)]
+        return f"{OTHER_HEADINGS} the file before: {', '.join(names)}"
 
     def looks(self) -> Looks:
         """To be remembered of the file; what it does not say stays as it was."""
-        if not self.orders:
-            return replace(self.before, columns=self.columns or self.before.columns)
-        known = _WEIGHT * (self.before.card_share or 0)
-        return replace(
-            self.before,
-            columns=self.columns or self.before.columns,
-            card_share=(self.cards + known) / (self.orders + _WEIGHT),
-        )
+        share = self.before.card_share
+        if self.orders:
+            share = (self.cards + _WEIGHT * (share or 0)) / (self.orders + _WEIGHT)
+        return Looks(self.before.feed, self.columns or self.before.columns, share)

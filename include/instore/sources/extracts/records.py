@@ -137,30 +137,28 @@ class Lines:
 
         :raises BrokenExtract: they are not, or the trailer is missing.
         """
-        rows = orders = 0
-        totals: Decimal | None = Decimal(0)
-        of_lines: Decimal | None = Decimal(0)
+        if self._trailer is None:
+            yield from records
+            return
+        rows = orders = refused = 0
+        totals = [Decimal(0), Decimal(0)]  # of orders, and of lines
         for record in records:
             yield record
             rows, orders = rows + record.rows, orders + 1
-            order = record.order
-            if isinstance(order, RecordRefused):
-                totals = of_lines = None  # what it would add nobody knows
-            elif totals is not None and of_lines is not None:
-                totals += order.total
-                of_lines += sum((line.total or Decimal(0) for line in order.lines), Decimal(0))
-        if self._trailer is None:
-            return
+            if isinstance(record.order, RecordRefused):
+                refused += 1
+                continue
+            totals[0] += record.order.total
+            totals[1] += sum((line.total or Decimal(0) for line in record.order.lines), Decimal(0))
         if self._said is None or self._goes_on:
             raise BrokenExtract(self.number + 1, "it does not end in the trailer that INSTORE_EXTRACT_TRAILER declares")
         said = {name: _number(text) for name, text in self._said.groupdict().items()}
         if "count" in said and said["count"] not in (rows, orders):
             detail = f"its trailer says {self._said['count']}, and there are {rows} rows of {orders} orders"
             raise BrokenExtract(self.number + 1, detail)
-        if "sum" in said and totals is not None and of_lines is not None:
-            off = (abs(total - (said["sum"] or 0)) for total in (totals, of_lines))
-            if said["sum"] is None or min(off) > self._tolerance:
-                raise BrokenExtract(self.number + 1, "its orders do not make the sum that its trailer says")
+        # What a refused one would add nobody knows.
+        if "sum" in said and not refused and min(abs(each - said["sum"]) for each in totals) > self._tolerance:
+            raise BrokenExtract(self.number + 1, "its orders do not make the sum that its trailer says")
 
     def __del__(self) -> None:
         # The stream belongs to whoever opened it: a wrapper that dies with it closes it, and warns that nobody had.
@@ -196,8 +194,8 @@ class Lines:
             raise
 
 
-def _number(text: str | None) -> Decimal | None:
+def _number(text: str | None) -> Decimal:
     try:
         return Decimal((text or "").replace(",", "."))
     except InvalidOperation:
-        return None
+        return Decimal("Infinity")  # which nothing makes

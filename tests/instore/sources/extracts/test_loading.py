@@ -840,7 +840,7 @@ def test_other_headings_than_those_of_the_file_before_are_told(
     (tmp_path / "orders-3.csv").write_text(csv_text([*row("S3"), "7"], header=[*HEADER, "cashier_id"]))
     assert counted("run-3") == 1
     assert extract(ledger, "orders-3.csv")["detail"] == (
-        "other headings than the file before: new cashier_id; gone till_id"
+        "other headings than the file before: new cashier_id, gone till_id"
     )
     (tmp_path / "orders-4.csv").write_text(csv_text([*row("S4"), "7"], header=[*HEADER, "cashier_id"]))
     assert counted("run-4") == 0
