@@ -533,11 +533,6 @@ MUTANTS = [
         ),
         ("a file that seems cut is loaded", "if why := self._orders_of_file.seems_cut():", "if why := '':"),
         ("pieces of an order are landed one by one", "if not is_piece:", "if True:"),
-        (
-            "the cut order of a released file is landed",
-            "if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):",
-            "if False:",
-        ),
     ),
     *_of(
         SOURCES + "extracts/records.py",

@@ -64,51 +64,43 @@ class OrdersOfFile:
         Its last order does not make its total, and all others that can tell do; without a final line break it is enough
         that it cannot tell, since its last amount may be cut off. Where rows stand apart, any order may have lost some.
         """
-        counted = "SELECT count(*) FROM seen WHERE times = 1 AND adds_up = "
-        (whole,) = self._database.execute(f"{counted} 1").fetchone()
-        (short,) = self._database.execute(f"{counted} 0").fetchone()
-        (apart,) = self._database.execute("SELECT count(*) FROM seen WHERE times > 1 AND adds_up = 0").fetchone()
+        whole, short, apart = self._counts
         if apart and whole and short:
             return f"its rows are not sorted by order, and of {whole + short} orders {short} do not make their totals"
-        last = f"{counted} 0 AND key = ?", (self._last,)
-        if short == 1 and whole and self._database.execute(*last).fetchone() == (1,):
+        last = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0", (self._last,)
+        if short == 1 and whole and self._database.execute(*last).fetchone():
             return "its last order's lines do not make its total, those of all other orders do"
         if self._half_a_line and whole and not short and not apart:
             return "its last line has no line break, and its last order cannot tell whether it is whole, all others can"
         return ""
 
-    def is_short(self, record: ExtractRecord) -> bool:
-        """Whether an order that stands in one place does not make its total, or may be cut off in its last line."""
-        if self._may_be_half_a_line(record):
-            return True
-        keyed = self._keyed(record)
-        query = "SELECT 1 FROM seen WHERE key = ? AND times = 1 AND adds_up = 0"
-        return bool(keyed and self._database.execute(query, keyed[:1]).fetchone())
-
     def lost_a_row(self, record: ExtractRecord) -> str:
         """Why an order seems to have lost a row; nothing where it makes its total, or stands in no suspicious place."""
+        whole, short, apart = self._counts
+        if self._may_be_half_a_line(record):
+            return "it may have lost the end of its last line" if whole and not short else ""
         keyed = self._keyed(record)
-        if not keyed:
-            return ""
         mine = "SELECT adds_up, beside FROM seen WHERE key = ? AND times = 1 AND adds_up IS NOT 1"
-        found = self._database.execute(mine, keyed[:1]).fetchone()
-        if not found:
+        found = self._database.execute(mine, keyed[:1]).fetchone() if keyed else None
+        if keyed is None or found is None:
             return ""
-        adds_up, beside = found
-        if self._database.execute("SELECT 1 FROM refused WHERE number = ?", (_bytes(record.number),)).fetchone():
+        refused = "SELECT 1 FROM refused WHERE number = ?", (_bytes(record.number),)
+        if self._database.execute(*refused).fetchone():
             return "rows of its number were refused elsewhere in the file"
+        places = {"beside a refused row": found[1], "the last of its file": keyed[0] == self._last}
+        where = next((place for place, is_there in places.items() if is_there), "in a file not sorted" if apart else "")
         # Where most orders make no total, that this one does not says nothing.
-        if adds_up is None or not self._most_add_up:
+        if found[0] is None or whole < short or not where:
             return ""
-        where = "beside a refused row" if beside else "the last of its file" if keyed[0] == self._last else ""
-        return where and f"its lines do not make its total, those of most other orders do, and it is {where}"
+        return f"its lines do not make its total, those of most other orders do, and it is {where}"
 
     @cached_property
-    def _most_add_up(self) -> bool:
-        """Of the other orders, where one does not."""
-        counts = "SELECT coalesce(sum(adds_up), 0), coalesce(sum(NOT adds_up), 0) FROM seen"
-        whole, short = self._database.execute(counts).fetchone()
-        return bool(whole > short - 1)
+    def _counts(self) -> tuple[int, int, int]:
+        """Orders in one place that make their totals and that do not, and orders in rows apart."""
+        counted = "SELECT count(*) FROM seen WHERE times = 1 AND adds_up ="
+        queries = f"{counted} 1", f"{counted} 0", "SELECT count(*) FROM seen WHERE times > 1 AND adds_up = 0"
+        whole, short, apart = (self._database.execute(query).fetchone()[0] for query in queries)
+        return whole, short, apart
 
     def _may_be_half_a_line(self, record: ExtractRecord) -> bool:
         if record.ends or not record.heading:

@@ -31,7 +31,7 @@ from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts, marker_of
 from include.instore.sources.extracts.feeds import FileLooks
 from include.instore.sources.extracts.formats import FORMATS, format_of, uncompressed
-from include.instore.sources.extracts.records import BrokenExtract, CutExtract, ExtractRecord
+from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
@@ -179,7 +179,7 @@ class _Reading:
             return error
         if why := self._orders_of_file.seems_cut():
             self.orders -= 1
-            return CutExtract(last, f"the file seems cut: {why}")
+            return BrokenExtract(last, f"the file seems cut: {why}")
         return self._looks.fault()
 
     def blocks(self) -> Iterator[Block]:
@@ -207,9 +207,6 @@ class _Reading:
         """Its orders, those in rows that stand apart put together behind the others."""
         try:
             for record in self._records():
-                if isinstance(self.fault, CutExtract) and self._orders_of_file.is_short(record):
-                    yield self._record(replace(record, order=RecordRefused(CUT_ORDER, self.fault.detail)))
-                    continue
                 if why := self._orders_of_file.lost_a_row(record):
                     yield self._record(replace(record, order=RecordRefused(CUT_ORDER, why)))
                     continue

@@ -48,10 +48,6 @@ class BrokenExtract(Exception):
         self.raw = raw
 
 
-class CutExtract(BrokenExtract):
-    """Every line of the file can be read, but it seems to have lost its end; the last record may be half an order."""
-
-
 Format = Callable[[BinaryIO, Settings], Iterator[ExtractRecord]]
 """Reads an uncompressed stream; raises :class:`BrokenExtract` where it breaks off."""
 
