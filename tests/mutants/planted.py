@@ -374,7 +374,7 @@ MUTANTS = [
         ),
         ("a corrected customer is not looked up", "if _customer(before) != _customer(row) and", "if False and"),
         ("pieces that are no order leave", "if not mine.contents:", "if False:"),
-        ("pieces that say different things are one order", "if first == second and not _is", "if not _is"),
+        ("pieces that say different things are one order", 'why = "their order fields differ"', "pass"),
         ("a piece that is taken back is still claimed", "claimed=runs.c.claimed - 1", "claimed=runs.c.claimed"),
         (
             "a piece is a correction",
@@ -550,9 +550,9 @@ MUTANTS = [
     *_of(
         SOURCES + "extracts/feeds.py",
         OF_LOADING,
-        ("a column that is gone is not missed", "gone = before & OUR_COLUMNS", "gone = frozenset() & OUR_COLUMNS"),
+        ("a column that is gone is not missed", "gone = (before or frozenset()) &", "gone = frozenset() &"),
         ("cards that are gone are not missed", "< _BY_CHANCE:", "< 0:"),
-        ("a small file makes its feed forget", "_WEIGHT * (share or 0)", "0 * (share or 0)"),
+        ("a small file makes its feed forget", "_WEIGHT * self._before[1]", "0 * self._before[1]"),
     ),
     *_of(
         SOURCES + "extracts/apart.py",

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,28 +29,13 @@ class WaitingFile:
     loaded_at: datetime
 
 
-@dataclass(frozen=True)
-class Looks:
-    """What the files of a feed are like: the columns of the last one, and the share of orders with a card."""
-
-    feed: str
-    columns: frozenset[str] | None = None
-    card_share: float | None = None
-
-    def row(self) -> dict[str, Any]:
-        """The columns of a file's row; what is not known leaves what was."""
-        values = {"feed": self.feed, "card_share": self.card_share}
-        values |= {"columns": json.dumps(sorted(self.columns)) if self.columns is not None else None}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-def last_looks(ledger: Ledger, feed: str) -> Looks:
-    """Of the file of this feed that was loaded last."""
-    query = sa.select(extracts.c.columns, extracts.c.card_share).where(extracts.c.feed == kept_text(feed))
+def last_looks(ledger: Ledger, feed: str) -> tuple[frozenset[str] | None, float]:
+    """Of the file of this feed that was loaded last: its columns, and which share of orders had a card until then."""
+    query = sa.select(extracts.c.columns, extracts.c.card_share).where(extracts.c.feed == feed)
     with ledger.read() as connection:
         row = connection.execute(query.order_by(extracts.c.loaded_at.desc()).limit(1)).first()
     columns = frozenset(json.loads(row.columns)) if row and row.columns else None
-    return Looks(kept_text(feed), columns, row.card_share if row else None)
+    return columns, (row.card_share or 0.0) if row else 0.0
 
 
 def known_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:

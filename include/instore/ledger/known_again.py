@@ -124,8 +124,10 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
             collisions.append((item, COLLISION, "another order has its event id, though not its key"))
             continue
         mine = left.get(item.key, _Left(False, False, set()))
-        is_piece = _is_piece(before, item)
-        if is_piece and (why := _why_not_one(before, item)):
+        is_piece, why = _is_piece(before, item), ""
+        if is_piece:
+            row, why = _together(before, item)
+        if is_piece and why:
             collisions.append((item, SPLIT_ORDER, why))
             after_sending += mine.any
             if not mine.contents:
@@ -133,8 +135,7 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
                 taken_back[item.key] = before, why
             continue
         if is_piece:
-            connection.execute(sa.insert(contents).values(content_row(row, ContentState.REPLACED, run_id, now)))
-            row = _together(before, row)
+            connection.execute(sa.insert(contents).values(content_row(item.row, ContentState.REPLACED, run_id, now)))
         elif why := _why_another(before, item):
             collisions.append((item, COLLISION, why))
             continue
@@ -288,23 +289,16 @@ def _is_piece(before: Mapping[str, Any], item: Repeat) -> bool:
     return not _holds(mine, theirs) and all(_is_short(row, item) for row in (item.row, before))
 
 
-def _why_not_one(before: Mapping[str, Any], item: Repeat) -> str:
-    """Why two pieces do not make an order together; nothing where they do."""
-    first, second = (order_of_payload(row["payload"]).model_dump(exclude={"lines"}) for row in (before, item.row))
-    if first == second and not _is_short(_together(before, item.row), item):
-        return ""
-    why = "their order fields differ" if first != second else "together they do not make its total"
-    return (
-        f"its rows are in two places, {before['reference']} and {item.row['reference']}, and {why}; have the ERP "
-        "export its orders whole"
-    )
-
-
-def _together(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of the order that two pieces are, the lines of the one that came first before the other's."""
-    first, second = (order_of_payload(each["payload"]) for each in (before, row))
+def _together(before: Mapping[str, Any], item: Repeat) -> tuple[dict[str, Any], str]:
+    """The row of the order that two pieces are, what came first before the other; and why they are none, if so."""
+    first, second = (order_of_payload(row["payload"]) for row in (before, item.row))
     whole = first.model_copy(update={"lines": first.lines + second.lines})
-    return {**row, "payload": whole.payload(), "fingerprint": whole.fingerprint()}
+    why = "" if whole.adds_up(item.tolerance) else "together they do not make its total"
+    if first.model_copy(update={"lines": second.lines}).fingerprint() != second.fingerprint():
+        why = "their order fields differ"
+    where = f"its rows are in two places, {before['reference']} and {item.row['reference']}"
+    row = {**item.row, "payload": whole.payload(), "fingerprint": whole.fingerprint()}
+    return row, f"{where}, and {why}; have the ERP export its orders whole" if why else ""
 
 
 def _take_back(connection: sa.Connection, order: Mapping[str, Any]) -> None:

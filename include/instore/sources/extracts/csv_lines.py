@@ -127,7 +127,7 @@ class _Rows:
         return self
 
     def __next__(self) -> str:
-        if self._lines.count() >= self._longest:
+        if len(self._lines.texts()) >= self._longest:
             raise csv.Error(f"a quote that is not closed for {self._longest} lines")
         line = next(self._lines)
         if self._lines.too_long:
@@ -144,19 +144,16 @@ class _Rows:
             row = next(self._rows)
         except csv.Error as error:
             fault = str(error)
-        holds_rows = self._holds_rows()
-        if holds_rows or (fault and self._lines.count() >= self._longest):
+        behind = self._lines.texts()[1:]
+        # A line within its quotes that has all columns by itself is a row, and no text.
+        holds_rows = any(text.count(self._delimiter) >= self._columns - 1 for text in behind)
+        if holds_rows or (fault and len(behind) + 1 >= self._longest):
             fault = fault or "a quote in it is not closed, and the rows behind it are within the quotes"
             self._lines.give_back()
         breaks_off = bool(fault) and (not self._lines.complete or ("end of data" in fault and not holds_rows))
         if fault:
             row = _first_row(self._lines.text(), self._delimiter)
         return row, fault or self._lines.fault(), breaks_off
-
-    def _holds_rows(self) -> bool:
-        """Whether a line within its quotes has all columns by itself, so that it is a row and no text."""
-        behind = self._lines.texts()[1:] if self._lines.count() > 1 else ()
-        return any(text.count(self._delimiter) >= self._columns - 1 for text in behind)
 
 
 def _is_begun(name: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
-from include.instore.ledger.extract_files import Looks
-from include.instore.ledger.tables import OTHER_HEADINGS
+from include.instore.ledger import Ledger
+from include.instore.ledger.extract_files import last_looks
+from include.instore.ledger.tables import OTHER_HEADINGS, kept_text
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts.csv_lines import OUR_COLUMNS, column_names
@@ -16,64 +18,61 @@ from include.instore.sources.extracts.records import BrokenExtract, ExtractRecor
 _WEIGHT = 5
 """As many orders as this the files before count for: one small file without a card does not make the feed forget."""
 _BY_CHANCE = 0.01
-_REMEDY = (
-    "map the ERP's heading with INSTORE_EXTRACT_COLUMNS, or have it back, and release the file; or release it as it is"
-)
 
 
 class FileLooks:
-    """What one file is like, learnt record by record.
+    """What one file is like, learnt record by record in its first reading."""
 
-    :param last: the looks of the file before, by its feed: the name without numbers, and the store where it has one.
-    """
-
-    def __init__(self, name: str, last: Callable[[str], Looks], settings: Settings) -> None:
+    def __init__(self, name: str, ledger: Ledger, settings: Settings) -> None:
         self._name = name
-        self._last = last
+        self._ledger = ledger
         self._settings = settings
         self._stores: set[str] = set()
-        self.orders = 0
-        self.cards = 0
-        self.columns: frozenset[str] | None = None
+        self._orders = 0
+        self._cards = 0
+        self._columns: frozenset[str] | None = None
 
     def learn(self, record: ExtractRecord) -> None:
-        if self.columns is None and record.heading:
-            self.columns = column_names(record.heading, self._settings)
+        if self._columns is None and record.heading:
+            self._columns = column_names(record.heading, self._settings)
         if isinstance(record.order, InStoreOrder):
-            self.orders += 1
-            self.cards += record.order.loyalty_card_number is not None
+            self._orders += 1
+            self._cards += record.order.loyalty_card_number is not None
             if len(self._stores) < 2:
                 self._stores.add(record.order.store_id)
 
-    @cached_property
-    def before(self) -> Looks:
-        """Of the file before; asked when all of this one is learnt."""
+    @property
+    def _feed(self) -> str:
+        """The name without numbers, and the store where it has one: those of the same are much alike."""
         store = next(iter(self._stores)) if len(self._stores) == 1 else ""
-        return self._last(f"{re.sub(r'[0-9]+', '#', self._name.lower())} {store}")
+        return kept_text(f"{re.sub(r'[0-9]+', '#', self._name.lower())} {store}")
+
+    @cached_property
+    def _before(self) -> tuple[frozenset[str] | None, float]:
+        return last_looks(self._ledger, self._feed)
 
     def fault(self) -> BrokenExtract | None:
         """Why nothing of the file must be landed unseen: what its feed had is gone."""
-        before, share = self.before.columns or frozenset(), self.before.card_share or 0
-        gone = before & OUR_COLUMNS - self.columns if self.columns else frozenset()
+        before, share = self._before
+        gone = (before or frozenset()) & OUR_COLUMNS - self._columns if self._columns else frozenset()
         if gone:
             told = f"column {min(gone)} is gone, which the file before had"
-        elif not self.cards and (1 - share) ** self.orders < _BY_CHANCE:
+        elif not self._cards and (1 - share) ** self._orders < _BY_CHANCE:
             told = f"no order has a loyalty_card, and {share:.0%} of those in the files before had one"
         else:
             return None
-        return BrokenExtract(1, f"{told}; {_REMEDY}")
+        return BrokenExtract(1, f"{told}; map the ERP's heading with INSTORE_EXTRACT_COLUMNS, and release the file")
 
     def remark(self) -> str | None:
         """Which headings the file before had not, or had besides."""
-        now, before = self.columns, self.before.columns
+        now, before = self._columns, self._before[0]
         if now is None or before is None or now == before:
             return None
         names = [f"new {each}" for each in sorted(now - before)] + [f"gone {each}" for each in sorted(before - now)]
         return f"{OTHER_HEADINGS} the file before: {', '.join(names)}"
 
-    def looks(self) -> Looks:
-        """To be remembered of the file; what it does not say stays as it was."""
-        share = self.before.card_share
-        if self.orders:
-            share = (self.cards + _WEIGHT * (share or 0)) / (self.orders + _WEIGHT)
-        return Looks(self.before.feed, self.columns or self.before.columns, share)
+    def row(self) -> dict[str, Any]:
+        """The columns of the file's row; what the file does not say stays as it was."""
+        share = (self._cards + _WEIGHT * self._before[1]) / (self._orders + _WEIGHT)
+        columns = {} if self._columns is None else {"columns": json.dumps(sorted(self._columns))}
+        return {"feed": self._feed, "card_share": share if self._orders else self._before[1], **columns}

@@ -20,7 +20,7 @@ from typing import IO, BinaryIO
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.extract_files import is_released, known_versions, last_looks, note_waiting
+from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
 from include.instore.ledger.intake import Landed, LoadedExtract
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
@@ -94,7 +94,7 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             whole, checksum = _copy(stream, copy, settings)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
-        looks = FileLooks(file.name, partial(last_looks, ledger), settings)
+        looks = FileLooks(file.name, ledger, settings)
         reading = _Reading(Path(copy.name), file, orders, looks, settings)
         fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
         fault = fault or _against_marker(storage, file, checksum, settings)
@@ -194,7 +194,7 @@ class _Reading:
             log.warning("extract %s: %s", self._file.name, detail)
         extract = LoadedExtract(
             self._file.name, self._file.version, self.orders, self._bad_rows, detail and kept_text(detail),
-            self._looks.looks().row(),
+            self._looks.row(),
         )  # fmt: skip
         yield Block(records, extract)
 

@@ -101,10 +101,6 @@ class Lines:
         line, _ = self._taken[-1] if self._taken else ("", True)
         return len(line) >= self._limit and not line.endswith(_LINE_BREAKS)
 
-    def count(self) -> int:
-        """Lines taken."""
-        return len(self._taken)
-
     def texts(self) -> list[str]:
         """The lines taken."""
         return [line for line, _ in self._taken]
