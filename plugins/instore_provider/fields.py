@@ -173,6 +173,7 @@ class ServiceFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, validate_default=True, hide_input_in_errors=True)
 
+    port: str = field("Port", example="any number, such as 443: Airflow's Test button needs one, and nobody else does")
     rate_limit: Number = field(
         "Calls per second",
         "At most, to all APIs of the connection together; empty is no limit. The in-store DAG's tasks share it, "
@@ -234,7 +235,8 @@ class ServiceFields(BaseModel):
     def form(cls) -> dict[str, Any]:
         """Return the form in the shape of airflow/provider.yaml.schema.json."""
         own = {name: each for name, each in cls.model_fields.items() if name not in ServiceFields.model_fields}
-        standard = {name: each for name, each in own.items() if name in _STANDARD_FIELDS}
+        fields = own | ServiceFields.model_fields
+        standard = {name: each for name, each in fields.items() if name in _STANDARD_FIELDS}
         return {
             "ui-field-behaviour": {
                 "hidden-fields": [name for name in ("schema", "login", "port", "extra") if name not in standard],
@@ -243,7 +245,7 @@ class ServiceFields(BaseModel):
             },
             "conn-fields": {
                 name: {"label": each.title, "description": each.description, "schema": _schema(each)}
-                for name, each in (own | ServiceFields.model_fields).items()
+                for name, each in fields.items()
                 if name not in standard
             },
         }

@@ -169,6 +169,9 @@ def test_both_types_have_their_forms(server: str, keeper: requests.Session) -> N
             assert shown["value"] == field["schema"].get("default")
             assert shown["schema"].get("format") == field["schema"].get("format")
         assert form["standard_fields"]["url_schema"]["hidden"]
+        # Airflow 3.3.2's Test button refuses a connection without one.
+        assert not form["standard_fields"]["port"]["hidden"]
+        assert "Test button" in form["standard_fields"]["port"]["placeholder"]
         assert form["standard_fields"]["password"]["title"]
         assert form["standard_fields"]["host"]["placeholder"].startswith("https://")
     assert forms["profile_store"]["extra_fields"]["read_api_key"]["schema"]["format"] == "password"
@@ -188,6 +191,23 @@ def test_a_saved_connection_shows_no_key(server: str, keeper: requests.Session) 
     assert shown.status_code == 200
     assert "key-canary" not in shown.text
     assert "https://read.example.com" in shown.text
+
+
+def test_a_saved_connection_can_be_tested_as_the_button_does_it_where_it_has_a_port(
+    server: str, keeper: requests.Session, wire: Wire
+) -> None:
+    """The button sends 0 for no port, and the server then takes it for another service's."""
+    wire.on("/customers/by-loyalty-card/no-such-card-connection-test", Reply(404))
+    fields = {"conn_type": "loyalty", "host": wire.url, "password": "some-key", "extra": "{}"}
+    for port, status in ((None, 400), (443, 200)):
+        made = {**fields, "connection_id": f"by_form_{port}", **({"port": port} if port else {})}
+        assert keeper.post(f"{server}/api/v2/connections", json=made, timeout=20).status_code == 201
+        shown = keeper.get(f"{server}/api/v2/connections/{made['connection_id']}", timeout=20).json()
+        button = {name: shown[name] for name in ("conn_type", "connection_id", "host", "password", "extra")}
+        button |= {"port": shown["port"] or 0, "login": shown["login"] or "", "schema": shown["schema"] or ""}
+        tested = keeper.post(f"{server}/api/v2/connections/test", json=button, timeout=20)
+        assert tested.status_code == status, tested.text
+    assert tested.json()["status"], tested.text
 
 
 def test_the_test_button_calls_the_service(server: str, keeper: requests.Session, wire: Wire) -> None:
