@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,10 @@ def test_the_diagrams_have_the_states_of_the_code() -> None:
 def test_the_folder_table_of_the_readme_has_every_folder_and_no_other() -> None:
     rows = re.findall(r"^\| (`.+?/`) \|", TEXTS[ROOT / "README.md"].partition("## The folders")[2], re.MULTILINE)
     named = {name.rstrip("/") for row in rows for name in re.findall(r"`(.+?)`", row)}
-    top = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
+    # A clone may have other folders beside them, such as a virtual environment.
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    names = tracked.splitlines() or [f"{path.name}/" for path in ROOT.iterdir() if path.is_dir()]
+    top = {name.split("/")[0] for name in names if "/" in name and not name.startswith((".", "_"))}
     core = {f"include/instore/{path.parent.name}" for path in (ROOT / "include/instore").glob("*/__init__.py")}
     assert named == top - {"include"} | {"include/instore", "include/instore_airflow"} | core
 
