@@ -39,8 +39,6 @@ from include.instore.sources.landing import Record, order_or_refusal
 
 SOURCE = "topic"
 
-_LOOK_AT = 32
-"""Messages looked at for the oldest: those at the front may be deferred, and nobody waits for them."""
 _COUNTED_AT_ONCE = 100
 _LOOKED_AT_MOST = 1000
 _EXPIRED = "TTLExpiredException"
@@ -237,12 +235,13 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
     names = (settings.topic, settings.subscription)
     with bus_errors(settings), client:
         with client.get_subscription_receiver(*names) as receiver:
-            waiting = [
+            oldest = (
                 message.enqueued_time_utc
-                for messages in peeked(receiver, _LOOK_AT, _LOOK_AT)
-                for message in messages
-                if message.state == ServiceBusMessageState.ACTIVE and message.enqueued_time_utc is not None
-            ]
+                for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST)
+                for message in messages  # those at the front may be deferred, and nobody waits for them
+                if message.state == ServiceBusMessageState.ACTIVE
+            )
+            waiting_since = next(oldest, None)
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
             most = max(_LOOKED_AT_MOST, settings.alert_dead_letters)
             reasons = [
@@ -250,5 +249,5 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
                 for messages in peeked(receiver, _COUNTED_AT_ONCE, most)
                 for message in messages
             ]
-    age = (datetime.now(timezone.utc) - min(waiting)).total_seconds() if waiting else 0.0
+    age = (datetime.now(timezone.utc) - waiting_since).total_seconds() if waiting_since else 0.0
     return Backlog(max(0.0, age), len(reasons), reasons.count(_EXPIRED))

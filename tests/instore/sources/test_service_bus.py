@@ -26,7 +26,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
-from include.instore.sources.bus import keeps_expired
+from include.instore.sources.bus import keeps_expired, look
 from include.instore.sources.service_bus import Drained, drain, peek
 from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.instore import given
@@ -418,6 +418,14 @@ def test_deferred_messages_are_counted_and_a_dry_run_does_not_count_them_as_orde
     drained = bus.drain(ledger)
     assert (drained.landed.received, drained.deferred, drained.stopped_by) == (1, 2, "drained")
     assert (drained.not_drained, drained.locked_elsewhere, given.tally(ledger)["deferred"]) == (0, 0, 2)
+
+
+def test_a_message_behind_many_deferred_ones_waits_as_any_other(bus: Bus) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(111)))
+    with bus.held(110, defer=True):
+        pass
+    time.sleep(0.5)
+    assert look(bus.client(), bus.settings).oldest_message > 0.5
 
 
 @on_both_databases
