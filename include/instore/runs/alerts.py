@@ -183,7 +183,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     )
     spent = counts["drain"] in _SPENT
     budget = f"Two runs in a row spent their budget ({counts['drain']}) before the bus had none left"
-    left = f"this one left {counts['not_drained'] or 'an unknown number'} that had come before it"
+    left = f"this one left at least {counts['not_drained'] or 'one'} that had come before it"
     judge(
         Alert(NOT_DRAINED, f"{budget}; {left}." if spent else "The bus could not be asked what this run has left."),
         1,
