@@ -33,8 +33,9 @@ next hour do it.
 ## Running a date again
 
 A **backfill** never touches the live topic: it loads the extracts of its interval again where they changed, and sends
-what was not sent yet, rejected orders among it. A **manual** run does what the hourly run does; with a window it sends
-that window's orders only.
+what was not sent yet, rejected orders among it. A **manual** run does what the hourly run does; with a window, or a
+Data Interval of your own, it sends that window's orders only. A Logical Date of your own is refused: it names no
+window.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ PARAMS = {
 
 
 @dag(
-    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),
+    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),  # windows.EVERY says the same
     # Of a run dated before it Airflow makes a success without a task.
     start_date=datetime(1970, 1, 1, tzinfo=timezone.utc),
     catchup=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,28 @@ def test_a_manual_run_without_a_logical_date_drains_as_a_scheduled_one(product: 
 
 
 @pytest.mark.parametrize("year", ["2017", "1985"])
-def test_a_manual_run_with_a_logical_date_has_no_window_of_its_own(product: Product, year: str) -> None:
+def test_a_manual_run_with_a_logical_date_of_its_own_is_refused(product: Product, year: str) -> None:
     """Of a run dated before the DAG's start date Airflow makes a success without a task."""
-    product.publish(f"K-DATED-{year}")
     run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json={"logical_date": f"{year}-06-09T08:30:00Z"})
     finished = follow(product.airflow, run["dag_run_id"], Console(quiet=True), "run")
-    assert finished.counts["run_kind"] == "manual"
+    assert finished.state == "failed"
+
+
+def test_a_manual_run_of_now_is_an_ordinary_one(product: Product) -> None:
+    product.publish("K-NOW")
+    now = datetime.now(timezone.utc).isoformat()
+    run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json={"logical_date": now})
+    finished = follow(product.airflow, run["dag_run_id"], Console(quiet=True), "run")
+    assert (finished.counts["run_kind"], finished.counts["window"]) == ("manual", None)
     assert (finished.counts["received"], finished.counts["sent"]) == (1, 1)
+
+
+def test_a_data_interval_of_a_manual_run_is_its_window(product: Product) -> None:
+    dates = {"logical_date": "2017-06-08T00:00:00Z", "data_interval_start": "2017-06-06T00:00:00Z"}
+    dates |= {"data_interval_end": "2017-06-07T00:00:00Z"}
+    run = product.airflow.call("POST", f"/dags/{DAG}/dagRuns", json=dates)
+    finished = follow(product.airflow, run["dag_run_id"], Console(quiet=True), "run")
+    assert finished.counts["window"] == "2017-06-06T00:00:00+00:00/2017-06-07T00:00:00+00:00"
 
 
 def test_a_manual_run_of_a_window_may_leave_the_topic_alone(product: Product) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Protocol
 
 from include.instore.model.errors import ConfigurationError
@@ -19,6 +19,9 @@ PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend",
 
 OWN_DAG = "instore_orders"
 """The DAG whose runs the ledger knows by their run id alone, which Airflow makes unique within one DAG only."""
+
+EVERY = timedelta(hours=1)
+"""The DAG's schedule: the length of the interval that Airflow itself gives a run, in whole hours."""
 
 Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile"]
 
@@ -31,6 +34,8 @@ class DagRun(Protocol):
     run_type: Any
     data_interval_start: datetime | None
     data_interval_end: datetime | None
+    logical_date: datetime | None
+    run_after: datetime | None
     clear_number: int
 
 
@@ -91,7 +96,7 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
         ``destination`` (a name or None), ``track_events``, which is none of this module's business; Airflow has the
         run's conf among them.
     :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
-        a window; a param that is none of :data:`PARAMS`.
+        a window; a param that is none of :data:`PARAMS`; a manual run with a Logical Date of its own.
     """
     for name in params:
         if name not in PARAMS:
@@ -125,6 +130,7 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     if run_type == "scheduled":
         return run("scheduled", interval, True, True, "due")
     drains = bool(params.get("drain_topic", True))
+    asked = asked or _own_interval(dag_run, interval)
     if asked is not None:
         return run("manual", asked, drains, False, "in_window")
     return run("manual", None, drains, True, "due")
@@ -135,6 +141,27 @@ def _interval(dag_run: DagRun) -> Window | None:
     if start is None or end is None or start >= end:
         return None
     return Window(start.astimezone(timezone.utc), end.astimezone(timezone.utc))
+
+
+def _own_interval(dag_run: DagRun, interval: Window | None) -> Window | None:
+    """The Data Interval that a person gave a manual run; None where it has the one that Airflow gives every one.
+
+    That is the last full hour before its Logical Date, the moment of triggering unless a person changed it; a form may
+    have been open since the hour before.
+
+    :raises ConfigurationError: there is a Logical Date of a person's own, without an interval.
+    """
+    if interval is None or dag_run.logical_date is None or dag_run.run_after is None:
+        return None
+    if interval.end - interval.start == EVERY:
+        if timedelta(0) <= dag_run.run_after - interval.end < 2 * EVERY:
+            return None
+        if timedelta(0) <= dag_run.logical_date - interval.end < EVERY:
+            raise ConfigurationError(
+                f"This run was given the Logical Date {dag_run.logical_date:%Y-%m-%dT%H:%M}, of which Airflow makes "
+                "the hour before it; leave it as it is, and give params window_start and window_end, or a backfill."
+            )
+    return interval
 
 
 def _asked_window(params: Mapping[str, Any]) -> Window | None:

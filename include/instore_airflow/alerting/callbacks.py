@@ -84,7 +84,8 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
     settings, queued_at = _settings(), _moment(told.get("queued_at"))
     if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=settings.deadline_minutes):
         return  # it was cleared meanwhile; who clears a run looks at it
-    fields = {name: _moment(told.get(name)) for name in ("data_interval_start", "data_interval_end")}
+    dates = ("data_interval_start", "data_interval_end", "logical_date", "run_after")
+    fields = {name: _moment(told.get(name)) for name in dates}
     fields |= {"dag_id": told["dag_id"], "run_id": told["dag_run_id"], "run_type": told["run_type"]}
     dag_run = SimpleNamespace(conf=told.get("conf"), clear_number=0, **fields)
     run = _run_of(dag_run)
@@ -99,11 +100,13 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
 
 
 def _run_of(dag_run: Any) -> Run:
-    """The run behind a callback's dag run, also where its params are wrong, which may be why it failed."""
+    """The run behind a callback's dag run, also where its params or dates are wrong, which may be why it failed."""
     try:
         return resolve_run(dag_run, dag_run.conf or {})
     except ConfigurationError:
-        return resolve_run(dag_run, {})
+        bare = _bare_dag_run(dag_run.dag_id, dag_run.run_id)
+        bare.run_type, bare.clear_number = dag_run.run_type, dag_run.clear_number
+        return resolve_run(bare, {})
 
 
 def _bare_dag_run(dag_id: str, run_id: str) -> Any:

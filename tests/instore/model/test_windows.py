@@ -34,6 +34,44 @@ class DagRun:
     data_interval_end: datetime | None = DAY.end
     run_id: str = "r"
     dag_id: str = "instore_orders"
+    logical_date: datetime | None = None
+    run_after: datetime | None = None
+
+
+NOON = moment("2026-11-24T12:10:00")
+
+
+def hours_before(hours: float, *, length: float = 1, logical: datetime = NOON) -> DagRun:
+    """A manual run triggered at 12:10, with an interval of so many hours that ended so many hours before noon."""
+    end = moment("2026-11-24T12:00:00") - timedelta(hours=hours)
+    return DagRun("manual", 0, end - timedelta(hours=length), end, logical_date=logical, run_after=NOON)
+
+
+@pytest.mark.parametrize("hours", [0, 1])
+def test_the_hour_before_it_was_triggered_is_no_window_of_a_manual_run(hours: int) -> None:
+    run = resolve_run(hours_before(hours, logical=NOON - timedelta(hours=hours)), {})
+    assert run == Run("r", "manual", None, True, True, "due")
+
+
+@pytest.mark.parametrize(("hours", "length"), [(2, 1), (3000, 1), (0, 2), (12, 24), (0, 0.5), (-1, 1)], ids=str)
+def test_a_data_interval_of_its_own_is_a_manual_run_s_window(hours: float, length: float) -> None:
+    dag_run = hours_before(hours, length=length)
+    run = resolve_run(dag_run, {"drain_topic": False})
+    assert run == Run(
+        "r", "manual", Window(dag_run.data_interval_start, dag_run.data_interval_end), False, False, "in_window"
+    )  # type: ignore[arg-type]
+    assert resolve_run(dag_run, {"resend": True}).resend
+
+
+@pytest.mark.parametrize("minutes", [0, 30, 59])
+@pytest.mark.parametrize("hours", [2, 80_000, -1])
+def test_a_logical_date_of_its_own_is_refused_in_one_sentence(hours: float, minutes: int) -> None:
+    dag_run = hours_before(hours)
+    assert dag_run.data_interval_end is not None
+    dag_run.logical_date = dag_run.data_interval_end + timedelta(minutes=minutes)
+    with pytest.raises(ConfigurationError, match=r"Logical Date .*window_start and window_end"):
+        resolve_run(dag_run, {})
+    assert resolve_run(dag_run, ASKED).window == ASKED_WINDOW
 
 
 def test_a_run_of_another_dag_is_another_run_whatever_its_id() -> None:
