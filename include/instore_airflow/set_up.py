@@ -15,11 +15,13 @@ from include.instore_airflow.connections import (
     CONNECTIONS,
     HASH_KEY,
     LEDGER,
+    PROFILE_STORE,
     SERVICE_BUS,
     get_connection,
     ledger_as_it_is,
 )
 from include.instore_airflow.destinations import DESTINATIONS
+from include.instore_airflow.shared_limits import translated
 
 if TYPE_CHECKING:
     from include.instore.model.settings import Settings
@@ -32,12 +34,12 @@ POOL_LOYALTY = "instore_loyalty"
 class Found:
     """One thing a run needs.
 
-    :param what: ``pool``, ``connection``, ``ledger`` or ``subscription``.
+    :param what: ``pool``, ``connection``, ``ledger``, ``subscription``, or ``read-back`` of a destination.
     :param detail: of a pool its slots; of a missing connection what it has to be; of a ledger the revision it had; of
         the subscription what becomes of messages that expire on it.
     """
 
-    what: Literal["pool", "connection", "ledger", "subscription"]
+    what: Literal["pool", "connection", "ledger", "subscription", "read-back"]
     name: str
     state: Literal["created", "changed", "as it was", "there", "missing", "not known"]
     detail: str
@@ -63,6 +65,8 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
     :raises ConfigurationError: the ledger is of a newer release. :raises RetriableError: it cannot be reached.
     """
     found = [*_make_pools(settings, dry_run), *_connections()]
+    if not any(each.state == "missing" and each.name == PROFILE_STORE for each in found):
+        found.append(_reading_side())
     if not any(each.state == "missing" and each.name in (LEDGER, HASH_KEY) for each in found):
         found.append(_migrate(settings, dry_run))
     if settings.use_topic and not any(each.state == "missing" and each.name == SERVICE_BUS for each in found):
@@ -87,6 +91,19 @@ def _subscription(settings: Settings) -> Found:
     state, detail = answers[keeps]
     name = f"{settings.topic}/{settings.subscription}"
     return Found("subscription", name, state, f"dead-lettering on expiration: {detail}")
+
+
+def _reading_side() -> Found:
+    from instore_provider.hooks.profile_store import ProfileStoreHook
+
+    detail = "off: read_host is empty, so an event in doubt cannot be asked for; it is held for a person to decide"
+    try:
+        with translated(), contextlib.closing(ProfileStoreHook(PROFILE_STORE)) as hook:
+            if hook.reads_back:
+                return Found("read-back", PROFILE_STORE, "there", "")
+    except ConfigurationError as error:
+        detail = str(error)
+    return Found("read-back", PROFILE_STORE, "missing", detail)
 
 
 def _migrate(settings: Settings, dry_run: bool) -> Found:

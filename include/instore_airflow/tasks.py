@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -19,7 +20,7 @@ from instore_provider.links import EventsPageLink
 from include.instore.model.destinations import PROFILE_STORE as PROFILE_STORE_NAME
 from include.instore_airflow.alerting import tell_report
 from include.instore_airflow.connections import PROFILE_STORE, extracts, open_ledger, service_bus_client
-from include.instore_airflow.destinations import opener_of
+from include.instore_airflow.destinations import DESTINATIONS, opener_of
 from include.instore_airflow.run_context import failed_tasks, pipeline
 from include.instore_airflow.services import resolvers
 from include.instore_airflow.sources import source_of
@@ -27,6 +28,8 @@ from include.instore_airflow.sources import source_of
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.instore.ledger import Ledger
+    from include.instore.model.settings import Settings
     from include.instore_airflow.destinations import Opener
 
 _LANDED = ("received", "orders", "duplicates", "corrections", "quarantined")
@@ -137,6 +140,8 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
 
         failed = failed_tasks(ti)
         reported = report(ledger, run, failed, settings)
+        if not run.dry_run:
+            reported.document.update(_read_back(ledger, run.run_id, settings))
         with contextlib.closing(open_ledger()) if run.dry_run else contextlib.nullcontext(ledger) as remembers:
             reported.document.update(tell_report(run, remembers, reported, failed, settings, ti.dag_id))
         close_run(ledger, run.run_id, reported.document)
@@ -148,6 +153,22 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
         ti.xcom_push(key="return_value", value=reported.document)
         raise AirflowFailException(f"This run is red: {'; '.join(reported.red)}.")
     return reported.document
+
+
+def _read_back(ledger: Ledger, run_id: str, settings: Settings) -> dict[str, Any]:
+    """What the destinations show of what the previous run sent."""
+    from include.instore.runs.read_back import read_back
+
+    found = {
+        name: read_back(partial(opener_of(name), ledger, settings), name, ledger, run_id, settings)
+        for name in DESTINATIONS
+    }
+    states = {each.state for each in found.values()}
+    return {
+        "read_back": states.pop() if len(states) == 1 else ", ".join(f"{n} {each.state}" for n, each in found.items()),
+        "read_back_asked": sum(each.asked for each in found.values()),
+        "not_visible": sum(each.not_visible for each in found.values()),
+    }
 
 
 class SendEventsOperator(BaseOperator):

@@ -14,11 +14,14 @@ from pybreaker import (
     CircuitBreaker,
     CircuitBreakerError,
     CircuitBreakerListener,
-    CircuitBreakerStorage,
     CircuitMemoryStorage,
 )
 
 T = TypeVar("T")
+
+
+class _Memory(CircuitMemoryStorage):
+    last_answer = ""
 
 
 class Breaker:
@@ -30,16 +33,14 @@ class Breaker:
 
     :param failures: failing calls in a row that open it.
     :param seconds: how long it stays open.
-    :param storage: where its state is kept; None for the memory of this process.
+    :param storage: where its state is kept, and as `last_answer` a text; None for the memory of this process.
     """
 
-    def __init__(
-        self, *, failures: int = 10, seconds: float = 30.0, storage: CircuitBreakerStorage | None = None
-    ) -> None:
+    def __init__(self, *, failures: int = 10, seconds: float = 30.0, storage: Any = None) -> None:
         self.failures = failures
-        self._seconds = seconds
+        self.seconds = seconds
         self._opened = Event()
-        self._storage = storage or CircuitMemoryStorage(STATE_CLOSED)
+        self._storage = storage or _Memory(STATE_CLOSED)
         self._circuit = CircuitBreaker(
             fail_max=failures,
             reset_timeout=seconds,
@@ -55,8 +56,17 @@ class Breaker:
         opened_at = self._storage.opened_at
         if opened_at is None:
             return None
-        left = self._seconds - (datetime.now(timezone.utc) - opened_at).total_seconds()
+        left = self.seconds - (datetime.now(timezone.utc) - opened_at).total_seconds()
         return left if left > 0 else None
+
+    @property
+    def last_answer(self) -> str:
+        """What the last failing call was answered, in words without personal data; empty where nobody knows."""
+        return str(self._storage.last_answer)
+
+    @last_answer.setter
+    def last_answer(self, told: str) -> None:
+        self._storage.last_answer = told
 
     def watch(self, call: Callable[[], T], well: Callable[[T], bool | None], *, counts: bool = True) -> T | None:
         """

@@ -61,6 +61,12 @@ class ProfileStoreFields(ServiceFields):
         "Answer that means taken",
         "Only for a service whose 2xx has a text that is neither empty nor JSON: that text, such as OK.",
     )
+    untaken_statuses: Statuses = field(
+        "Answers that mean not taken",
+        "HTTP statuses of the Tracking API after which the same events may simply be sent again. Add 408 or 425 only "
+        "where the service never takes what it answers so; otherwise such events are read back first.",
+        "429,503",
+    )
     auth_header: HeaderName = field("Own header name", "Instead of the preset's header.")
     auth_prefix: HeaderText = field("Own word before the key", "Instead of the preset's, with a space after it.")
 

@@ -36,8 +36,8 @@ from instore_provider.redaction import quiet_libraries, safe_detail
 if TYPE_CHECKING:
     from instore_provider.breaker import Breaker
 
-REFUSED_UNTAKEN = frozenset({408, 425, 429, 503})
-"""The service says that it did not take the request: a write may be sent again (contracts.md section 2)."""
+ASKS_FOR_PATIENCE = frozenset({408, 425, 429, 503})
+"""A question that is answered so may be asked again. Whether a write was taken they do not all say."""
 
 KEY_REFUSED = frozenset({401, 403})
 
@@ -45,6 +45,8 @@ _JSON = "application/json"
 _LONGEST_BODY = 8 * 1024 * 1024
 _ABSURD_RETRY_AFTER = 86_400.0
 _POOL_SIZE = 32
+_TRIAL_SECONDS = 0.1
+"""While another thread tries whether the service is well again."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class LeftAlone(NoAnswer):
 
     def told(self) -> str:
         """Return what happened in words for a log."""
-        return f"is left alone, since {self.reason}"
+        return f"was not called: {self.reason}"
 
 
 Result = Answer | NoAnswer
@@ -138,6 +140,8 @@ class Service:
     :param key: never shown in details, even if the service repeats it.
     :param before_attempt: called before each request, such as a rate limiter.
     :param breaker: says when the service is to be left alone; None: never.
+    :param waits_out: a call that an open breaker keeps back waits until the service may be tried again, for at most
+        twice as long as the breaker stays open, instead of ending at once.
     :param counts_questions: for the breaker a question fails once, however often it is asked again: one that cannot be
         answered, among others that are, is no trouble of the service.
     """
@@ -155,6 +159,7 @@ class Service:
     before_attempt: Callable[[], object] = lambda: None
     breaker: Breaker | None = None
     counts_questions: bool = False
+    waits_out: bool = False
 
     def __post_init__(self) -> None:
         self.session = requests.Session()
@@ -225,23 +230,35 @@ class Service:
         """
         Make a call until `again` is false of its result or the bounds are reached; return the last and the count.
 
-        An open breaker ends it at once, with `LeftAlone`.
+        An open breaker ends it, with `LeftAlone`: at once, or where it stays open longer than this service waits out.
         """
 
         def well(result: Result) -> bool | None:
             if isinstance(result, LeftAlone):
                 return None
-            return not (again(result) or _unwell(result))
+            if is_well := not (again(result) or _unwell(result)):
+                return is_well
+            if self.breaker is not None:
+                self.breaker.last_answer = result.told()
+            return False
 
         made = 0
+        until: float | None = None
 
         def attempt() -> Result:
-            nonlocal made
+            nonlocal made, until
             made += 1
             if self.breaker is None:
                 return call()
             counts = made == 1 or not self.counts_questions
-            return self.breaker.watch(call, well, counts=counts) or self._left_alone(self.breaker)
+            while True:
+                result = self.breaker.watch(call, well, counts=counts) or self._left_alone(self.breaker)
+                if not (self.waits_out and isinstance(result, LeftAlone)):
+                    return result
+                until = until or time.monotonic() + 2 * self.breaker.seconds
+                if (left := until - time.monotonic()) <= 0:
+                    return result
+                time.sleep(min(left, max(result.retry_after or 0.0, _TRIAL_SECONDS)))
 
         retrying = Retrying(
             sleep=time.sleep if self.breaker is None else self.breaker.sleep,
@@ -251,6 +268,8 @@ class Service:
             retry_error_callback=_last_result,
         )
         result: Result = retrying(attempt)
+        if self.waits_out and again(result):
+            result = self._resting() or result
         return result, int(retrying.statistics.get("attempt_number", 1))
 
     def read(
@@ -323,7 +342,8 @@ class Service:
         return self._left_alone(self.breaker)
 
     def _left_alone(self, breaker: Breaker) -> LeftAlone:
-        return LeftAlone(False, f"{breaker.failures} calls in a row failed", breaker.rests_for())
+        last = f" (the last one {breaker.last_answer})" if breaker.last_answer else ""
+        return LeftAlone(False, f"circuit open after {breaker.failures} failures in a row{last}", breaker.rests_for())
 
     def _answer(self, response: requests.Response) -> Answer:
         body, whole = _read_body(response, self.read_timeout)
@@ -408,7 +428,7 @@ def _read_body(response: requests.Response, seconds: float) -> tuple[bytes, bool
 
 
 def _settles(answer: Answer) -> bool:
-    if answer.status in REFUSED_UNTAKEN or answer.status >= 500:
+    if answer.status in ASKS_FOR_PATIENCE or answer.status >= 500:
         return False
     if not answer.taken:
         return True
@@ -421,7 +441,7 @@ def _settles(answer: Answer) -> bool:
 
 def _unwell(result: Result) -> bool:
     """Whether a result shows a service in trouble, also where the call is not to be made again."""
-    return isinstance(result, NoAnswer) or result.status >= 500 or result.status in REFUSED_UNTAKEN
+    return isinstance(result, NoAnswer) or result.status >= 500 or result.status in ASKS_FOR_PATIENCE
 
 
 def _last_result(state: RetryCallState) -> Any:

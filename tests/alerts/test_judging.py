@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from include.instore.ledger.alerts import Ages
-from include.instore.model.codes import CODES, RECOVERED, SOFT, Told
+from include.instore.ledger.arrivals import Silence
+from include.instore.model.codes import CODES, RECOVERED, SOFT, Told, code_of
 from include.instore.model.settings import Settings
 from include.instore.runs.alerts import (
     Alert,
@@ -44,20 +45,29 @@ COUNTS: dict[str, Any] = {
     "drained_before": "drained",
     "not_drained": 0,
     "deferred": 0,
+    "read_back": "on",
+    "read_back_asked": 20,
+    "not_visible": 0,
 }
-WELL = Ages(new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0)
+WELL = Ages(
+    new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0, silences={"topic": None}
+)
 LIMITS = Settings(
     alert_unmatched_share=0.4,
     alert_oldest_message_minutes=120,
     alert_oldest_unsent_minutes=360,
     alert_dead_letters=100,
     share_minimum=5,
+    alert_not_visible=2,
+    alert_shared=5,
 )
 OFF = Settings(
     alert_unmatched_share=0,
     alert_oldest_message_minutes=0,
     alert_oldest_unsent_minutes=0,
     alert_dead_letters=0,
+    alert_not_visible=0,
+    alert_shared=0,
 )
 PASSED = {
     "quarantined": ({"set_aside": {"not_json": 1}}, {}),
@@ -73,9 +83,12 @@ PASSED = {
     "deferred": ({"deferred": 1}, {}),
     "lines_do_not_add_up": ({"lines_do_not_add_up": 1}, {}),
     "changed_headings": ({"changed_headings": 1}, {}),
+    "silence": ({}, {"silences": {"topic": Silence(49)}}),
+    "not_visible": ({"not_visible": 2}, {}),
+    "shared": ({}, {"shared": 1}),
 }
-NO_LIMIT = sorted(code for code in SOFT if code.told is Told.SOFT)
-"""Told from the first one, whatever the settings."""
+NO_LIMIT = ["silence:topic", *sorted(code for code in SOFT if code.told is Told.SOFT)]
+"""Told from the first one, whatever the settings; of a silence what judges it knows them."""
 
 KEPT = {
     "unmatched_share": ({}, {"new_unmatched": 39}),
@@ -83,6 +96,9 @@ KEPT = {
     "oldest_unsent": ({}, {"oldest_unsent": 21599}),
     "dead_letters": ({}, {"dead_letters": 99}),
     "not_drained": ({"drain": "count", "drained_before": "drained", "not_drained": 7}, {}),
+    "silence": ({}, {}),
+    "not_visible": ({"not_visible": 1}, {}),
+    "shared": ({}, {"shared": 0}),
 }
 
 
@@ -91,11 +107,11 @@ def judged(counts: dict[str, Any], ages: dict[str, Any], settings: Settings = LI
 
 
 def holding(answer: dict[str, Alert | None]) -> list[str]:
-    return [cause for cause, alert in answer.items() if alert]
+    return [code_of(cause) for cause, alert in answer.items() if alert]
 
 
 def test_a_run_that_is_well_keeps_every_limit() -> None:
-    assert judged({}, {}) == dict.fromkeys(SOFT)
+    assert {code_of(cause): alert for cause, alert in judged({}, {}).items()} == dict.fromkeys(SOFT)
 
 
 @pytest.mark.parametrize("cause", SOFT)
@@ -106,6 +122,28 @@ def test_a_limit_that_is_reached_is_that_cause_and_no_other(cause: str) -> None:
 @pytest.mark.parametrize("cause", KEPT)
 def test_just_below_its_limit_nothing_holds(cause: str) -> None:
     assert holding(judged(*KEPT[cause])) == []
+
+
+def test_a_silence_says_for_how_long_and_how_long_one_was_before() -> None:
+    answer = judged({}, {"silences": {"store 0404": Silence(5, 12.4, 2, "Tuesday"), "topic": Silence(48)}})
+    assert answer["silence:store 0404"].what == (
+        "Store 0404: no order for 5 h of those in which it has any, and 12 are usual in them; in the four weeks before "
+        "such a silence never ended after more than 2 h on a Tuesday."
+    )
+    assert answer["silence:topic"].what == "Topic: no order for 48 h; the limit is INSTORE_ALERT_SILENCE_HOURS."
+
+
+@pytest.mark.parametrize("state", ["away", "ignored_filter", "empty_pages"])
+def test_events_that_cannot_be_read_back_are_told_by_name(state: str) -> None:
+    answer = judged({"read_back": state}, {}, LIMITS.model_copy(update={"alert_not_visible": 1}))
+    assert answer["not_visible"].what == f"What the previous run sent cannot be read back: {state}."
+
+
+@pytest.mark.parametrize(
+    "counts", [{"read_back": "off", "read_back_asked": 0}, {"read_back_asked": 0}], ids=["off", "none asked"]
+)
+def test_where_nothing_was_read_back_nothing_is_said_of_what_is_visible(counts: dict[str, Any]) -> None:
+    assert "not_visible" not in judged(counts, {})
 
 
 def test_messages_that_expired_unread_are_told_of_from_the_first_one() -> None:
@@ -128,14 +166,16 @@ def test_a_run_that_drains_nothing_says_nothing_about_the_bus() -> None:
     assert not {"not_drained", "deferred"} & set(answer)
 
 
-@pytest.mark.parametrize("cause", [cause for cause in SOFT if cause not in (*NO_LIMIT, "not_drained")])
+@pytest.mark.parametrize("cause", [cause for cause in SOFT if cause not in (*NO_LIMIT, "silence", "not_drained")])
 def test_a_limit_that_is_switched_off_never_holds_and_what_was_open_ends(cause: str) -> None:
     assert judged(*PASSED[cause], OFF)[cause] is None
 
 
 def test_a_bus_nobody_looked_at_says_nothing() -> None:
     answer = judged({}, {"oldest_message": None, "dead_letters": None})
-    assert sorted(answer) == sorted([*NO_LIMIT, "not_drained", "oldest_unsent", "unmatched_share"])
+    assert sorted(answer) == sorted(
+        [*NO_LIMIT, "not_drained", "not_visible", "oldest_unsent", "shared", "unmatched_share"]
+    )
 
 
 def test_too_few_orders_say_nothing_about_a_share_and_enough_of_them_do() -> None:
@@ -154,7 +194,9 @@ def test_what_waits_is_told_with_its_number_code_by_code_and_with_the_commands_f
 
 def test_the_shares_of_a_backfill_say_nothing_about_the_stream() -> None:
     answer = judged({}, {"new_unmatched": 100}, shares=False)
-    assert sorted(answer) == sorted([*NO_LIMIT, "dead_letters", "not_drained", "oldest_message", "oldest_unsent"])
+    assert sorted(answer) == sorted(
+        [*NO_LIMIT, "dead_letters", "not_drained", "not_visible", "oldest_message", "oldest_unsent", "shared"]
+    )
 
 
 def test_each_failed_task_and_each_other_reason_is_one_cause() -> None:

@@ -124,11 +124,30 @@ def test_a_2xx_whose_body_breaks_off_is_accepted_all_the_same(wire: Wire, profil
     assert len(wire.seen) == 1
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 503])
+@pytest.mark.parametrize("status", [429, 503])
 def test_what_was_certainly_not_taken_is_sent_again(wire: Wire, profile_store: Any, status: int) -> None:
     wire.on(BULK, Reply(status), Reply(status), Reply(202))
     assert states(list(profile_store().send_events(events(2)))) == ["accepted"] * 2
     assert len(wire.seen) == 3
+
+
+@pytest.mark.parametrize("status", [408, 425])
+def test_what_may_have_been_taken_is_in_doubt_unless_the_connection_says_otherwise(
+    wire: Wire, profile_store: Any, status: int
+) -> None:
+    wire.on(BULK, Reply(status), Reply(202))
+    assert states(list(profile_store().send_events(events(2)))) == ["ambiguous"] * 2
+    assert len(wire.seen) == 1
+    wire.on(BULK, Reply(status), Reply(202))
+    sure = profile_store(extra={"untaken_statuses": f"{status},429,503"})
+    assert states(list(sure.send_events(events(2)))) == ["accepted"] * 2
+
+
+@pytest.mark.parametrize("status", [408, 425])
+def test_an_item_that_may_have_been_taken_is_in_doubt(wire: Wire, profile_store: Any, status: int) -> None:
+    items = [{"trackId": "t0", "status": 200}, {"trackId": "t1", "status": status}]
+    wire.on(BULK, Reply(200, {"items": items}))
+    assert states(list(profile_store().send_events(events(2)))) == ["accepted", "ambiguous"]
 
 
 def test_when_the_attempts_are_used_up_all_that_is_left_is_unsent_and_nobody_calls_again(

@@ -32,6 +32,11 @@ ELSEWHERE = {
     ("Messages wait on the bus", "2"): "",
     # A question to the owner of the topic. What is found in the dead letters is redriven by the section of that name.
     ("Messages wait on the bus", "4"): "",
+    # Questions to people, and limits to be chosen.
+    ("Nothing came", ""): "",
+    ("Sent events are not visible", ""): "",
+    # Which addresses are placeholders is tested with what reads them.
+    ("One address or card on many orders", ""): "tests/instore/model/test_customer_keys.py",
     # It sends to where it is tried.
     ("Orders wait to be sent", "2"): "",
 }

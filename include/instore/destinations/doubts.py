@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 
 from include.instore.ledger import Ledger
@@ -19,11 +20,21 @@ from include.instore.ledger.deliveries import (
     give_back,
     hold_for_a_person,
     in_doubt,
+    keep_in_doubt,
     left_later,
     record_outcomes,
     waited_for,
 )
-from include.instore.model.destinations import ABSENT, SHOWN, UNCLEAR, ReadingSide
+from include.instore.model.destinations import (
+    ABSENT,
+    BY_SETTING,
+    EMPTY_PAGES,
+    IGNORED_FILTER,
+    LAG,
+    NO_READ_SIDE,
+    SHOWN,
+    ReadingSide,
+)
 from include.instore.model.errors import InStoreError
 from include.instore.model.settings import Settings
 
@@ -46,6 +57,7 @@ class Doubts:
         # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that
         # left once more meanwhile is a new doubt.
         self._known_since: dict[tuple[str, datetime], float] = {}
+        self._unclear: Counter[str] = Counter()
         self.held = 0
         self.verified = 0
 
@@ -77,10 +89,14 @@ class Doubts:
         waited_for(*self._place, [doubt for doubt in self.known() if doubt.waited is None])
         send_witnesses()
         self._prove([doubt for doubt in self.known() if doubt.waited is not None])
+        why = next((word for word, _ in self._unclear.most_common(1)), LAG)
+        if doubts := self.known():
+            keep_in_doubt(*self._place, doubts, why)
+            log.warning("%d events stay in doubt: %s", len(doubts), why)
         oldest = datetime.now(timezone.utc) - timedelta(hours=self._settings.doubt_hours)
         self._hold(
             [doubt for doubt in self.known() if doubt.sending_at < oldest],
-            f"not known for {self._settings.doubt_hours:g} hours whether it was taken",
+            f"{why}: not known for {self._settings.doubt_hours:g} hours whether it was taken",
         )
 
     def _settle_unasked(self) -> None:
@@ -90,9 +106,11 @@ class Doubts:
             if doubts:
                 log.warning("%d events in doubt are sent again, by INSTORE_ON_AMBIGUOUS", len(doubts))
         elif self._settings.on_ambiguous == "hold":
-            self._hold(self.known(), "not known whether it was taken, and INSTORE_ON_AMBIGUOUS is hold")
+            self._hold(self.known(), f"{BY_SETTING}: not known whether it was taken, and INSTORE_ON_AMBIGUOUS is hold")
         else:
-            self._hold(self.known(), "not known whether it was taken, and the destination cannot be asked")
+            self._hold(
+                self.known(), f"{NO_READ_SIDE}: not known whether it was taken, and the destination cannot be asked"
+            )
 
     def _hold(self, doubts: Collection[Doubt], reason: str) -> None:
         if doubts:
@@ -122,8 +140,6 @@ class Doubts:
             return
         shown_up_to = self._witnessed(doubts)
         provable = [doubt for doubt in doubts if doubt.waited is not None and doubt.waited < shown_up_to]
-        if len(provable) < len(doubts):
-            log.warning("%d events stay in doubt: too few later ones are shown", len(doubts) - len(provable))
         missing = self._absent({doubt.event_id for doubt in provable})
         if missing:
             time.sleep(self._settings.verify_after / 2)
@@ -142,6 +158,7 @@ class Doubts:
         until, pauses = time.monotonic() + self._settings.verify_after, self._pauses()
         while True:
             answers = self._destination.look_for(candidates)
+            self._note(answers)
             shown += [candidates.pop(event_id) for event_id, answer in answers.items() if answer == SHOWN]
             reached = sorted(shown, reverse=True)[needed - 1] if len(shown) >= needed else 0
             left = until - time.monotonic()
@@ -159,19 +176,25 @@ class Doubts:
             log.warning(
                 "the destination says of an event nobody sent that it is %s; it proves nothing", answers[unknown]
             )
+            self._note({} if answers[unknown] != SHOWN else {unknown: IGNORED_FILTER})
             return set()
         return {event_id for event_id in event_ids if answers[event_id] == ABSENT}
 
     def _look(self, event_ids: set[str], *others: str) -> dict[str, str]:
         """Ask for these and others, and take those of these that are shown for sent."""
         asked = [*sorted(event_ids), *others]
-        answers = dict.fromkeys(asked, UNCLEAR) | dict(self._destination.look_for(asked))
+        answers = dict.fromkeys(asked, EMPTY_PAGES) | dict(self._destination.look_for(asked))
         seen = {event_id for event_id in event_ids if answers[event_id] == SHOWN}
         record_outcomes(*self._place, sent=seen)
         self.verified += len(seen)
-        if unclear := sum(answer == UNCLEAR for answer in answers.values()):
-            log.warning("the destination answered %d of %d questions with something else", unclear, len(answers))
+        self._note(answers)
         return answers
+
+    def _note(self, answers: Mapping[str, str]) -> None:
+        unclear = Counter(answer for answer in answers.values() if answer not in (SHOWN, ABSENT))
+        self._unclear += unclear
+        if unclear:
+            log.warning("the destination answered otherwise than asked: %s of %d", dict(unclear), len(answers))
 
     def _pauses(self) -> Iterator[float]:
         pause = self._settings.verify_after * _FIRST_PAUSE

@@ -6,15 +6,17 @@ day. A crash between a delivery and its note tells something twice; nothing is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
+from include.instore.ledger.arrivals import Silence
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, alerts, deliveries, orders
-from include.instore.model.codes import DEADLINE, RECOVERED, SOFT
+from include.instore.model.codes import DEADLINE, RECOVERED, is_soft
 from include.instore.model.windows import Run
 
 WAITING, TOLD, NOBODY = "waiting", "told", "nobody"
@@ -38,6 +40,8 @@ class Ages:
     :param oldest_message: seconds since the oldest message still on the bus was published; 0 when there is none.
     :param dead_letters: messages in the subscription's dead-letter queue, as far as was looked.
     :param expired: those of them that nobody had read in time.
+    :param silences: each feed and store that was judged: its silence, a number of silent stores, or None.
+    :param shared: addresses and cards on more of the run's orders than one person has in an hour.
     """
 
     new_orders: int
@@ -46,6 +50,8 @@ class Ages:
     oldest_message: float | None = None
     dead_letters: int | None = None
     expired: int | None = None
+    silences: Mapping[str, Silence | int | None] = field(default_factory=dict)
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def remember(
         still_open = connection.execute(sa.select(alerts).where(alerts.c.ended_run.is_(None))).mappings().all()
         open_soft: dict[str, list[sa.RowMapping]] = {}
         for row in still_open:
-            if row["cause"] in SOFT:
+            if is_soft(row["cause"]):
                 open_soft.setdefault(row["cause"], []).append(row)
 
         def begin(cause: str, text: Text) -> None:
@@ -125,7 +131,8 @@ def remember(
             ended += [
                 row
                 for row in still_open
-                if row["cause"] not in (*SOFT, *lasting) and (row["run"] in run.tries or (row["ordinary"] and ordinary))
+                if not (is_soft(row["cause"]) or row["cause"] in lasting)
+                and (row["run"] in run.tries or (row["ordinary"] and ordinary))
             ]
         for row in ended:
             # Told after it is over it would mislead: its recovery names it.
@@ -140,8 +147,8 @@ def remember(
 def knows_why(ledger: Ledger, run_id: str) -> bool:
     """Whether it is written down why this run is red: its report got that far, or somebody told instead of it."""
     with ledger.read() as connection:
-        of_report = sa.and_(alerts.c.run == run_id, alerts.c.cause.not_in((*SOFT, DEADLINE, RECOVERED)))
-        return connection.scalars(sa.select(alerts.c.cause).where(of_report)).first() is not None
+        causes = connection.scalars(sa.select(alerts.c.cause).where(alerts.c.run == run_id)).all()
+    return any(not is_soft(cause) and cause not in (DEADLINE, RECOVERED) for cause in causes)
 
 
 def waiting(ledger: Ledger, run_id: str) -> list[Waiting]:
@@ -167,8 +174,11 @@ def mark(ledger: Ledger, told: Sequence[Waiting], state: str) -> None:
             connection.execute(sa.update(alerts).where(_is(each.run, each.cause)).values(state=state))
 
 
-def measure(ledger: Ledger, run_id: str) -> Ages:
-    """How many of the run's new orders have no customer, and how long the oldest unsent order has waited."""
+def measure(ledger: Ledger, run_id: str, most_shared: int = 0) -> Ages:
+    """How many of the run's new orders have no customer, and how long the oldest unsent order has waited.
+
+    :param most_shared: orders that one address or card may have within an hour; 0: any number.
+    """
     with ledger.read() as connection:
         rows = connection.execute(
             sa.select(orders.c.status, sa.func.count()).where(orders.c.received_run == run_id).group_by(orders.c.status)
@@ -179,10 +189,26 @@ def measure(ledger: Ledger, run_id: str) -> Ages:
             sa.select(deliveries.c.key).where(deliveries.c.status.in_(UNDER_WAY)),
         )
         oldest = connection.scalar(sa.select(sa.func.min(orders.c.received_at)).where(orders.c.key.in_(waiting)))
+        shared = 0
+        if most_shared:
+            persons = (orders.c.email_hash, orders.c.card_hash)
+            shared = sum(_shared(connection, run_id, person, most_shared) for person in persons)
     if new.get(Status.PENDING.value):
         new = {}  # those that could be told without asking say nothing about the others
     age = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else 0.0
-    return Ages(sum(new.values()), new.get(Status.UNMATCHED.value, 0), max(0.0, age))
+    return Ages(sum(new.values()), new.get(Status.UNMATCHED.value, 0), max(0.0, age), shared=shared)
+
+
+def _shared(connection: sa.Connection, run_id: str, person: sa.Column[str], most: int) -> int:
+    """Addresses, or cards, that stand on more of the run's new orders within an hour than one person's can.
+
+    More cards or stores than that are more orders as well.
+    """
+    received = (orders.c.received_run == run_id, person.is_not(None))
+    many = sa.select(person).where(*received).group_by(person).having(sa.func.count() > most)
+    rows = connection.execute(sa.select(person, orders.c.order_time).where(*received, person.in_(many)))
+    hours = Counter((row[0], int(row.order_time.timestamp() // 3600)) for row in rows)
+    return len({who for (who, _), count in hours.items() if count > most})
 
 
 def _is(run: str, cause: str) -> sa.ColumnElement[bool]:

@@ -115,6 +115,7 @@ def mark_sending(ledger: Ledger, held: HeldBatch, keys: Sequence[str]) -> list[O
                 sending_at=datetime.now(timezone.utc),
                 left_seq=left,
                 waited_seq=None,
+                reason=None,
                 # Frozen when it leaves for the first time.
                 fingerprint=sa.func.coalesce(deliveries.c.fingerprint, _of_the_order("fingerprint")),
                 email=sa.func.coalesce(deliveries.c.email, _of_the_order("email")),
@@ -228,7 +229,7 @@ def record_outcomes(
             connection.execute(
                 sa.update(deliveries)
                 .where(*mine, deliveries.c.event_id.in_(unsent))
-                .values(status=DeliveryStatus.READY.value, sending_at=None)
+                .values(status=DeliveryStatus.READY.value, sending_at=None, reason=None)
             )
         if truncated:
             connection.execute(
@@ -240,7 +241,12 @@ def record_outcomes(
 def give_back(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]) -> None:
     """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile."""
     if doubts:
-        _move(ledger, held, doubts, status=DeliveryStatus.READY.value, sending_at=None)
+        _move(ledger, held, doubts, status=DeliveryStatus.READY.value, sending_at=None, reason=None)
+
+
+def keep_in_doubt(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], why: str) -> None:
+    """Commit what keeps these in doubt, in a word of :mod:`include.instore.model.destinations`."""
+    _move(ledger, held, doubts, reason=why)
 
 
 def hold_for_a_person(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], reason: str) -> None:
@@ -304,6 +310,24 @@ def left_later(ledger: Ledger, destination: str, after: int, most: int) -> dict[
         first = connection.execute(sent.order_by(deliveries.c.left_seq).limit(most)).tuples().all()
         last = connection.execute(sent.order_by(deliveries.c.left_seq.desc()).limit(most)).tuples().all()
     return dict(first) | dict(last)
+
+
+def sent_by_the_previous_run(ledger: Ledger, destination: str, run_id: str, before: datetime, most: int) -> list[str]:
+    """Event ids of some that the last run before this one that sent any sent there, before a moment."""
+    sent = (deliveries.c.destination == destination, deliveries.c.status == DeliveryStatus.SENT.value)
+    with ledger.read() as connection:
+        begun = sa.select(runs.c.started_at).where(runs.c.run_id == run_id).scalar_subquery()
+        previous = connection.scalar(
+            sa.select(runs.c.run_id)
+            .where(runs.c.started_at < begun, sa.exists().where(deliveries.c.outcome_run == runs.c.run_id, *sent))
+            .order_by(runs.c.started_at.desc())
+            .limit(1)
+        )
+        # By their ids, which are as good as drawn by lot.
+        events = sa.select(deliveries.c.event_id).where(
+            deliveries.c.outcome_run == previous, *sent, deliveries.c.sent_at <= before
+        )
+        return list(connection.scalars(events.order_by(deliveries.c.event_id).limit(most)))
 
 
 def _held(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.instore.ledger.arrivals import note_arrivals
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.known_again import known_again, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
@@ -262,6 +263,12 @@ def land(
                 dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
             )
         )
+        came = [
+            (min(item.published_at, now), item.row["source"], item.row["store_id"])
+            for item in arrivals
+            if item.published_at is not None
+        ]
+        note_arrivals(ledger, connection, came)
     return landed
 
 

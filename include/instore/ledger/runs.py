@@ -49,7 +49,8 @@ class RunCounts:
     What concerns sending is counted once a destination; ``by_destination`` says where. ``set_aside`` is all that waits
     for a person, or for an answer, in the whole ledger, by code. ``drain`` says what ended its drain, None where it had
     none, and ``drained_before`` that of the run before it which had one; ``not_drained``, ``locked_elsewhere`` and
-    ``deferred`` are messages, None where they are not known.
+    ``deferred`` are messages, None where they are not known. ``in_doubt_by_reason`` has the words of
+    model/destinations.py, of the events in doubt and of those held because of it.
     """
 
     received: int
@@ -88,6 +89,7 @@ class RunCounts:
     rejected_by_reason: Mapping[str, int]
     truncated: int
     in_doubt: int
+    in_doubt_by_reason: Mapping[str, int]
     held: int
     cancelled: int
     by_destination: Mapping[str, Mapping[str, int]]
@@ -120,6 +122,8 @@ _failing = (
     orders.c.next_attempt.is_not(None),
     orders.c.reason == LOOK_UP_FAILED,
 )
+_in_doubt = deliveries.c.status == DeliveryStatus.SENDING.value
+_NOT_ASKED = "not_asked"
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
 _reheaded = (extracts.c.detail.startswith(OTHER_HEADINGS),)
 
@@ -232,6 +236,10 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             resent=resent,
             rejected=became[DeliveryStatus.REJECTED.value],
             rejected_by_reason=by(deliveries.c.reason, *rejected, of=deliveries),
+            in_doubt_by_reason=_by_word(
+                by(deliveries.c.reason, mine, deliveries.c.is_latest, _in_doubt, of=_delivered),
+                by(deliveries.c.reason, of_this_run, deliveries.c.status == DeliveryStatus.HELD.value, of=deliveries),
+            ),
             in_doubt=now_mine.get(DeliveryStatus.SENDING.value, 0),
             held=became[DeliveryStatus.HELD.value],
             cancelled=became[DeliveryStatus.CANCELLED.value],
@@ -245,6 +253,14 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             ledger=whole,
             set_aside={str(code): count for code, count in set_aside.items() if count},
         )
+
+
+def _by_word(*by_reason: Mapping[str, int]) -> dict[str, int]:
+    """Counts by the word before a reason's sentence."""
+    words: Counter[str] = Counter()
+    for reason, count in (item for each in by_reason for item in each.items()):
+        words[_NOT_ASKED if reason == "None" else reason.partition(":")[0]] += count
+    return dict(sorted(words.items()))
 
 
 def faults_in(counts: RunCounts) -> list[str]:

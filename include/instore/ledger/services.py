@@ -93,6 +93,7 @@ class SharedCircuit(CircuitMemoryStorage):
         self._service = service
         self._lock = threading.Lock()
         self._half_open = False
+        self._last_answer = ""
         self._open_for_ms: int | None = None
         self._looked_at = float("-inf")
         _make_known(ledger, service)
@@ -121,14 +122,25 @@ class SharedCircuit(CircuitMemoryStorage):
     def opened_at(self, _moment: datetime) -> None:
         """Written together with the state, by the database's clock."""
 
+    @property
+    def last_answer(self) -> str:
+        """What the last failing call was answered: of this process, or of the one that opened the breaker."""
+        self._look()
+        return self._last_answer
+
+    @last_answer.setter
+    def last_answer(self, told: str) -> None:
+        self._last_answer = told[:250]
+
     def _look(self) -> int | None:
         """Milliseconds for which the breaker has been open, None when it is closed; asked at most once a second."""
         with self._lock:
             since = time.monotonic() - self._looked_at
             if since >= _LOOK_AGAIN_SECONDS:
                 with self._ledger.read() as connection:
-                    opened = sa.select(services.c.opened_at).where(services.c.service == self._service)
-                    opened_at = connection.scalars(opened).one()
+                    opened = sa.select(services.c.opened_at, services.c.last_answer)
+                    opened_at, told = connection.execute(opened.where(services.c.service == self._service)).one()
+                    self._last_answer = told if opened_at is not None and told else self._last_answer
                     self._open_for_ms = None if opened_at is None else self._age(connection, opened_at)
                 self._looked_at, since = time.monotonic(), 0.0
             return None if self._open_for_ms is None else self._open_for_ms + int(since * 1000)
@@ -143,7 +155,10 @@ class SharedCircuit(CircuitMemoryStorage):
                 connection.execute(
                     sa.update(services)
                     .where(services.c.service == self._service)
-                    .values(opened_at=_now_ms(connection) if opened else None)
+                    .values(
+                        opened_at=_now_ms(connection) if opened else None,
+                        last_answer=self._last_answer if opened else None,
+                    )
                 )
             self._open_for_ms, self._looked_at = (0 if opened else None), time.monotonic()
 

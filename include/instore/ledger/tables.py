@@ -219,6 +219,15 @@ suppressions = sa.Table(
     sa.Column("since", UtcDateTime, nullable=False),
 )
 
+arrivals = sa.Table(
+    "arrivals",  # orders that came, new or not, by the hour in which their source published them
+    metadata,
+    sa.Column("hour", sa.Integer, primary_key=True, autoincrement=False),  # since 1970
+    sa.Column("source", sa.String(16), primary_key=True),
+    sa.Column("store_id", sa.String(64), primary_key=True),
+    sa.Column("orders", sa.Integer, nullable=False),
+)
+
 quarantine = sa.Table(
     "quarantine",
     metadata,
@@ -292,6 +301,7 @@ services = sa.Table(
     sa.Column("service", sa.String(250), primary_key=True),  # connection, and the API behind it
     sa.Column("next_turn", sa.BigInteger, nullable=False),  # microseconds since 1970: nobody calls before
     sa.Column("opened_at", sa.BigInteger),  # milliseconds since 1970: left alone since then; null: it is well
+    sa.Column("last_answer", sa.String(250)),  # of the last call that failed before it was left alone
 )
 
 alerts = sa.Table(

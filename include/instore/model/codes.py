@@ -189,6 +189,28 @@ DEAD_LETTERS = _code(
     ("what is an order by today's settings lands, and what was discarded is removed", "dead-letters redrive"),
     told=Told.LIMIT,
 )  # fmt: skip
+SILENCE = _code(
+    "silence", Kind.ALERT, "Nothing came",
+    "Orders that do not come cannot be sent, and nobody else notices.",
+    "The till or its line, the ERP's publisher or its export has stopped; or the store is closed on an unusual day.",
+    ("orders come again: nothing, they are landed and sent", ""),
+    told=Told.LIMIT, urgent="this day",
+)  # fmt: skip
+NOT_VISIBLE = _code(
+    "not_visible", Kind.ALERT, "Sent events are not visible",
+    "They are counted as sent and not called lost: the destination may be slow, and of people on its blacklist it "
+    "never shows any.",
+    "The destination lags, or loses what it accepted; or its reading side does not do what it is asked.",
+    ("it lags each hour: raise INSTORE_VERIFY_AFTER above that", ""),
+    told=Told.LIMIT, urgent="this day",
+)  # fmt: skip
+SHARED = _code(
+    "shared", Kind.ALERT, "One address or card on many orders",
+    "Such orders reach the profile of one person, whose they are not.",
+    "A placeholder that tills type to get on, or a dummy card.",
+    ("it is one: add it to INSTORE_PLACEHOLDER_EMAILS or INSTORE_DUMMY_CARDS", ""),
+    told=Told.LIMIT,
+)  # fmt: skip
 LOOK_UPS_FAILING = _code(
     "look_ups_failing", Kind.ALERT, "Cards get no answer",
     "Their cards are asked for again by themselves, and the orders are sent once one is answered; until then they are "
@@ -416,6 +438,12 @@ DATES_WITHOUT_OFFSET = _code(
     "dates_without_offset", Kind.WARNING, "Dates without an offset", "They are taken for INSTORE_STORE_TIMEZONE.",
     "The ERP writes local times.", ("the setting is the stores' zone: nothing", ""),
 )  # fmt: skip
+
+
+def is_soft(cause: str) -> bool:
+    """Whether a cause is one of :data:`SOFT`, or one of several of that code: ``silence:store 0404``."""
+    return cause.partition(":")[0] in SOFT
+
 
 SOFT = tuple(code for code in CODES.values() if code.is_soft)
 """Causes that last from run to run until a run finds their end."""

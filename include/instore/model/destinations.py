@@ -8,8 +8,13 @@ from typing import Protocol
 PROFILE_STORE = "profile_store"
 """The first destination, whose event ids are those of the orders themselves."""
 
-SHOWN, ABSENT, UNCLEAR = "shown", "absent", "unclear"
-"""What a destination says of one event id; unclear is an answer to another question than was asked."""
+SHOWN, ABSENT = "shown", "absent"
+IGNORED_FILTER, EMPTY_PAGES = "ignored_filter", "empty_pages"
+"""What a destination says of one event id; the last two are answers to another question than was asked: it has other
+events, or counts some and shows none."""
+
+LAG, NO_READ_SIDE, BY_SETTING = "lag", "no_read_side", "on_ambiguous"
+"""What else keeps events in doubt: later ones are not shown yet, there is nobody to ask, or nobody is to be asked."""
 
 
 class ReadingSide(Protocol):
@@ -21,5 +26,8 @@ class ReadingSide(Protocol):
         ...
 
     def look_for(self, event_ids: Iterable[str]) -> Mapping[str, str]:
-        """Event id to :data:`SHOWN`, :data:`ABSENT` or :data:`UNCLEAR`. :raises RetriableError: it cannot be asked."""
+        """Event id to :data:`SHOWN`, :data:`ABSENT`, :data:`IGNORED_FILTER` or :data:`EMPTY_PAGES`.
+
+        :raises RetriableError: it cannot be asked.
+        """
         ...

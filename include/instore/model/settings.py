@@ -282,6 +282,9 @@ class Settings(BaseSettings):
     doubt_hours: float = Field(
         24, ge=0, description="Hours after which an event of which nobody can tell whether it was taken is held."
     )
+    read_back_sample: int = Field(
+        20, ge=0, le=1000, description="Events of those the previous run sent that each run reads back; 0: none."
+    )
     claim_wait: float = Field(
         300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
     )
@@ -331,6 +334,24 @@ class Settings(BaseSettings):
     )
     alert_dead_letters: int = Field(
         100, ge=0, le=10_000, description="Messages in the dead-letter queue, from which on it is told; 0: never."
+    )
+    alert_silence_hours: float = Field(
+        48,
+        ge=0,
+        description="Hours without an order, from which on a feed or a store that has no past of two weeks yet is "
+        "told; one that has is judged by that. 0: never, neither.",
+    )
+    alert_not_visible: int = Field(
+        1,
+        ge=0,
+        description="Events of the previous run's sample that were accepted and are not visible, from which on it is "
+        "told; 0: never.",
+    )
+    alert_shared: int = Field(
+        5,
+        ge=0,
+        description="Orders, of however many cards and stores, that one address or card may have within an hour; more "
+        "is told as a suspected placeholder. 0: never.",
     )
     runbook_url: str = Field(
         "docs/runbook.md", min_length=1, description="Where alerts say the runbook is: a path, or the URL of its page."

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.instore.ledger.alerts import Ages
+from include.instore.ledger.arrivals import Silence
 from include.instore.model.codes import (
     BAD_SHARE,
     CODES,
@@ -25,11 +26,14 @@ from include.instore.model.codes import (
     DEADLINE,
     NO_REPORT,
     NOT_DRAINED,
+    NOT_VISIBLE,
     OLDEST_MESSAGE,
     OLDEST_UNSENT,
     QUARANTINED,
     RECOVERED,
     REJECTED,
+    SHARED,
+    SILENCE,
     TASK_FAILED,
     TRUNCATED,
     UNMATCHED_SHARE,
@@ -189,6 +193,19 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         1,
         counts["drain"] and (counts["drain"] == "not known" or (spent and counts["drained_before"] in _SPENT)),
     )
+    for name, found_silent in ages.silences.items():
+        cause = f"{SILENCE}:{name}"
+        judged[cause] = Alert(cause, _silence(name, found_silent)) if found_silent else None
+    judge(Alert(NOT_VISIBLE, _not_visible(counts)), settings.alert_not_visible, _unseen(counts, settings))
+    judge(
+        Alert(
+            SHARED,
+            f"{ages.shared} addresses or cards stand each on more than {settings.alert_shared} of this run's orders "
+            "within one hour.",
+        ),
+        min(1, settings.alert_shared),
+        ages.shared,
+    )
     waiting = {code_of(word): count for word, count in counts["set_aside"].items()}
     for alert in (code for code in CODES.values() if code.told is Told.SOFT):
         if counts.get(alert, 0) is None:
@@ -199,6 +216,35 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         what = " ".join(f"{count} {code}: {_sentence(_said(code, alert))}" for code, count in found.items())
         judged[alert] = Alert(alert, what, codes=list(found)) if found else None
     return judged
+
+
+def _silence(name: str, found: Silence | int) -> str:
+    if isinstance(found, int):
+        return f"{found} stores bring no orders, though they usually do at this time; the feed itself brings others."
+    name = name[:1].upper() + name[1:]
+    if found.missed is None:
+        return f"{name}: no order for {found.hours} h; the limit is INSTORE_ALERT_SILENCE_HOURS."
+    most = "never yet ended" if found.longest is None else f"never ended after more than {found.longest} h"
+    return (
+        f"{name}: no order for {found.hours} h of those in which it has any, and {found.missed:.0f} are usual in them; "
+        f"in the four weeks before such a silence {most} on a {found.weekday}."
+    )
+
+
+def _unseen(counts: Mapping[str, Any], settings: Settings) -> int | None:
+    """Events of the sample that are not visible; the limit where nobody can tell; None where nothing was asked."""
+    if not counts.get("read_back_asked"):
+        return None
+    return int(counts["not_visible"]) if counts["read_back"] == "on" else settings.alert_not_visible
+
+
+def _not_visible(counts: Mapping[str, Any]) -> str:
+    if counts.get("read_back") not in ("on", "off"):
+        return f"What the previous run sent cannot be read back: {counts.get('read_back')}."
+    return (
+        f"Of {counts.get('read_back_asked')} events that the previous run sent and the destination accepted, "
+        f"{counts.get('not_visible')} are accepted but not visible."
+    )
 
 
 def added_to(counts: Mapping[str, Any]) -> set[str]:
@@ -295,7 +341,9 @@ def run_in_words(kind: str, run_id: str, window: str | None, *, dry_run: bool = 
 def _in_words(cause: str) -> str:
     kind, _, name = cause.partition(":")
     title = CODES[kind].heading if kind in CODES else kind  # of an older release
-    return f"task {name} failed" if kind == TASK_FAILED else title[0].lower() + title[1:]
+    if kind == TASK_FAILED:
+        return f"task {name} failed"
+    return title[0].lower() + title[1:] + (f" ({name})" if name else "")
 
 
 def _waiting(counts: Mapping[str, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.unsent import count_held, mark_sent, unsent_after
-from include.instore.model.destinations import SHOWN, UNCLEAR, ReadingSide
+from include.instore.model.destinations import ABSENT, SHOWN, ReadingSide
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
@@ -74,7 +74,7 @@ def reconcile(
         while block := unsent_after(ledger, name, last, limit=_BLOCK, claim_minutes=settings.claim_minutes):
             last = next(reversed(block))  # by the database's own order of texts
             answers = destination.look_for(block.values())
-            if unclear := sum(answer == UNCLEAR for answer in answers.values()):
+            if unclear := sum(answer not in (SHOWN, ABSENT) for answer in answers.values()):
                 raise RetriableError(
                     f"The Profile Store answered {unclear} of {len(block)} questions for one event with other events, "
                     "or with a count and none, so what it does not show may be there; have the filter on TrackId "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from include.instore.model.codes import RECOVERED, SOFT
+from include.instore.model.codes import RECOVERED, is_soft
 from include.instore.model.errors import ConfigurationError, InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.connections import ALERTS, CHANNELS, get_connection
@@ -82,7 +82,7 @@ def _delivered(messages: Sequence[Waiting], connection: Connection) -> list[Wait
             channels.append((number, channel))
         told = []
         for message in messages:
-            success, soft = message.cause == RECOVERED, message.cause in SOFT
+            success, soft = message.cause == RECOVERED, is_soft(message.cause)
             kind = NotifyType.SUCCESS if success else NotifyType.WARNING if soft else NotifyType.FAILURE
             taken = False
             for number, channel in channels:

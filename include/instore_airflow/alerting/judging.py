@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from include.instore.model.codes import BAD_SHARE
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from include.instore.runs.report import Failure, Report
 
 METRICS = "instore"
+
+_BEHIND = 3600
+"""Seconds: an older message on the bus, and what came last is not known."""
 
 _DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome", "suppressed_by_reason")
 """Words of ours; why an event was rejected is the destination's own text."""
@@ -103,19 +107,32 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
     """What is measured in the ledger, and on the bus where this run drained it."""
     from include.instore.ledger.alerts import measure
 
-    ages = measure(ledger, run.run_id)
-    if run.dry_run or not (run.drains_topic and settings.use_topic) or "drain_topic" in [each.task for each in failed]:
+    ages, failed_tasks = measure(ledger, run.run_id, settings.alert_shared), [each.task for each in failed]
+    if run.dry_run:
         return ages
-    from include.instore.sources.bus import look
+    if run.drains_topic and settings.use_topic and "drain_topic" not in failed_tasks:
+        from include.instore.sources.bus import look
 
-    try:
-        backlog = look(service_bus_client(), settings)
-    except InStoreError as error:
-        log.warning("the age of the oldest message is not known: %s", error)
+        try:
+            backlog = look(service_bus_client(), settings)
+        except InStoreError as error:
+            log.warning("the age of the oldest message is not known: %s", error)
+        else:
+            ages = replace(
+                ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired
+            )
+    if run.claims != "due":
         return ages
-    return replace(
-        ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired
-    )
+    from include.instore.ledger.arrivals import first_run_at, recent_arrivals
+    from include.instore.runs.silence import silences
+
+    feeds = []
+    if ages.oldest_message is not None and ages.oldest_message < _BEHIND:
+        feeds.append("topic")
+    if settings.use_extracts and "load_extracts" not in failed_tasks:
+        feeds.append("extract")
+    now = datetime.now(timezone.utc)
+    return replace(ages, silences=silences(recent_arrivals(ledger, now), now, feeds, first_run_at(ledger), settings))
 
 
 def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:

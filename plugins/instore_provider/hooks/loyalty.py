@@ -261,7 +261,14 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
         take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
         auth = self._auth_of(fields, take_turn)
         service = self._service(
-            fields, name, fields.host, auth, take_turn, breaker=self._breaker_of(name), counts_questions=True
+            fields,
+            name,
+            fields.host,
+            auth,
+            take_turn,
+            breaker=self._breaker_of(name),
+            counts_questions=True,
+            waits_out=True,
         )
         return service, fields
 

@@ -21,7 +21,7 @@ from instore_provider.connections import ProfileStoreFields
 from instore_provider.errors import ConfigurationError, ProviderError, said_of_this_connection
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
 from instore_provider.hooks.base import ServiceHook
-from instore_provider.http import REFUSED_UNTAKEN, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
+from instore_provider.http import ASKS_FOR_PATIENCE, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
 from instore_provider.rate_limit import rate_limit_of
 from instore_provider.redaction import leaf_texts
 from instore_provider.taken import read_answer
@@ -36,8 +36,8 @@ __all__ = ["LARGEST_BULK", "Looked", "ProfileStoreHook"]
 LARGEST_BULK = 100
 LAST_READABLE = 10_000
 
-Looked = Literal["shown", "absent", "unclear"]
-"""What the Profile Store API says of one event."""
+Looked = Literal["shown", "absent", "ignored_filter", "empty_pages"]
+"""What the Profile Store API says of one event; see `look_for_events`."""
 
 _TRACK = "/api/v1.0/Track"
 _TRACK_BULK = "/api/v1.0/TrackBulk"
@@ -54,7 +54,7 @@ _READ_THREADS = 4
 _ASKABLE_TRACK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 
 
-class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | None, str]]):
+class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | None, str, frozenset[int]]]):
     """
     Send tracking events to the Profile Store and read them back.
 
@@ -119,7 +119,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         """Yield the outcomes together that become known together."""
         if not 1 <= bulk_size <= LARGEST_BULK:
             raise ConfigurationError(f"bulk_size must be from 1 to {LARGEST_BULK}, so correct it.")
-        service = self._load()[0]
+        service, _, success_body, untaken = self._load()
         encoded: list[EncodedEvent] = []
         for index, event in enumerate(events):
             item = encode(index, event)
@@ -139,18 +139,18 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             while parts:
                 part = parts.pop()
                 body = bulk_body(part) if bulk else part[0].body
-                result, attempts = self._write(service, path, body, before_leaving)
+                result, attempts = self._write(service, path, body, untaken, before_leaving)
                 status = result.status
 
                 taken = None
                 if status is not None and 200 <= status <= 299:
-                    taken = read_answer(result.body, part, self._load()[2])
+                    taken = read_answer(result.body, part, success_body)
                 if taken is not None and taken.state in ("accepted", "by_item"):
                     ambiguous_in_a_row = 0
                     if suspects:
                         yield suspects
                     suspects = None
-                    yield _by_item(part, status, taken.statuses)
+                    yield _by_item(part, status, taken.statuses, untaken)
                 elif taken is not None and taken.state == "failed":
                     told = f"{service.name} answered {status} and says that it failed"
                     if len(part) > 1:
@@ -163,14 +163,14 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
                             yield [replace(each, state="unsent") for each in suspects]
                             yield from _not_tried(parts, bulks, service.name, None)
                             return
-                elif (isinstance(result, NoAnswer) and not result.left) or status in REFUSED_UNTAKEN:
+                elif _certainly_untaken(result, untaken):
                     told = f"{service.name} {result.told()}"
                     if not isinstance(result, LeftAlone):
                         told += f" in {attempts} attempt(s)"
                     yield _outcomes(part, "unsent", status, told, result.retry_after)
                     yield from _not_tried(parts, bulks, service.name, result.retry_after)
                     return
-                elif status is None or status >= 500 or 200 <= status <= 299:
+                elif status is None or status >= 500 or 200 <= status <= 299 or status in ASKS_FOR_PATIENCE:
                     ambiguous_in_a_row += 1
                     yield _outcomes(part, "ambiguous", status, f"{service.name} {result.told()}")
                     if taken is not None and not _is_page(result) and suspects is not None:
@@ -199,10 +199,11 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
 
     def look_for_events(self, track_ids: Iterable[str]) -> dict[str, Looked]:
         """
-        Ask whether the Profile Store shows these events: track id to `shown`, `absent` or `unclear`.
+        Ask whether the Profile Store shows these events: track id to `shown` or `absent`; or, where the
+        API does not do what the filter says, `ignored_filter`, an answer with other events than asked for, or
+        `empty_pages`, one with none although it counts some.
 
-        One query per id, four at a time. An event that is absent may still be on its way. Unclear is an answer with
-        other events than asked for, or with none although it counts some: the API does not do what the filter says.
+        One query per id, four at a time. An event that is absent may still be on its way.
 
         :raises ServiceUnavailable: the API cannot be asked now.
         :raises ConfigurationError: it cannot be asked at all, or an id cannot stand in a filter.
@@ -244,9 +245,9 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         """Ask both services, once each: the Tracking API with an empty bulk, the Profile Store API for one event."""
         once = RetryBounds(attempts=1)
         try:
-            tracking, reading, _ = self._load()
+            tracking, reading, *_ = self._load()
             answer = tracking.call("POST", _TRACK_BULK, b"[]")
-            if isinstance(answer, NoAnswer) or answer.status >= 500 or answer.status in REFUSED_UNTAKEN:
+            if isinstance(answer, NoAnswer) or answer.status >= 500 or answer.status in ASKS_FOR_PATIENCE:
                 raise tracking.unavailable(answer, 1)
             self._check_place(tracking, answer.status)
             if reading is None:
@@ -262,9 +263,18 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             "The Tracking API takes the key (an empty bulk was sent), and the Profile Store API answers queries.",
         )
 
-    def _write(self, service: Service, path: str, body: bytes, before_leaving: Callable[[], object]) -> tuple[Any, int]:
+    def _write(
+        self,
+        service: Service,
+        path: str,
+        body: bytes,
+        untaken: frozenset[int],
+        before_leaving: Callable[[], object],
+    ) -> tuple[Any, int]:
         result, attempts = service.retried(
-            lambda: service.call("POST", path, body, before_leaving=before_leaving), _certainly_untaken, self._bounds
+            lambda: service.call("POST", path, body, before_leaving=before_leaving),
+            lambda result: _certainly_untaken(result, untaken),
+            self._bounds,
         )
         if result.status is not None:
             self._check_place(service, result.status)
@@ -281,7 +291,9 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         items, total = self._query(service, f"TrackId eq {track_id}", 0, 1, None, self._bounds)
         if any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items):
             return "shown"
-        return "absent" if not items and total == 0 else "unclear"
+        if items:
+            return "ignored_filter"
+        return "absent" if total == 0 else "empty_pages"
 
     def _query(
         self, service: Service, filter: str | None, skip: int, top: int, order_by: str | None, bounds: RetryBounds
@@ -315,7 +327,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             )
         return reading
 
-    def _loaded_from(self, fields: ProfileStoreFields) -> tuple[Service, Service | None, str]:
+    def _loaded_from(self, fields: ProfileStoreFields) -> tuple[Service, Service | None, str, frozenset[int]]:
         take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
 
         def service(name: str, url_field: str, key_field: str) -> Service:
@@ -334,11 +346,11 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
 
         tracking = service("the Tracking API", "host", "password")
         reading = service("the Profile Store API", "read_host", "read_api_key") if fields.read_host else None
-        return tracking, reading, fields.success_body
+        return tracking, reading, fields.success_body, fields.untaken_statuses
 
 
-def _certainly_untaken(result: Result) -> bool:
-    return not result.left if isinstance(result, NoAnswer) else result.status in REFUSED_UNTAKEN
+def _certainly_untaken(result: Result, untaken: frozenset[int]) -> bool:
+    return not result.left if isinstance(result, NoAnswer) else result.status in untaken
 
 
 def _is_page(answer: Answer) -> bool:
@@ -363,15 +375,17 @@ def _halves(part: list[EncodedEvent]) -> list[list[EncodedEvent]]:
     return [part[middle:], part[:middle]]
 
 
-def _by_item(part: Sequence[EncodedEvent], status: int, statuses: Mapping[int, int]) -> list[EventOutcome]:
+def _by_item(
+    part: Sequence[EncodedEvent], status: int, statuses: Mapping[int, int], untaken: frozenset[int]
+) -> list[EventOutcome]:
     """The outcomes where the answer has a status for each event: what passes may be sent again."""
     found = []
     for at, event in enumerate(part):
         if at not in statuses:
             found += _outcomes([event], "accepted", status)
-        elif statuses[at] in REFUSED_UNTAKEN:
+        elif statuses[at] in untaken:
             found += _outcomes([event], "unsent", statuses[at], f"answered {statuses[at]} for this event")
-        elif statuses[at] >= _SERVER_ERROR:
+        elif statuses[at] >= _SERVER_ERROR or statuses[at] in ASKS_FOR_PATIENCE:
             found += _outcomes([event], "ambiguous", statuses[at], f"answered {statuses[at]} for this event")
         else:
             found += _outcomes([event], "refused", statuses[at] or status, "the answer says that it was not taken")

@@ -195,7 +195,7 @@ class ProfileStoreTrackOperator(BaseOperator):
             self.log.warning("%d events may have been taken: looking for them in the Profile Store", len(ambiguous))
             looked = self._wait_for(hook, set(looked))
             # Whether they were taken is not known, so they are neither sent again nor counted as sent.
-            ambiguous = [index for index in ambiguous if looked[tally.track_id(index)] != "unclear"]
+            ambiguous = [index for index in ambiguous if looked[tally.track_id(index)] in ("shown", "absent")]
         shown = {track_id for track_id, found in looked.items() if found == "shown"}
         self._note(tally, list(tally.settled(ambiguous, shown)))
 

@@ -10,7 +10,9 @@ import pytest
 from include.instore.destinations.delivery import Delivered
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
+from include.instore.ledger.deliveries import mark_sending
 from include.instore.ledger.held import Decision, decide, held_events
+from include.instore.ledger.runs import count_run
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
 from tests.instore import given
@@ -158,7 +160,7 @@ def test_a_reading_side_that_lags_proves_nothing(ledger: Ledger, send: Any) -> N
 
 def test_a_reading_side_that_answers_something_else_proves_nothing(ledger: Ledger, send: Any) -> None:
     given.ready(ledger, "S1", *LATER)
-    store = Store("S1", there=["S1"], absent="unclear")
+    store = Store("S1", there=["S1"], absent="ignored_filter")
     store.hidden = {"S1"}
     assert send(store, bulk_events=1) == Delivered(sent=3, in_doubt=1)
     assert given.statuses(ledger)["S1"] == "sending"
@@ -171,7 +173,7 @@ def test_an_answer_to_another_question_proves_nothing_where_all_others_are_right
         def look_for(self, event_ids: Iterable[str]) -> dict[str, str]:
             asked_for = given.row(ledger, "S1")["event_id"]
             return {
-                each: "unclear" if each == asked_for else said for each, said in super().look_for(event_ids).items()
+                each: "empty_pages" if each == asked_for else said for each, said in super().look_for(event_ids).items()
             }
 
     given.ready(ledger, "S1", *LATER)
@@ -195,6 +197,47 @@ def test_a_reading_side_that_shows_what_nobody_sent_proves_nothing(ledger: Ledge
     assert send(Boastful("S1", there=["S1"]), bulk_events=1) == Delivered(sent=3, in_doubt=1)
 
 
+@pytest.mark.parametrize(
+    ("store", "word"),
+    [
+        ({}, "lag"),
+        ({"absent": "ignored_filter"}, "ignored_filter"),
+        ({"absent": "empty_pages"}, "empty_pages"),
+        ({"absent": "shown"}, "ignored_filter"),
+    ],
+    ids=str,
+)
+def test_what_keeps_an_event_in_doubt_is_said_by_name(
+    ledger: Ledger, send: Any, store: dict[str, Any], word: str
+) -> None:
+    given.ready(ledger, "S1", *LATER)
+    hides = Store("S1", there=["S1"], **store)
+    hides.hidden = {"S1"} if word != "lag" else {"S1", *LATER}
+    if store.get("absent") == "shown":  # but for the event in doubt
+        hides.look_for = lambda ids: {  # type: ignore[method-assign]
+            each: "absent" if each == given.row(ledger, "S1")["event_id"] else "shown" for each in ids
+        }
+    assert send(hides, bulk_events=1) == Delivered(sent=3, in_doubt=1)
+    assert given.row(ledger, "S1")["reason"] == word
+    assert count_run(ledger, "run-1").in_doubt_by_reason == {word: 1}
+
+
+@pytest.mark.parametrize(("policy", "word"), [("verify", "no_read_side"), ("hold", "on_ambiguous")])
+def test_what_is_held_at_once_says_why_by_name(ledger: Ledger, send: Any, policy: str, word: str) -> None:
+    given.ready(ledger, "S1")
+    assert send(Store("S1", reads_back=False), on_ambiguous=policy) == Delivered(held=1)
+    assert count_run(ledger, "run-1").in_doubt_by_reason == {word: 1}
+
+
+def test_an_event_that_leaves_again_is_in_doubt_for_no_reason_of_before(ledger: Ledger, send: Any) -> None:
+    given.ready(ledger, "S1")
+    send(Store("S1"))
+    assert given.row(ledger, "S1")["reason"] == "lag"
+    given.set_orders(ledger, status="ready")
+    mark_sending(ledger, given.batch(), [given.row(ledger, "S1")["key"]])
+    assert count_run(ledger, "run-1").in_doubt_by_reason == {"not_asked": 1}
+
+
 def test_a_doubt_is_asked_for_twice_after_its_witnesses(ledger: Ledger, send: Any) -> None:
     class Late(Store):
         """Shows the event in doubt one question after all of its witnesses."""
@@ -216,7 +259,7 @@ def test_a_doubt_is_asked_for_twice_after_its_witnesses(ledger: Ledger, send: An
 def test_ready_events_do_not_wait_for_doubts_but_for_three(ledger: Ledger, send: Any) -> None:
     numbers = [f"T{number:02}" for number in range(30)]
     given.ready(ledger, "S1", *numbers)
-    store = Store("S1", absent="unclear")
+    store = Store("S1", absent="ignored_filter")
     assert send(store, bulk_events=10) == Delivered(sent=30, in_doubt=1)
     assert [len(request) for request in store.requests] == [10, 10, 8, 3]
 
@@ -246,7 +289,7 @@ def test_what_cannot_be_known_for_hours_is_held_for_a_person(ledger: Ledger, sen
     assert send(store, doubt_hours=1) == Delivered(held=1)
     assert given.statuses(ledger) == {"S1": "held"}
     (event,) = held_events(ledger, (), 10)
-    assert event.reason == "not known for 1 hours whether it was taken"
+    assert event.reason == "lag: not known for 1 hours whether it was taken"
     release(ledger, "run-1")
     assert given.planned(ledger, given.run("run-2")) == []
 
@@ -282,7 +325,7 @@ def test_a_reading_side_that_is_away_fails_the_task_after_the_others_were_sent(l
 
 
 def test_a_doubt_that_left_again_meanwhile_is_not_given_back(ledger: Ledger, send: Any) -> None:
-    from include.instore.ledger.deliveries import give_back, in_doubt, mark_sending
+    from include.instore.ledger.deliveries import give_back, in_doubt
 
     given.ready(ledger, "S1")
     key = [given.row(ledger, "S1")["key"]]

@@ -43,7 +43,7 @@ class Store:
             if len(self.asked) == self._fails_at:
                 raise RetriableError("the Profile Store API answered 503")
             self.meanwhile()
-        missing = "unclear" if self.unclear else "absent"
+        missing = "ignored_filter" if self.unclear else "absent"
         return {each: "shown" if self._numbers[each] in self._shown else missing for each in asked}
 
 

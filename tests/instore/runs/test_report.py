@@ -92,6 +92,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "rejected_by_reason": {"400: scope is unknown": 1},
         "truncated": 0,
         "in_doubt": 1,
+        "in_doubt_by_reason": {"lag": 1},
         "held": 0,
         "cancelled": 0,
         "by_destination": {"profile_store": {"rejected": 1, "sent": 3}},

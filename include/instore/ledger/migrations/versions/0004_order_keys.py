@@ -1,4 +1,4 @@
-"""Orders by their key; contents, destinations, deliveries and editions; whose ledger it is; runs of other DAGs."""
+"""Orders by their key; contents, destinations, deliveries, editions, arrivals; whose ledger it is; other DAGs' runs."""
 
 import json
 from collections.abc import Callable
@@ -143,6 +143,15 @@ def upgrade() -> None:
         sa.Column("value", sa.String(length=1024), nullable=False),
         sa.PrimaryKeyConstraint("setting", name=op.f("pk_pipeline")),
     )
+    op.create_table(
+        "arrivals",
+        sa.Column("hour", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("store_id", sa.String(length=64), nullable=False),
+        sa.Column("orders", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("hour", "source", "store_id", name=op.f("pk_arrivals")),
+    )
+    op.add_column("services", sa.Column("last_answer", sa.String(length=250), nullable=True))
     for table, names in _RUN_IDS.items():
         with op.batch_alter_table(table) as changed:
             for name in names:
