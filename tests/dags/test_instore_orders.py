@@ -128,6 +128,17 @@ def test_set_up_makes_every_pool_the_dag_names_in_the_settings_size(
         connection = json.dumps({"conn_type": "azure_service_bus", "schema": bus.connection_string})
         again = set_up(INSTORE_POOL_LOYALTY="7", AIRFLOW_CONN_INSTORE_SERVICE_BUS=connection)
     assert again["subscription", "orders/orderprocessing"][0] == "not known"  # its administration has no TLS
+    assert ("read-back", "instore_profile_store") not in first
+    store = {"conn_type": "profile_store", "host": "http://127.0.0.1:9", "password": "k"}
+    off = set_up("--dry-run", AIRFLOW_CONN_INSTORE_PROFILE_STORE=json.dumps(store))
+    assert off["read-back", "instore_profile_store"][0] == "missing"
+    assert off["read-back", "instore_profile_store"][1].startswith("off: read_host is empty")
+    store["extra"] = {"read_host": "http://127.0.0.1:9", "read_api_key": "k"}
+    on = set_up("--dry-run", AIRFLOW_CONN_INSTORE_PROFILE_STORE=json.dumps(store))
+    assert on["read-back", "instore_profile_store"] == ("there", "")
+    del store["password"]
+    wrong = set_up("--dry-run", AIRFLOW_CONN_INSTORE_PROFILE_STORE=json.dumps(store))
+    assert wrong["read-back", "instore_profile_store"][0] == "missing"
     assert again["pool", "instore_loyalty"] == ("changed", "slots: 7, before: 4")
     assert again["pool", "instore_bus"] == ("as it was", "slots: 1")
     assert set_up(INSTORE_POOL_LOYALTY="7")["pool", "instore_loyalty"] == ("as it was", "slots: 7")
