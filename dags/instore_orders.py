@@ -16,7 +16,7 @@ or carried over.
 | `unmatched` | no customer behind the card; asked again after 1, 6, 24 hours, then daily | nothing: normal business |
 | `look_up_failed` | of these, the card got no answer while others did; asked again as well | the log has the codes |
 | `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
-| `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, run that window again |
+| `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, `deliveries settle` |
 | `in_doubt` | nobody knows yet whether the Profile Store took it | nothing: a later run finds out |
 | `held` | nobody can tell whether it was taken | `deliveries list`, then decide |
 | `waiting_files` | extracts that are cut or damaged, of which nothing was landed | have them exported again |
@@ -24,11 +24,11 @@ or carried over.
 
 ## When it is red
 
-A task finally failed, the numbers do not add up, more than `INSTORE_MAX_BAD_SHARE` of the records were set aside, an
-order has another one's key, an extract could not be read to its end, or an event is held.
-The failed task's log ends in one sentence that names the connection or setting and what to do. Nothing is lost
-meanwhile: what was not committed is still on the bus, what was not sent is in the ledger. Clear the task, or let the
-next hour do it.
+A task finally failed, the numbers do not add up, more than `INSTORE_MAX_BAD_SHARE` of the records (and at least
+`INSTORE_SHARE_MINIMUM`) were set aside, an order has another one's key, an extract could not be read to its end, or an
+event is held. The failed task's log ends in one sentence that names the connection or setting and what to do. Nothing
+is lost meanwhile: what was not committed is still on the bus, what was not sent is in the ledger. Clear the task, or
+let the next hour do it.
 
 ## Running a date again
 

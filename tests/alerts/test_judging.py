@@ -192,6 +192,10 @@ def test_what_waits_is_told_with_its_number_code_by_code_and_with_the_commands_f
     assert "python -m include.instore quarantine redrive --reason bad_value" in text
 
 
+def test_what_an_older_release_set_aside_by_another_word_is_told_all_the_same() -> None:
+    assert holding(judged({"set_aside": {"a_word_of_old": 3}}, {})) == ["quarantined"]
+
+
 def test_the_shares_of_a_backfill_say_nothing_about_the_stream() -> None:
     answer = judged({}, {"new_unmatched": 100}, shares=False)
     assert sorted(answer) == sorted(

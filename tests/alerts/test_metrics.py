@@ -63,6 +63,9 @@ def test_counts_and_ages_leave_by_statsd(tmp_path: Path) -> None:
         "quarantined_by_reason.bad_value": "1|c",
         "sent": "0|c",
         "carried_over": "30|c",
+        "set_aside.bad_value": "1|g",
+        "set_aside.held": "0|g",
+        "unread_bytes": "0|c",
         "ledger.ready": "30|g",
         "ledger.sent": "0|g",
     }

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.tables import orders
-from include.instore.runs.report import report_run
+from include.instore.runs.report import Failure, report_run
 from include.instore_airflow.cli import app
 from tests.instore import given
 
@@ -159,7 +159,7 @@ def test_the_report_adds_up_by_whatever_it_is_asked(ledger: Ledger) -> None:
 
 def test_runs_are_listed_added_up_and_shown(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S5"), run=given.run("run-2", kind="backfill"))
-    report_run(ledger, given.run("run-2", kind="backfill"), ["load_extracts"], given.SETTINGS)
+    report_run(ledger, given.run("run-2", kind="backfill"), [Failure("load_extracts")], given.SETTINGS)
     assert [(row["run"], row["state"], row["received"]) for row in printed("runs", "list")] == [
         ("run-2", "red", 1), ("run-1", "red", 5),
     ]  # fmt: skip

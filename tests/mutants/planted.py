@@ -230,7 +230,7 @@ MUTANTS = [
         OF_SENDING,
         (
             "a person's word moves what is not held",
-            "deliveries.c.status == DeliveryStatus.HELD.value, deliveries.c.event_id.in_(event_ids)",
+            "deliveries.c.status.in_(DECIDED[decision]), deliveries.c.event_id.in_(event_ids)",
             "deliveries.c.event_id.in_(event_ids)",
         ),
         (
@@ -870,7 +870,7 @@ MUTANTS = [
             "return LandedBlock(refused=refused)\n        if short",
             "pass\n        if short",
         ),
-        ("a redriven record stays in quarantine", "block.redriven, refuse_collisions", "(), refuse_collisions"),
+        ("a redriven record stays in quarantine", "extract, block.redriven,", "extract, (),"),
         (
             "what a source refuses is not kept",
             "ledger, run_id(), arrivals, refusals,",
@@ -900,7 +900,7 @@ MUTANTS = [
         ("a redrive is not counted", "if self._opened:\n            report", "if False:\n            report"),
         ("a dry run lands", "would_land(ledger, settings) if dry_run else into_ledger", "into_ledger"),
         ("the reason of today is not noted", "if not self._dry_run:", "if False:"),
-        ("a collision is quarantined once more", "redriven=[row.id], all_or_none=True)", "redriven=[row.id])"),
+        ("a collision is quarantined once more", "redriven=[row.id], all_or_none=True", "redriven=[row.id]"),
     ),
     # The tests of the bus wait for it: each of these bugs names the one test that is for it.
     *_of(

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from include.instore.ledger.arrivals import Silence
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import UNDER_WAY, Status, alerts, deliveries, orders
-from include.instore.model.codes import DEADLINE, RECOVERED, is_soft
+from include.instore.model.codes import DEADLINE, LOOK_UP_FAILED, RECOVERED, is_soft
 from include.instore.model.windows import Run
 
 WAITING, TOLD, NOBODY = "waiting", "told", "nobody"
@@ -181,7 +181,10 @@ def measure(ledger: Ledger, run_id: str, most_shared: int = 0) -> Ages:
     """
     with ledger.read() as connection:
         rows = connection.execute(
-            sa.select(orders.c.status, sa.func.count()).where(orders.c.received_run == run_id).group_by(orders.c.status)
+            sa.select(orders.c.status, sa.func.count())
+            # A card without an answer says nothing about the customers, and is told of by itself.
+            .where(orders.c.received_run == run_id, orders.c.reason.is_distinct_from(LOOK_UP_FAILED))
+            .group_by(orders.c.status)
         )
         new: dict[str, int] = dict(rows.tuples().all())
         waiting = sa.union_all(

@@ -19,6 +19,9 @@ _ASK_AGAIN_HOURS = (1, 6, 24)
 """An unmatched order is asked for again after these hours, then daily until it expires."""
 
 
+_SEARCHED_ANEW = {"status": Status.PENDING.value, "reason": None, "next_attempt": None, "claim_run": None}
+
+
 @dataclass(frozen=True)
 class CardAnswer:
     """What one card's look-up came to; the card and the email stay out of its repr."""
@@ -170,6 +173,20 @@ def settle_customers(
             sa.update(runs).where(runs.c.run_id == run_id).values(cache_hits=runs.c.cache_hits + cache_hits)
         )
         keep_alive(connection, run_id, batch)
+
+
+def search_again(ledger: Ledger, reason: str, *, dry_run: bool) -> int:
+    """Have the next run search the customers of orders that are unmatched for this reason; how many there are."""
+    which = (
+        orders.c.status == Status.UNMATCHED.value, orders.c.reason == reason, orders.c.loyalty_card.is_not(None),
+    )  # fmt: skip
+    with ledger.write() as connection:
+        count = connection.scalar(sa.select(sa.func.count()).select_from(orders).where(*which)) or 0
+        if not dry_run:
+            cards = sa.select(orders.c.loyalty_card).where(*which)
+            connection.execute(sa.delete(customers).where(customers.c.loyalty_card.in_(cards)))
+            connection.execute(sa.update(orders).where(*which).values(_SEARCHED_ANEW))
+    return count
 
 
 def _pending(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -7,7 +7,7 @@ table's key says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,6 +67,29 @@ def order_editions(
     rows = [dict(row) for row in connection.execute(wanted).mappings()]
     for start in range(0, len(rows), _CHUNK):
         _order(ledger, connection, run, rows[start : start + _CHUNK], now)
+
+
+_late = contents.c.state == ContentState.AFTER_SENDING.value
+
+
+def resend_corrected(ledger: Ledger, run: Run, *, dry_run: bool) -> int:
+    """Make a next edition, with its latest content, of each event that was sent before its order was corrected."""
+    its = (to_be_sent_again(run), orders.c.key.in_(sa.select(contents.c.key).where(_late)))
+    joined = deliveries.join(orders, orders.c.key == deliveries.c.key)
+    with ledger.write() as connection:
+        count = connection.scalar(sa.select(sa.func.count()).select_from(joined).where(*its)) or 0
+        if not dry_run:
+            order_editions(ledger, connection, run, its, datetime.now(timezone.utc))
+    return count
+
+
+def keep_corrected(ledger: Ledger, *, dry_run: bool) -> int:
+    """Let the events stand that were sent before their orders were corrected; how many contents are given up."""
+    with ledger.write() as connection:
+        count = connection.scalar(sa.select(sa.func.count()).select_from(contents).where(_late)) or 0
+        if not dry_run:
+            connection.execute(sa.update(contents).where(_late).values(state=ContentState.OLDER.value))
+    return count
 
 
 def note_editions(

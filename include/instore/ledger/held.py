@@ -1,4 +1,4 @@
-"""Events that are held because nobody can tell whether they were taken, and what a person decides of them."""
+"""Events that are held, or were rejected, and what a person decides of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ from include.instore.ledger.tables import DeliveryStatus, deliveries, orders
 
 
 class Decision(str, Enum):
-    """What becomes of a held event."""
+    """What becomes of an event that is held; of one that was rejected: send-again, or give-up."""
 
     SENT = "sent"
     SEND_AGAIN = "send-again"
     ASK_AGAIN = "ask-again"
+    GIVE_UP = "give-up"
+
+
+_HELD, _REJECTED = DeliveryStatus.HELD.value, DeliveryStatus.REJECTED.value
+DECIDED = {
+    Decision.SENT: (_HELD,),
+    Decision.SEND_AGAIN: (_HELD, _REJECTED),
+    Decision.ASK_AGAIN: (_HELD,),
+    Decision.GIVE_UP: (_REJECTED,),
+}
+"""Of which events each may be decided."""
 
 
 @dataclass(frozen=True)
 class HeldEvent:
-    """One event that is held; ``run`` held it."""
+    """One event that is held or was rejected, which ``run`` did."""
 
     destination: str
     event_id: str
@@ -34,7 +45,9 @@ class HeldEvent:
     run: str
 
 
-def held_events(ledger: Ledger, event_ids: Sequence[str], limit: int) -> list[HeldEvent]:
+def held_events(
+    ledger: Ledger, event_ids: Sequence[str], limit: int, statuses: Sequence[str] = (_HELD,)
+) -> list[HeldEvent]:
     """Those that left first. :param event_ids: only these; empty: all."""
     wanted = (
         sa.select(
@@ -42,7 +55,7 @@ def held_events(ledger: Ledger, event_ids: Sequence[str], limit: int) -> list[He
             deliveries.c.sending_at, deliveries.c.reason, deliveries.c.outcome_run,
         )
         .join(orders, orders.c.key == deliveries.c.key)
-        .where(deliveries.c.status == DeliveryStatus.HELD.value)
+        .where(deliveries.c.status.in_(statuses), deliveries.c.is_latest)
     )  # fmt: skip
     if event_ids:
         wanted = wanted.where(deliveries.c.event_id.in_(event_ids))
@@ -51,7 +64,7 @@ def held_events(ledger: Ledger, event_ids: Sequence[str], limit: int) -> list[He
 
 
 def decide(ledger: Ledger, event_ids: Sequence[str], decision: Decision) -> int:
-    """Commit what a person decided of these; how many of them were held still.
+    """Commit what a person decided of these; how many of them were held, or rejected, still.
 
     Those to be sent, or asked for, again are in the hands of the next run.
     """
@@ -66,11 +79,12 @@ def decide(ledger: Ledger, event_ids: Sequence[str], decision: Decision) -> int:
             "waited_seq": None,
             "reason": None,
         },
+        Decision.GIVE_UP: {"status": DeliveryStatus.CANCELLED.value, "reason": "a person gave it up"},
     }
     with ledger.write() as connection:
         changed = connection.scalars(
             sa.update(deliveries)
-            .where(deliveries.c.status == DeliveryStatus.HELD.value, deliveries.c.event_id.in_(event_ids))
+            .where(deliveries.c.status.in_(DECIDED[decision]), deliveries.c.event_id.in_(event_ids))
             .values(decided[decision])
             .returning(deliveries.c.key)
         ).all()

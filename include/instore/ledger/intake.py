@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.arrivals import note_arrivals
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.known_again import known_again, suspected_twins
+from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import (
     ExtractState,
@@ -34,6 +36,8 @@ from include.instore.model.identifiers import number_root
 from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ def land(
     redriven: Sequence[str] = (),
     *,
     refuse_collisions: bool = False,
+    accept_as: AcceptAs | None = None,
 ) -> Landed:
     """Commit one block: orders, quarantine, the file's own row and the run's tallies together.
 
@@ -199,6 +204,7 @@ def land(
 
     :param redriven: ids of the quarantine rows that these arrivals come out of.
     :param refuse_collisions: another order with a known key is an error, not one more row of the quarantine.
+    :param accept_as: what a person says these are.
     :raises RecordRefused: such an order, where these are to be refused; nothing was written.
     :raises RetriableError: nothing was written.
     """
@@ -206,15 +212,17 @@ def land(
     for item in arrivals:
         item.row.update(person_hashes(ledger, item.row["loyalty_card"], item.row["email"]))
     with ledger.write() as connection:
+        if accept_as is AcceptAs.NEW_ORDER:
+            set_apart(ledger, connection, run_id, arrivals, now)
         first: dict[str, Arrival] = {}
         for item in arrivals:
             first.setdefault(item.key, item)
-        twins = suspected_twins(connection, first.values())
+        twins = {} if accept_as else suspected_twins(connection, first.values())
         rows = [item.row for key, item in first.items() if key not in twins]
         new = _insert_orders(ledger, connection, run_id, rows, now)
         landing = [item for item in arrivals if item.key not in twins]
         repeats = [item for item in landing if item is not first[item.key] or item.key not in new]
-        known = known_again(connection, run_id, repeats, now)
+        known = known_again(connection, run_id, repeats, now, corrected=accept_as is AcceptAs.CORRECTION)
         others: list[tuple[Arrival, str, str]] = [
             (item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins
         ]
@@ -269,6 +277,9 @@ def land(
             if item.published_at is not None
         ]
         note_arrivals(ledger, connection, came)
+    if landed.quarantined:
+        codes = Counter(each.reason for each in (*refusals, *collided))
+        log.info("set aside: %s", ", ".join(f"{code} {count}" for code, count in sorted(codes.items())))
     return landed
 
 

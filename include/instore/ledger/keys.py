@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -99,7 +100,12 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
     references: dict[str, str] = {}
     with ledger.write() as connection:
         before = _known(connection) or _BEFORE_KEYS
-        rows = connection.execute(sa.select(orders.c.key, orders.c.reference, orders.c.payload).order_by(orders.c.key))
+        rows = connection.execute(
+            # Those that a person accepted beside another, whose keys are longer, behind it.
+            sa.select(orders.c.key, orders.c.reference, orders.c.payload).order_by(
+                sa.func.length(orders.c.key), orders.c.key
+            )
+        )
         for row in rows:
             try:
                 key = order_key(order_of_payload(row.payload), fields, settings.store_timezone)
@@ -108,6 +114,10 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
                     f"The order from {row.reference} has no such key ({error.detail}); name other fields in "
                     "INSTORE_ORDER_KEY."
                 ) from None
+            apart = json.loads(row.key)[len(before.split(",")) : -1]
+            if key in references and apart:
+                *elements, order_type = json.loads(key)
+                key = json.dumps([*elements, *apart, order_type], ensure_ascii=False)
             if key in references:
                 raise ConfigurationError(
                     f"The orders from {references[key]} and {row.reference} would become one; name more fields in "

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from itertools import groupby
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import ContentState, Status, contents, deliveries, editions, orders, origin_of, runs
 from include.instore.model.codes import COLLISION, SPLIT_ORDER
+from include.instore.model.events import next_event_id
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
 
@@ -61,6 +64,27 @@ class KnownAgain:
     taken_back: list[tuple[dict[str, Any], str]] = field(default_factory=list)
 
 
+class AcceptAs(str, Enum):
+    """What a person says an order is that has another one's key, or seems to be another one."""
+
+    CORRECTION = "correction"
+    NEW_ORDER = "new-order"
+
+
+def set_apart(ledger: Ledger, connection: sa.Connection, run_id: str, items: Sequence[Repeat], now: datetime) -> None:
+    """Give those whose key another order has a key and an event id of their own, by their content.
+
+    The content is kept beside the other order as well, so that it is known when it comes once more.
+    """
+    known = _known(connection, {item.key for item in items})
+    for row in [item.row for item in items if item.key in known]:
+        kept = content_row(row, ContentState.ANOTHER, run_id, now)
+        connection.execute(ledger.insert(contents).values(kept).on_conflict_do_nothing())
+        *elements, order_type = json.loads(row["key"])
+        row["key"] = json.dumps([*elements, row["fingerprint"][:12], order_type], ensure_ascii=False)
+        row["event_id"] = next_event_id(row["event_id"], row["fingerprint"])
+
+
 def suspected_twins(connection: sa.Connection, arrivals: Iterable[Repeat]) -> dict[str, str]:
     """Key to why, of new orders of whose store and moment one is known by a number with other leading zeros.
 
@@ -94,13 +118,17 @@ def _purchase(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["number_root"], identity(row["store_id"]), str(row["order_time"]), row["order_type"]
 
 
-def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat], now: datetime) -> KnownAgain:
+def known_again(
+    connection: sa.Connection, run_id: str, repeats: Sequence[Repeat], now: datetime, *, corrected: bool = False
+) -> KnownAgain:
     """Tell duplicates, corrections and collisions apart, and take corrected contents.
 
     A duplicate has a content that is known of the order. A correction has the store, the moment and the customer of
     the one that is known, and is later by its source; it takes its place as long as there is a destination for which
     the order has not left. So does what a piece makes together with the one that is known; where they do not make an
     order neither may leave. Everything else is another order.
+
+    :param corrected: a person says that these are later contents of the orders that are known.
     """
     if not repeats:
         return KnownAgain()
@@ -124,7 +152,7 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
             collisions.append((item, COLLISION, "another order has its event id, though not its key"))
             continue
         mine = left.get(item.key, _Left(False, False, set()))
-        is_piece, why = _is_piece(before, item), ""
+        is_piece, why = not corrected and _is_piece(before, item), ""
         if is_piece:
             row, why = _together(before, item)
         if is_piece and why:
@@ -136,13 +164,13 @@ def known_again(connection: sa.Connection, run_id: str, repeats: Sequence[Repeat
             continue
         if is_piece:
             connection.execute(sa.insert(contents).values(content_row(item.row, ContentState.REPLACED, run_id, now)))
-        elif why := _why_another(before, item):
+        elif not corrected and (why := _why_another(before, item)):
             collisions.append((item, COLLISION, why))
             continue
         seen |= {(item.key, each["fingerprint"]) for each in (item.row, row)}
         corrections += 1
         short += item.short and not is_piece
-        is_later = is_piece or bool(_is_later(before, item))
+        is_later = corrected or is_piece or bool(_is_later(before, item))
         after_sending += is_later and mine.any
         if not is_later or mine.all:
             state = ContentState.AFTER_SENDING if is_later else ContentState.OLDER

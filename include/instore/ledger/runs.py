@@ -28,6 +28,7 @@ from include.instore.ledger.tables import (
     runs,
 )
 from include.instore.model.codes import (
+    BROKEN_FILE,
     COLLISION,
     CORRECTED_AFTER_SENT,
     HELD,
@@ -50,7 +51,8 @@ class RunCounts:
     for a person, or for an answer, in the whole ledger, by code. ``drain`` says what ended its drain, None where it had
     none, and ``drained_before`` that of the run before it which had one; ``not_drained``, ``locked_elsewhere`` and
     ``deferred`` are messages, None where they are not known. ``in_doubt_by_reason`` has the words of
-    model/destinations.py, of the events in doubt and of those held because of it.
+    model/destinations.py, of the events in doubt and of those held because of it. ``broken_files``
+    are those released, and loaded up to the fault.
     """
 
     received: int
@@ -69,6 +71,8 @@ class RunCounts:
     locked_elsewhere: int | None
     deferred: int | None
     unread_files: int
+    unread_bytes: int
+    broken_files: int
     waiting_files: int
     changed_headings: int
     dates_without_offset: int
@@ -198,6 +202,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         whole = whole_ledger()
         late = (contents.c.state == ContentState.AFTER_SENDING.value,)
         waiting = by(extracts.c.state, *_waiting, of=extracts).get(ExtractState.WAITING.value, 0)
+        unread = connection.scalars(sa.select(extracts.c.version).where(*_waiting, extracts.c.run == run_id)).all()
         failing = by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0)
         set_aside = {
             **by(quarantine.c.reason, quarantine.c.state == "quarantined", of=quarantine),
@@ -221,7 +226,9 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
                 .order_by(runs.c.started_at.desc())
                 .limit(1)
             ),
-            unread_files=sum(by(extracts.c.state, *_waiting, extracts.c.run == run_id, of=extracts).values()),
+            unread_files=len(unread),
+            unread_bytes=sum(int(size) for each in unread if (size := each.partition(":")[0]).isdecimal()),
+            broken_files=quarantined.get(BROKEN_FILE, 0),
             waiting_files=waiting,
             changed_headings=sum(by(extracts.c.state, *_reheaded, extracts.c.run == run_id, of=extracts).values()),
             collisions=sum(quarantined.get(reason, 0) for reason in (COLLISION, SUSPECTED_TWIN, SPLIT_ORDER)),

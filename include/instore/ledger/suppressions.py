@@ -7,7 +7,9 @@ first and reads the hashes after. So whichever commits first, the other one sees
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -16,6 +18,7 @@ from include.instore.ledger.tables import DeliveryStatus, Status, deliveries, or
 from include.instore.model.codes import SUPPRESSED
 from include.instore.model.errors import ConfigurationError
 
+COMMAND = "command"
 LOYALTY = "loyalty"
 """Source of what a loyalty answer says: a later answer about the same card lifts it."""
 
@@ -89,6 +92,60 @@ def learn_from_answers(
     if rows:
         connection.execute(ledger.insert(suppressions).on_conflict_do_nothing(), rows)
         _stop(connection, run_id, {str(row["hash"]) for row in rows})
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """One card or address that nothing may be sent for; ``id`` is its keyed hash."""
+
+    id: str
+    source: str
+    cause: str
+    since: datetime
+
+
+def list_suppressed(ledger: Ledger, limit: int) -> list[Suppressed]:
+    """The last ones, for whatever reason."""
+    named = (suppressions.c.hash, suppressions.c.source, suppressions.c.cause, suppressions.c.since)
+    with ledger.read() as connection:
+        rows = connection.execute(sa.select(*named).order_by(suppressions.c.since.desc(), named[0]).limit(limit))
+        return [Suppressed(*row) for row in rows]
+
+
+def suppress(ledger: Ledger, persons: Iterable[str], cause: str) -> int:
+    """Commit that nothing may be sent for these cards and addresses, and the addresses on the cards' orders."""
+    now = datetime.now(timezone.utc)
+    with ledger.write() as connection:
+        hashes = {ledger.keyed_hash(each) for each in persons}
+        covered = hashes.union(*(_addresses(connection, each) for each in hashes))
+        rows = [{"hash": each, "source": COMMAND, "learnt_from": "", "cause": cause, "since": now} for each in covered]
+        if rows:
+            rows.sort(key=itemgetter("hash"))
+            connection.execute(ledger.insert(suppressions).on_conflict_do_nothing(), rows)
+        _stop(connection, f"{COMMAND}__{now.isoformat()}", covered)
+    return len(covered)
+
+
+def lift(ledger: Ledger, ids: Collection[str]) -> int:
+    """Commit that these may get something again, and have what was kept back for them searched and sent.
+
+    What another suppression covers as well is kept back again by the run that takes it up.
+    """
+    theirs = sa.or_(orders.c.card_hash.in_(ids), orders.c.email_hash.in_(ids))
+    with ledger.write() as connection:
+        keys = connection.scalars(sa.select(orders.c.key).where(theirs).order_by(orders.c.key).with_for_update()).all()
+        lifted = connection.execute(sa.delete(suppressions).where(suppressions.c.hash.in_(ids))).rowcount
+        connection.execute(
+            sa.update(orders)
+            .where(orders.c.key.in_(keys), orders.c.status == Status.SUPPRESSED.value)
+            .values(status=Status.PENDING.value, reason=None, claim_run=None)
+        )
+        connection.execute(
+            sa.update(deliveries)
+            .where(deliveries.c.key.in_(keys), deliveries.c.status == DeliveryStatus.SUPPRESSED.value)
+            .values(status=DeliveryStatus.READY.value, reason=None, outcome_run=None)
+        )
+    return lifted
 
 
 def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:

@@ -49,6 +49,7 @@ class ContentState(str, Enum):
     OLDER = "older"  # it came after a later one
     AFTER_SENDING = "after_sending"  # it came when the order had left: nobody has been sent it
     SENT = "sent"  # an earlier edition was sent with it
+    ANOTHER = "another"  # a person has accepted it as an order of its own
 
     def __str__(self) -> str:
         return self.value

@@ -331,9 +331,11 @@ def _without_customer(word: str, title: str, meaning: str, cause: str, told: Tol
     return _code(word, Kind.ORDER, title, meaning, cause, again, told=told)
 
 
-NO_CUSTOMER_KEY = _without_customer(
-    "no_customer_key", "Neither card nor email", "Kept and not asked for again: there is nothing to ask for.",
+NO_CUSTOMER_KEY = _code(
+    "no_customer_key", Kind.ORDER, "Neither card nor email", "Kept and not asked for again: nothing can be asked.",
     "An anonymous shopper; or the heading of the card has changed.",
+    ("the heading has changed: name it in INSTORE_EXTRACT_COLUMNS, and have the files delivered again", ""),
+    told=UNMATCHED_SHARE,
 )  # fmt: skip
 NOT_FOUND = _without_customer(
     "not_found", "An unknown card", "The provider has no such card. Asked for again until it expires.",

@@ -66,8 +66,11 @@ def first_event_id(order_event_id: str, destination: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, json.dumps([order_event_id, destination])))
 
 
-def next_event_id(before: str, edition: int) -> str:
-    """The event id of an order's next edition. :param before: that of the edition before it."""
+def next_event_id(before: str, edition: int | str) -> str:
+    """The event id of an order's next edition, or of an order beside it.
+
+    :param before: that of the edition before it, or of the order. :param edition: its number, or its content.
+    """
     return str(uuid.uuid5(_NAMESPACE, json.dumps([before, edition])))
 
 

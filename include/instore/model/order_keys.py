@@ -22,7 +22,8 @@ DAY = "day"
 """The one name of a key that is no field: the order's day in the store's time zone."""
 
 NUMBER_ALONE = ("orderNumber",)
-MAX_KEY = 512
+MAX_KEY = 480
+"""Characters; the ledger has 512, for what is put to it: see ``set_apart``, ``rekey``."""
 
 
 @cache  # asked for with every order

@@ -24,6 +24,7 @@ from include.instore.model.codes import (
     CORRECTED_AFTER_SENT,
     DEAD_LETTERS,
     DEADLINE,
+    IN_DOUBT,
     NO_REPORT,
     NOT_DRAINED,
     NOT_VISIBLE,
@@ -98,7 +99,7 @@ def red_alerts(failed: Sequence[Failure], red: Mapping[str, Sequence[str]], coun
         )
         for each in failed
     ]
-    of_run, waiting = ([code_of(word) for word in counts[name]] for name in ("quarantined_by_reason", "set_aside"))
+    of_run, waiting = (_codes(counts[name]) for name in ("quarantined_by_reason", "set_aside"))
     for cause, reasons in red.items():
         told = of_run if cause == BAD_SHARE else [code for code in waiting if code.alert == cause]
         if reasons:
@@ -153,7 +154,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
             f"{ages.new_unmatched} of {ages.new_orders} orders that arrived with this run have no customer, which is "
             f"{_share(ages.new_unmatched, ages.new_orders)}; the limit is {settings.alert_unmatched_share:.1%}. "
             f"Outcomes: {_by(counts.get('unmatched_by_outcome', {}))}.",
-            codes=[code_of(word) for word in counts.get("unmatched_by_outcome", {})],
+            codes=_codes(counts.get("unmatched_by_outcome", {})),
         ),
         settings.alert_unmatched_share,
         _share_of(ages.new_unmatched, ages.new_orders, settings) if shares else None,
@@ -206,13 +207,13 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         min(1, settings.alert_shared),
         ages.shared,
     )
-    waiting = {code_of(word): count for word, count in counts["set_aside"].items()}
+    waiting = dict(zip(_codes(counts["set_aside"]), counts["set_aside"].values(), strict=True))
     for alert in (code for code in CODES.values() if code.told is Told.SOFT):
         if counts.get(alert, 0) is None:
             continue  # nobody could tell, or nobody asked
         found = {code: count for code, count in waiting.items() if code.alert is alert}
-        if not found and counts.get(alert):
-            found = {alert: counts[alert]}  # a count of this run alone
+        if not any(code.told is alert for code in CODES.values()) and counts.get(alert):
+            found = {alert: counts[alert]} | found  # a count of this run alone
         what = " ".join(f"{count} {code}: {_sentence(_said(code, alert))}" for code, count in found.items())
         judged[alert] = Alert(alert, what, codes=list(found)) if found else None
     return judged
@@ -259,7 +260,12 @@ def still_red(counts: Mapping[str, Any]) -> set[str]:
 
 
 def _alerts_of(words: Iterable[str]) -> set[str]:
-    return {alert for word in words if (alert := code_of(word).alert)}
+    return {alert for code in _codes(words) if (alert := code.alert)}
+
+
+def _codes(words: Iterable[str]) -> list[Code]:
+    """The entries of words that are in the ledger, where an older release may have written others."""
+    return [CODES.get(word, QUARANTINED) for word in words]
 
 
 def no_report_alert(reason: str) -> Alert:
@@ -347,8 +353,8 @@ def _in_words(cause: str) -> str:
 
 
 def _waiting(counts: Mapping[str, Any]) -> dict[str, int]:
-    held = counts.get("ledger", {})
-    return {name: held[name] for name in ("pending", "ready", "sending") if held.get(name)}
+    held = {**counts.get("ledger", {}), **counts["set_aside"]}
+    return {name: held[name] for name in ("pending", "ready", IN_DOUBT) if held.get(name)}
 
 
 def _by(counted: Mapping[str, int]) -> str:

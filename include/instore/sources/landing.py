@@ -14,6 +14,7 @@ from typing import Protocol
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Arrival, Landed, LoadedExtract, arrival, land, refusal
+from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import known_keys
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
@@ -51,12 +52,14 @@ class Block:
     :param extract: the file that is loaded with it, counted without this block.
     :param redriven: ids of the quarantine rows that the records come out of.
     :param all_or_none: where one of them is refused, or another order has its key, nothing is landed.
+    :param accept_as: what a person says they are.
     """
 
     records: Sequence[Record]
     extract: LoadedExtract | None = None
     redriven: Sequence[str] = ()
     all_or_none: bool = False
+    accept_as: AcceptAs | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ def into_ledger(ledger: Ledger, run_id: Callable[[], str], settings: Settings) -
         )
         try:
             landed = land(
-                ledger, run_id(), arrivals, refusals, extract, block.redriven, refuse_collisions=block.all_or_none
-            )
+                ledger, run_id(), arrivals, refusals, extract, block.redriven,
+                refuse_collisions=block.all_or_none, accept_as=block.accept_as,
+            )  # fmt: skip
         except RecordRefused as error:
             return LandedBlock(refused={0: error})
         return LandedBlock(landed, refused)

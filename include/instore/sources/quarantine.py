@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
+from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
@@ -28,7 +29,7 @@ from include.instore.ledger.quarantined import (
     move,
     note_reason,
 )
-from include.instore.model.codes import BROKEN_FILE, CUT_ORDER, SPLIT_ORDER
+from include.instore.model.codes import BROKEN_FILE, COLLISION, CUT_ORDER, SPLIT_ORDER, SUSPECTED_TWIN
 from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import number_root
 from include.instore.model.orders import InStoreOrder
@@ -58,8 +59,9 @@ class Outcome:
     """What became, or with a dry run would become, of one record.
 
     :param id: of the quarantine row, or of the dead letter's message.
-    :param outcome: landed; known, the ledger had the order already; refused, it stays with this reason; impossible, it
-        stays for the reason in ``detail``; discarded; unchanged, it was redriven or discarded before.
+    :param outcome: landed; accepted, as what a person said it is; known, the ledger had the order already; refused, it
+        stays with this reason; impossible, it stays for the reason in ``detail``; discarded; unchanged, it was redriven
+        or discarded before.
     """
 
     id: str
@@ -102,14 +104,17 @@ def redrive_run(ledger: Ledger, settings: Settings) -> Iterator[Redrive]:
         run.close(settings)
 
 
-def redrive(ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool = False) -> list[Outcome]:
+def redrive(
+    ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool = False, accept_as: AcceptAs | None = None
+) -> list[Outcome]:
     """Read quarantined records again and land those that are orders now.
 
+    :param accept_as: what a person says they are, of records that have another order's key or seem to be another one.
     :param dry_run: only say what would happen; nothing is written.
     :raises NotInQuarantine: an id fits no row, or several.
     :raises RetriableError: the ledger failed; what landed before has landed.
     """
-    source = _Rows(ledger, wanted, settings, dry_run)
+    source = _Rows(ledger, wanted, settings, dry_run, accept_as)
     with redrive_run(ledger, settings) as run:
         land_all(source, would_land(ledger, settings) if dry_run else into_ledger(ledger, run.id, settings))
     return source.outcomes
@@ -118,13 +123,16 @@ def redrive(ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool
 class _Rows:
     """The rows of the quarantine that are wanted, one a block."""
 
-    def __init__(self, ledger: Ledger, wanted: Wanted, settings: Settings, dry_run: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, wanted: Wanted, settings: Settings, dry_run: bool, accept_as: AcceptAs | None
+    ) -> None:
         self.outcomes: list[Outcome] = []
         self._ledger = ledger
         self._wanted = wanted
         self._rows = find(ledger, wanted)
         self._settings = settings
         self._dry_run = dry_run
+        self._accept_as = accept_as
 
     def blocks(self) -> Iterator[Block]:
         for row in self._rows:
@@ -132,7 +140,7 @@ class _Rows:
                 self.outcomes.append(Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}"))
                 continue
             (whole,) = find(self._ledger, Wanted(ids=(row.id,)), with_raw=True)  # one at a time: it may have megabytes
-            if why := _why_impossible(whole, named=bool(self._wanted.ids)):
+            if why := _why_impossible(whole, named=bool(self._wanted.ids), accept_as=self._accept_as):
                 self.outcomes.append(Outcome(row.id, row.reference, "impossible", row.reason, why))
                 continue
             records = [
@@ -140,12 +148,13 @@ class _Rows:
                 Record(whole.source, whole.reference, whole.raw, order, whole.heading, whole.received_at)
                 for order in _read_again(whole, self._settings)
             ]
-            yield Block(records, redriven=[row.id], all_or_none=True)
+            yield Block(records, redriven=[row.id], all_or_none=True, accept_as=self._accept_as)
 
     def settle(self, block: Block, outcome: LandedBlock) -> None:
         id, reference = block.redriven[0], block.records[0].reference
         if not outcome.refused:
-            self.outcomes.append(Outcome(id, reference, "landed" if outcome.landed.orders else "known"))
+            fate = "accepted" if self._accept_as else "landed" if outcome.landed.orders else "known"
+            self.outcomes.append(Outcome(id, reference, fate))
             return
         error = next(iter(outcome.refused.values()))
         if not self._dry_run:
@@ -212,7 +221,9 @@ def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | Rec
     return orders or [RecordRefused("bad_value", "its rows hold no order")]
 
 
-def _why_impossible(row: Quarantined, *, named: bool) -> str:
+def _why_impossible(row: Quarantined, *, named: bool, accept_as: AcceptAs | None) -> str:
+    if accept_as and row.reason not in (COLLISION, *([SUSPECTED_TWIN] if accept_as is AcceptAs.NEW_ORDER else [])):
+        return f"a record that is {row.reason} cannot be accepted as a {accept_as.value}"
     if row.reason in (CUT_ORDER, SPLIT_ORDER) and not named:
         return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:

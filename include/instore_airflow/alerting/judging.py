@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.codes import BAD_SHARE
+from include.instore.model.codes import BAD_SHARE, CODES, LOOK_UP_FAILED, Kind
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from include.instore.runs.report import Failure, Report
 
 METRICS = "instore"
+LEDGER_WIDE = [code for code in CODES.values() if code.kind in (Kind.REFUSED, Kind.FILE, Kind.EVENT)]
+"""What waits in the ledger by these codes is a gauge each."""
 
 _BEHIND = 3600
 """Seconds: an older message on the bus, and what came last is not known."""
@@ -153,6 +155,8 @@ def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:
     for name in _GAUGES:
         if document.get(name) is not None:
             stats.gauge(f"{METRICS}.{name}", document[name])
+    for code in (*LEDGER_WIDE, LOOK_UP_FAILED):
+        stats.gauge(f"{METRICS}.set_aside.{code}", document["set_aside"].get(code, 0))
     for destination, outcomes in document["by_destination"].items():
         for status, count in outcomes.items():
             stats.incr(f"{METRICS}.{destination}.{status}", count)

@@ -22,8 +22,10 @@ from include.instore_airflow.cli.deliveries import deliveries_app
 from include.instore_airflow.cli.extracts import extracts_app
 from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.orders import customers_app, orders_app
+from include.instore_airflow.cli.orders_again import orders_again_app
 from include.instore_airflow.cli.quarantine import quarantine_app
 from include.instore_airflow.cli.reports import print_report, runs_app
+from include.instore_airflow.cli.suppressions import suppressions_app
 from include.instore_airflow.destinations import profile_store
 from include.instore_airflow.set_up import set_up
 
@@ -99,6 +101,7 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
 
 
 app.command("report")(print_report)
+orders_app.add_typer(orders_again_app)
 app.add_typer(orders_app, name="orders")
 app.add_typer(customers_app, name="customers")
 app.add_typer(runs_app, name="runs")
@@ -107,3 +110,4 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(deliveries_app, name="deliveries")
 app.add_typer(extracts_app, name="extracts")
+app.add_typer(suppressions_app, name="suppressions")

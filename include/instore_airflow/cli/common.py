@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
@@ -81,6 +81,18 @@ def errors_told() -> Iterator[None]:
         typer.echo(printable(str(error)), err=True)
         code = EXIT_TRY_AGAIN if isinstance(error, RetriableError) else EXIT_CHANGE_SOMETHING
         raise typer.Exit(code) from None
+
+
+def counted_first(found: Sized, what: str) -> None:
+    """Say how many it is about before anything is changed."""
+    typer.echo(f"{len(found)} {what}", err=True)
+
+
+def print_counts(what: str, count: int, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": dry_run, "counts": {what: count}})
+    else:
+        typer.echo(f"{'Dry run: ' if dry_run else ''}{count} {what}")
 
 
 def tallied(outcomes: Sequence[Outcome]) -> str:

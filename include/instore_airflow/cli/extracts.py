@@ -15,8 +15,10 @@ from include.instore_airflow.cli.common import (
     DryRunOption,
     JsonOption,
     MaxOption,
+    counted_first,
     moment,
     opened,
+    print_counts,
     print_json,
     print_table,
 )
@@ -50,24 +52,22 @@ def release_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonO
     After a setting was corrected that is the whole file. The record at the fault goes into quarantine; what is behind
     it is not read. A file larger than INSTORE_MAX_EXTRACT_BYTES waits again.
     """
-    _move(paths, ExtractState.RELEASED, dry_run, as_json)
+    _move(paths, "release", ExtractState.RELEASED, dry_run, as_json)
 
 
 @extracts_app.command("forget")
 def forget_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Give these files up as they are; one that comes in another version is loaded all the same."""
-    _move(paths, ExtractState.FORGOTTEN, dry_run, as_json)
+    _move(paths, "forget", ExtractState.FORGOTTEN, dry_run, as_json)
 
 
-def _move(paths: list[str], state: ExtractState, dry_run: bool, as_json: bool) -> None:
+def _move(paths: list[str], command: str, state: ExtractState, dry_run: bool, as_json: bool) -> None:
     with opened() as ledger:
         found = [each.path for each in waiting_files(ledger, paths, limit=len(paths))]
         if missing := set(paths) - set(found):
             raise FatalError(f"No extract {sorted(missing)[0][:200]!r} waits; `extracts list` shows those that do.")
+        counted_first(found, "files")
         moved = len(found) if dry_run else move_waiting(ledger, found, state)
         if not dry_run:
-            note_done(ledger, f"extracts {state.value}", moved, ", ".join(found))
-    if as_json:
-        print_json({"dry_run": dry_run, "counts": {state.value: moved}})
-        return
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{moved} {state.value}")
+            note_done(ledger, f"extracts {command}", moved, ", ".join(found))
+    print_counts(state.value, moved, dry_run, as_json)

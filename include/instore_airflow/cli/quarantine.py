@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from include.instore.ledger.audit import note_done
+from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
@@ -24,6 +25,7 @@ from include.instore_airflow.cli.common import (
     Source,
     SourceOption,
     State,
+    counted_first,
     opened,
     print_json,
     print_outcomes,
@@ -109,9 +111,37 @@ def redrive_quarantine(
     """
     with opened() as ledger:
         wanted = _chosen(ids, reason, source, run, everything, most)
+        counted_first(find(ledger, wanted), "records")
         outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
         if not dry_run:
             note_done(ledger, "quarantine redrive", len(outcomes), tallied(outcomes))
+    print_outcomes(outcomes, dry_run, as_json)
+
+
+@quarantine_app.command("accept-as")
+def accept_quarantined(
+    what: Annotated[AcceptAs, typer.Argument(metavar="correction|new-order", help="What they are.")],
+    ids: IdsArgument = None,
+    reason: ReasonOption = None,
+    source: SourceOption = None,
+    run: RunOption = None,
+    everything: AllOption = False,
+    most: MaxOption = 1000,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what records are that have another order's key: that order, corrected, or orders of their own.
+
+    A correction takes the known order's place where that has not been sent; where it has, it is listed as
+    corrected_after_sent, and `orders resend --corrected` sends it. A new order gets a key and an event id of its own;
+    a suspected twin is a new order, or is discarded.
+    """
+    with opened() as ledger:
+        wanted = _chosen(ids, reason, source, run, everything, most)
+        counted_first(find(ledger, wanted), "records")
+        outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run, accept_as=what)
+        if not dry_run:
+            note_done(ledger, f"quarantine accept-as {what.value}", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)
 
 
@@ -128,7 +158,9 @@ def discard_quarantine(
 ) -> None:
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
     with opened() as ledger:
-        outcomes = discard(ledger, _chosen(ids, reason, source, run, everything, most), dry_run=dry_run)
+        wanted = _chosen(ids, reason, source, run, everything, most)
+        counted_first(find(ledger, wanted), "records")
+        outcomes = discard(ledger, wanted, dry_run=dry_run)
         if not dry_run:
             note_done(ledger, "quarantine discard", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)

@@ -305,7 +305,7 @@ def test_a_share_of_cards_without_an_answer_stops_the_task_after_all_were_asked(
     pending(ledger, *cards)
     members = Members({card: f"{card}@x.org" for card in cards})
     members.errors = dict.fromkeys(cards[-failing:], not_answered(passing=passing))
-    some = settings(max_failed_look_ups=0.2, min_failed_look_ups=5)
+    some = settings(max_failed_look_ups=0.2, share_minimum=5)
     if passing and failing == all_cards:
         stops = True  # nothing says that the service is well
     if stops:

@@ -18,7 +18,7 @@ from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.planning import plan
-from include.instore.runs.report import report_run
+from include.instore.runs.report import Failure, report_run
 from include.instore.sources.quarantine import redrive
 from tests.instore import given
 from tests.instore.destinations.test_delivery import Store
@@ -73,7 +73,7 @@ def test_a_resend_of_1000_orders_of_which_a_batch_fails_makes_1000_editions_what
             store.taken += broken.taken
         else:
             given.send(store, ledger, given.batch("again", batch), some)
-    report_run(ledger, again, ["send_events"], some)
+    report_run(ledger, again, [Failure("send_events")], some)
     # Its task is cleared, and after it the whole run, twice.
     given.send(store, ledger, given.batch("again", 7), some)
     report_run(ledger, again, [], some)

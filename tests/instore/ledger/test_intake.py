@@ -74,6 +74,14 @@ def test_a_refused_record_is_kept_once_with_its_raw_bytes(ledger: Ledger) -> Non
     given.assert_every_record_is_in_one_place(ledger)
 
 
+def test_the_log_names_what_was_set_aside_by_its_codes(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    given.landed(ledger, given.document("S1"))
+    bad = [given.refused(b"1"), given.refused(b"2"), given.refused(b"3", reason="bad_value")]
+    given.landed(ledger, given.document("S1", storeId="0505"), refusals=bad)
+    assert "set aside: bad_value 1, collision 1, not_json 2" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "lone surrogate"])
 def test_a_reference_or_detail_that_no_database_takes_does_not_stop_the_block(ledger: Ledger, text: str) -> None:
     odd = refusal(RecordRefused("not_json", text), source="topic", reference=text, raw=b"x")

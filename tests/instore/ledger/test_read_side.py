@@ -30,7 +30,7 @@ from include.instore.ledger.read_figures import (
 from include.instore.ledger.read_orders import FEW, Order, find_orders, known_of_person, life, list_orders
 from include.instore.ledger.tables import orders, origin_of
 from include.instore.model.errors import FatalError
-from include.instore.runs.report import report_run
+from include.instore.runs.report import Failure, report_run
 from include.instore.sources.quarantine import order_numbers, quarantined_as
 from tests.instore import given
 
@@ -241,7 +241,7 @@ def test_what_is_undelivered_says_how_much_since_when_and_who(ledger: Ledger) ->
 def test_runs_files_and_what_is_wrong(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"))
     given.landed(ledger, given.document("S2"), run=given.run("run-2"))
-    report_run(ledger, given.run("run-2"), ["drain_topic"], SETTINGS)
+    report_run(ledger, given.run("run-2"), [Failure("drain_topic")], SETTINGS)
     states = {each["run"]: (each["state"], each["received"]) for each in list_runs(ledger)}
     assert states == {"run-1": ("under way", 0), "run-2": ("red", 1)}
     assert [each["run"] for each in list_runs(ledger, run="run-1")] == ["run-1"]

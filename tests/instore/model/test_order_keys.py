@@ -93,5 +93,5 @@ def test_a_key_that_names_nothing_or_one_thing_twice_is_refused(monkeypatch: pyt
 
 
 def test_a_key_that_no_column_holds_is_refused() -> None:
-    with pytest.raises(RecordRefused, match="bad_value: the fields of its key are longer than 512"):
+    with pytest.raises(RecordRefused, match="bad_value: the fields of its key are longer than 480"):
         key("tillId", tillId="x" * 600)

@@ -73,6 +73,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "locked_elsewhere": None,
         "deferred": None,
         "unread_files": 0,
+        "unread_bytes": 0,
+        "broken_files": 0,
         "waiting_files": 0,
         "dates_without_offset": 1,
         "claimed": 8,
