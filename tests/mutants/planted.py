@@ -522,16 +522,6 @@ MUTANTS = [
             "return min(block, settled or max(1, block // 2))",
             "return block",
         ),
-        ("an empty read says that nothing is there", "        if not left:\n", "        if True:\n"),
-        ("what somebody else holds is not counted", "locked_elsewhere=left", "locked_elsewhere=0"),
-        ("what the budget left is not counted", "not_drained=left", "not_drained=0"),
-        ("what could not be asked is drained", 'stopped_by="not known" if', 'stopped_by="drained" if'),
-        ("what was not settled is held by somebody else", "waiting - budget.unsettled", "waiting"),
-        (
-            "a dry run would send what is deferred",
-            "active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]",
-            "active = messages",
-        ),
         ("a drain goes beyond its budget", "self._left -= granted", "pass"),
     ),
     *_of(
@@ -843,6 +833,41 @@ MUTANTS = [
         ),
         ("the first of several ids is taken", "if len(found) == 1:", "if found:"),
         ("a message's rows are found by half its reference", "quarantine.c.raw == raw)", "sa.true())"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_an_empty_read_does_not_say_that_nothing_is_there",),
+        ("an empty read says that nothing is there", "        if not left:\n", "        if True:\n"),
+        ("a message that is there is not waited for", "_PATIENCE = 5.0", "_PATIENCE = 0.05"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_what_somebody_else_holds_is_counted_apart",),
+        ("what somebody else holds is not counted", "locked_elsewhere=left", "locked_elsewhere=0"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_a_count_bounds_what_one_run_takes_and_the_rest_stays",),
+        ("what the budget left is not counted", "not_drained=left", "not_drained=0"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_a_bus_that_cannot_be_asked_is_not_known_to_be_drained",),
+        ("what could not be asked is drained", 'stopped_by="not known" if', 'stopped_by="drained" if'),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_what_landed_and_was_not_settled_is_not_held_by_somebody_else",),
+        ("what was not settled is held by somebody else", "waiting - budget.unsettled", "waiting"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        (OF_BUS[0] + "::test_deferred_messages_are_counted_and_a_dry_run_does_not_count_them_as_orders",),
+        (
+            "a dry run would send what is deferred",
+            "active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]",
+            "active = messages",
+        ),
     ),
     *_of(
         SOURCES + "decoding.py",
