@@ -690,6 +690,37 @@ MUTANTS = [
         ),
     ),
     *_of(
+        PROVIDER + "fields.py",
+        ("tests/provider/test_privacy_and_security.py", "tests/provider/test_loyalty.py"),
+        ("a key is not masked", "mask_secret(text)  #", "pass  #"),
+        ("keys travel in clear", 'if url.scheme == "http" and not _is_loopback(host):', "if False:"),
+        ("a URL may name a user", "if url.username or url.password or", "if"),
+        ("a wrong choice is the default", "if found is None:", "if False:"),
+        ("a wrong extra is none", 'return {"extra": connection.extra}', "return {}"),
+    ),
+    *_of(
+        PROVIDER + "connections.py",
+        ("tests/provider/test_privacy_and_security.py", "tests/provider/test_loyalty.py"),
+        ("the reading side needs no key", "if self.read_host and not self.read_api_key:", "if False:"),
+        ("a look-up asks for nobody's card", 'if "{card}" not in', 'if "{id}" in'),
+    ),
+    *_of(
+        PROVIDER + "operators/profile_store.py",
+        ("tests/provider/test_operator.py",),
+        ("who fails keeps the counts", 'context["ti"].xcom_push(', "dict("),
+        ("refused events bear the index of their bulk", "index=indexes[outcome.index]", "index=outcome.index"),
+    ),
+    *_of(
+        "include/instore_airflow/tasks.py",
+        ("tests/glue/test_another_source.py",),
+        ("a dry run settles", "settles=not run.dry_run", "settles=True"),
+        (
+            "a backfill takes what is live",
+            "if run.drains_topic:\n            with source_of",
+            "if True:\n            with source_of",
+        ),
+    ),
+    *_of(
         PROVIDER + "breaker.py",
         ("tests/provider/test_breaker.py",),
         ("a breaker never opens", "fail_max=failures", "fail_max=10**6"),

@@ -383,6 +383,24 @@ def test_a_wrong_field_is_named_before_anything_is_asked(
     assert wire.seen == []
 
 
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"auth": "digest"}, "its field 'auth' must be one of api_key, basic, bearer, none, oauth2, query."),
+        ({"method": "DELETE"}, "its field 'method' must be one of GET, POST."),
+        ({"rate_limit": "fast"}, "its field 'rate_limit' must be a number greater than 0."),
+        ({"email_path": "a.["}, "its field 'email_path' must be a JMESPath expression, such as member.email."),
+    ],
+)
+def test_a_wrong_field_is_one_sentence_that_says_what_it_may_be(
+    loyalty: Any, extra: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        loyalty(**extra).get_conn()
+    assert str(raised.value) == f"Connection 'test_loyalty': {sentence}"
+    assert raised.value.__context__ is None
+
+
 def test_the_connection_test_asks_for_a_card_that_cannot_exist(wire: Wire, loyalty: Any) -> None:
     wire.on(
         "/customers/by-loyalty-card/no-such-card-connection-test", Reply(404), Reply(200, ANN), Reply(401), Reply(503)
