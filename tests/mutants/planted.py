@@ -607,11 +607,6 @@ MUTANTS = [
             "statuses[at] >= _SERVER_ERROR:",
         ),
         (
-            "a 408 was not taken, whatever the connection says",
-            '"untaken_statuses", "429,503"',
-            '"untaken", "408,425,429,503"',
-        ),
-        (
             "any answer shows the event",
             'if any(str(item.get("TrackId", "")).casefold() == track_id.casefold() for item in items):',
             "if items:",
