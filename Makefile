@@ -75,6 +75,10 @@ faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks;
 cases: $(INSTALLED)  ## Inputs that went wrong elsewhere, through the DAG's tasks: what came out, what is right; CASES=DIR for yours
 	$(BIN)/python -m tests.cases $(CASES)
 
+.PHONY: benchmark
+benchmark: $(INSTALLED)  ## What people ask of the ledger, timed with a million orders in it, on both databases; ten minutes
+	$(BIN)/python -W ignore -m benchmarks
+
 .PHONY: mutants
 mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line
 	$(BIN)/python -m tests.mutants

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.tables import customers, deliveries, extracts, metadata, orders, quarantine, runs
+from include.instore.ledger.tables import customers, deliveries, extracts, orders, quarantine, runs
 from include.instore.model.identifiers import identity
 
 PER_DAY = 2500
@@ -28,7 +28,8 @@ def fill(ledger: Ledger, count: int, until: datetime | None = None) -> None:
     for table, rows in _tables(ledger, count, now):
         _write(ledger, table, rows)
     if ledger.engine.dialect.name == "postgresql":  # which does it by itself in time; SQLite never does
-        with ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        outside = ledger.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with outside.connect() as connection:
             connection.execute(sa.text("VACUUM (ANALYZE)"))
 
 
@@ -113,18 +114,13 @@ def _delivery(n: int, count: int, now: datetime) -> dict[str, Any] | None:
 
 
 def _write(ledger: Ledger, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
-    names = [column.name for column in metadata.tables[table.name].c]
-    if ledger.engine.dialect.name == "postgresql":
-        raw = ledger.engine.raw_connection()
-        try:
-            into = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
-            with raw.cursor() as cursor, cursor.copy(into) as copy:  # type: ignore[attr-defined]
-                for row in rows:
-                    copy.write_row([row[name] for name in names])
-            raw.commit()
-        finally:
-            raw.close()
-        return
+    first = next(rows)
+    rows = chain([first], rows)
     with ledger.write() as connection:
+        if ledger.engine.dialect.name == "postgresql":
+            into = f"COPY {table.name} ({', '.join(first)}) FROM STDIN"
+            with connection.connection.cursor().copy(into) as copy:
+                for row in rows:
+                    copy.write_row(list(row.values()))
         while chunk := list(islice(rows, _CHUNK)):
             connection.execute(sa.insert(table), chunk)

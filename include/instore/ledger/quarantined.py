@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -87,8 +88,9 @@ def looked_into(ledger: Ledger, ids: Collection[str] = (), *, holding: str = "")
     wanted = sa.select(*_SHOWN, quarantine.c.raw, quarantine.c.heading)
     if holding:
         place_of = sa.func.instr if ledger.engine.dialect.name == "sqlite" else sa.func.pg_catalog.position
-        holds = place_of(quarantine.c.raw, holding.encode(errors="replace")) > 0
-        wanted = wanted.where(quarantine.c.state == QUARANTINED, holds)
+        spelt = {holding, json.dumps(holding)[1:-1]}  # as JSON may have it
+        holds = [place_of(quarantine.c.raw, each.encode(errors="replace")) > 0 for each in sorted(spelt)]
+        wanted = wanted.where(quarantine.c.state == QUARANTINED, sa.or_(*holds))
     else:
         wanted = wanted.where(quarantine.c.id.in_(ids))
     with ledger.read() as connection:

@@ -27,6 +27,7 @@ from include.instore.ledger.tables import (
     quarantine,
     runs,
 )
+from include.instore.model.codes import CODES, UNREAD_FILES
 from include.instore.model.settings import Settings
 
 _PLACE = {
@@ -37,6 +38,9 @@ _PLACE = {
 }  # fmt: skip
 _NOT_SENT = ("held", "rejected", "sending", "ready", "cancelled", "suppressed")
 """Of an order that goes to several destinations the one counts where it fares worst: the first of these."""
+
+_MATCHED = sa.func.coalesce(orders.c.status, "") == Status.MATCHED.value
+"""Not the column by itself: SQLite would look each of the matched up in the index of statuses, which are most."""
 
 COUNTED = ("received", "orders", "sent", "unmatched", "suppressed", "quarantined", "rejected", "carried_over")
 """What is listed of a run."""
@@ -93,7 +97,7 @@ def report(ledger: Ledger, by: By, first: date, last: date) -> list[Line]:
         sa.select(group.label("group"), sa.func.min(rank).label("rank"))
         .join(deliveries, deliveries.c.key == orders.c.key)
         .where(deliveries.c.status.in_(_NOT_SENT), deliveries.c.is_latest)
-        .where(orders.c.status == Status.MATCHED.value, *of_days)
+        .where(_MATCHED, *of_days)
         .group_by(orders.c.key, group)
         .subquery()
     )
@@ -145,18 +149,26 @@ def _text(ledger: Ledger, moment: sa.Column[datetime], characters: int) -> sa.Co
 
 def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     """What has not arrived, the oldest first: cause, reason, count, oldest, and when or by whom it will be gone."""
-    since, how_many, never = sa.func.min(orders.c.received_at), sa.func.count(), orders.c.next_attempt.is_(None)
-    searched = (
-        sa.select(orders.c.status, orders.c.reason, never, how_many, since, sa.func.min(orders.c.next_attempt))
-        .where(orders.c.status.in_([Status.PENDING.value, Status.UNMATCHED.value]))
-        .group_by(orders.c.status, orders.c.reason, never)
+    since, how_many = sa.func.min(orders.c.received_at), sa.func.count()
+    next_one = sa.func.min(orders.c.next_attempt)
+    searched = sa.union_all(
+        *(
+            sa.select(orders.c.status, orders.c.reason, how_many, since, next_one)
+            .where(orders.c.status == status, *when)
+            .group_by(orders.c.status, orders.c.reason)
+            for status, when in (
+                (Status.PENDING.value, ()),
+                (Status.UNMATCHED.value, (orders.c.next_attempt.is_(None),)),
+                (Status.UNMATCHED.value, (orders.c.next_attempt.is_not(None),)),
+            )
+        )
     )
     where = (deliveries.c.destination, deliveries.c.status, deliveries.c.reason)
     on_the_way = (
         sa.select(*where, how_many, since, sa.func.min(deliveries.c.sending_at))
         .join(orders, orders.c.key == deliveries.c.key)
         .where(deliveries.c.status.in_(_NOT_SENT[:-1]), deliveries.c.is_latest)
-        .where(orders.c.status == Status.MATCHED.value)
+        .where(_MATCHED)
         .group_by(*where)
     )
     refused = (
@@ -170,33 +182,33 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     found = []
     with ledger.read() as connection:
         by_rate = _gone_by_rate(connection)
-        for status, reason, is_over, count, oldest, attempt in connection.execute(searched):
-            gone = "never: their customers are not searched any more" if is_over else ""
+        for status, reason, count, oldest, attempt in connection.execute(searched):
+            gone = "never: their customers are not searched any more"
             if status == Status.PENDING.value:
                 gone = by_rate(count)
-            elif not is_over:
+            elif attempt:
                 last = oldest + timedelta(days=settings.unmatched_expiry_days)
                 gone = f"searched again from {attempt:%Y-%m-%d %H:%M} on, the oldest until {last:%Y-%m-%d}"
             found.append((status, reason, count, oldest, gone))
         for destination, status, reason, count, oldest, left_at in connection.execute(on_the_way):
-            gone = _GONE.get(status) or by_rate(count)
-            if status == DeliveryStatus.SENDING.value and left_at:
+            gone = by_rate(count) if status == DeliveryStatus.READY.value else _by_a_person(status)
+            if status == DeliveryStatus.CANCELLED.value:
+                gone = "once their destination is on, by a backfill that names it"
+            elif status == DeliveryStatus.SENDING.value and left_at:
                 held = left_at + timedelta(hours=settings.doubt_hours)
                 gone = f"when a run finds out; held from {held:%Y-%m-%d %H:%M} on"
             found.append((status, ": ".join(filter(None, (destination, reason))), count, oldest, gone))
         for reason, count, oldest in connection.execute(refused):
-            found.append(("quarantined", reason, count, oldest, f"a person: quarantine list --reason {reason}"))
+            found.append(("quarantined", reason, count, oldest, _by_a_person(reason)))
         for count, oldest in connection.execute(unread):
-            found += [("waiting file", "", count, oldest, "a person: extracts list")] if count else []
+            found += [("waiting file", "", count, oldest, _by_a_person(UNREAD_FILES))] if count else []
     found.sort(key=lambda each: (each[3], each[0], each[1] or ""))
     return [dict(zip(("cause", "reason", "count", "oldest", "gone"), each, strict=True)) for each in found]
 
 
-_GONE = {
-    DeliveryStatus.HELD.value: "a person: deliveries list, deliveries settle",
-    DeliveryStatus.REJECTED.value: "a person: correct the cause, then run their days again",
-    DeliveryStatus.CANCELLED.value: "once their destination is on, by a backfill that names it",
-}
+def _by_a_person(word: str) -> str:
+    """What a person may do of it; a word of an older release may have no entry any more."""
+    return f"a person: {CODES[word].remedy()}" if word in CODES else "a person"
 
 
 def _gone_by_rate(connection: sa.Connection) -> Callable[[int], str]:

@@ -26,6 +26,7 @@ from include.instore.ledger.tables import (
     runs,
     suppressions,
 )
+from include.instore.model.codes import CODES
 from include.instore.model.customer_keys import card_of, email_of, masked
 from include.instore.model.errors import FatalError
 from include.instore.model.identifiers import number_root
@@ -135,7 +136,9 @@ def list_orders(
             table is deliveries and not status and not reason
         ):
             continue
-        its = [table.c[name] == value for name, value in (("status", status), ("reason", reason)) if value]
+        # Among many of a status SQLite would look up each, rather than those few of the day or the run.
+        its = [(sa.func.coalesce(table.c.status, "") if which else table.c.status) == status] if status else []
+        its += [table.c.reason == reason] if reason else []
         of = [deliveries.c.is_latest] if table is deliveries else []
         found |= {each.row["key"]: each for each in _listed(ledger, [*which, *its, *of], limit, table is deliveries)}
     return sorted(found.values(), key=lambda each: each.row["order_time"], reverse=True)[:limit]
@@ -144,13 +147,15 @@ def list_orders(
 def _listed(
     ledger: Ledger, which: Sequence[sa.ColumnElement[bool]], limit: int, by_deliveries: bool = False
 ) -> list[Order]:
-    wanted = sa.select(*(column for column in orders.c if column.name != "payload")).where(*which)
-    if by_deliveries:
-        wanted = wanted.join(deliveries, deliveries.c.key == orders.c.key).distinct()
     # No column by itself: a planner would read the index of order times until it has found enough, which may be all.
     moment = sa.func.coalesce(orders.c.order_time, orders.c.received_at).label("moment")
+    chosen = sa.select(orders.c.key, moment).where(*which)
+    if by_deliveries:
+        chosen = chosen.join(deliveries, deliveries.c.key == orders.c.key).distinct()
+    last = chosen.order_by(sa.desc("moment"), orders.c.key).limit(limit).subquery()
+    wanted = sa.select(*(column for column in orders.c if column.name != "payload"))
+    wanted = wanted.join(last, last.c.key == orders.c.key).order_by(last.c.moment.desc(), orders.c.key)
     with ledger.read() as connection:
-        wanted = wanted.add_columns(moment).order_by(sa.desc("moment"), orders.c.key).limit(limit)
         found = {row["key"]: Order(dict(row), []) for row in connection.execute(wanted).mappings()}
         its = sa.select(deliveries).where(deliveries.c.key.in_(found))
         for row in connection.execute(its.order_by(deliveries.c.destination, deliveries.c.edition)).mappings():
@@ -212,7 +217,10 @@ def _next(order: Order, by: str, settings: Settings) -> str:
         if attempt is None:
             return f"Nothing: its customer is not searched again ({order.row['reason']})."
         return f"Its customer is searched again by the first run after {attempt:%Y-%m-%d %H:%M} UTC."
-    told = [_NEXT[each["status"]].format(by=by, hours=settings.doubt_hours, **each) for each in order.latest]
+    told = []
+    for each in order.latest:
+        remedy = CODES[each["status"]].remedy(each["event_id"]) if each["status"] in CODES else ""
+        told.append(_NEXT[each["status"]].format(by=by, hours=settings.doubt_hours, remedy=remedy, **each))
     return " ".join(told) or "It goes to no destination: run its day as a backfill that names one."
 
 
@@ -220,8 +228,8 @@ _NEXT = {
     "ready": "{by} sends it to {destination}.",
     "sending": "{by} finds out whether {destination} took it; after {hours:g} hours in doubt it is held.",
     "sent": "Nothing: {destination} has it.",
-    "rejected": "A person: {destination} refuses it, see the reason; correct the cause and run its window again.",
-    "held": "A person: nobody can tell whether {destination} took it; deliveries settle {event_id}.",
+    "rejected": "A person: {destination} refuses it, see the reason; {remedy}.",
+    "held": "A person: nobody can tell whether {destination} took it; {remedy}.",
     "suppressed": "Nothing: nothing may be sent to {destination} for this customer.",
     "cancelled": "{destination} was switched off; once it is on, a backfill that names it sends it.",
 }

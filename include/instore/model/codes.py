@@ -59,6 +59,10 @@ class Code(str):
             alert, told = told, told.told
         return None if told is Told.COUNTED else alert
 
+    def remedy(self, id: str = "ID") -> str:
+        """What a person may do of it, one of several, to the thing with this id."""
+        return " or ".join((command or when).replace("ID", id) for when, command in self.remedies)
+
     @property
     def is_soft(self) -> bool:
         """Whether it is an alert of a run that stays green, which lasts until a run finds its end."""
