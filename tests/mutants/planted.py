@@ -1033,4 +1033,41 @@ MUTANTS = [
         (OF_BUS[0] + "::test_no_message_can_stop_the_others",),
         ("a message without an id has no reference", "{message.message_id or '-'}#", "{message.message_id}#"),
     ),
+    *_of(
+        LEDGER + "read_figures.py",
+        (OF_LEDGER + "read_side.py",),
+        ("what is held counts as delivered", 'lines[name].add("delivered", -count)', 'lines[name].add("delivered", 0)'),
+        ("SQLite goes through every matched order", 'sa.func.coalesce(orders.c.status, "") ==', "orders.c.status =="),
+    ),
+    *_of(
+        LEDGER + "read_orders.py",
+        (OF_LEDGER + "read_side.py", "tests/cli/test_reading.py"),
+        ("all orders are listed", "if not day and not run and status not in FEW:", "if False:"),
+        (
+            "that a person is suppressed is not said",
+            '"suppressed": [dict(each) for each in lists]',
+            '"suppressed": []',
+        ),
+        (
+            "cards and emails are shown",
+            "mask: Callable[[str | None], str] = masked",
+            "mask: Callable[[str | None], str] = str",
+        ),
+    ),
+    *_of(
+        "include/instore_airflow/cli/orders.py",
+        ("tests/cli/test_reading.py",),
+        (
+            "nobody knows who looked at a card",
+            'note_done(ledger, "orders show --unmask"',
+            'print("orders show --unmask"',
+        ),
+        ("a card is shown unasked", "if unmask else masked", "if not unmask else masked"),
+    ),
+    *_of(
+        "include/instore_airflow/page/__init__.py",
+        ("tests/page/test_page.py",),
+        ("the page is for everybody", "FastAPI(dependencies=[rule], ", "FastAPI("),
+        ("what the ERP writes is markup", "autoescape=True", "autoescape=False"),
+    ),
 ]
