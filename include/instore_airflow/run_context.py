@@ -33,12 +33,7 @@ def pipeline(
 
     :param begins: whether this is one of the tasks that a run begins with.
     """
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
-
-    # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
-    for chatty in ("azure", "alembic", "asyncssh"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
+    with told_to_airflow():
         from include.instore.ledger.claims import open_run
         from include.instore.ledger.destinations import switch_destinations
         from include.instore.model.settings import load_settings
@@ -54,6 +49,18 @@ def pipeline(
             if begins:  # once a run: in the middle of a release workers may have different lists
                 switch_destinations(ledger, DESTINATIONS)
             yield open_run(ledger, run, begins=begins), ledger, settings
+
+
+@contextlib.contextmanager
+def told_to_airflow() -> Iterator[None]:
+    """Every error of ours as Airflow's: not to be tried again, or by the retry policy."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    # At DEBUG the SDK would write whole frames, bodies and tokens included, into the task log.
+    for chatty in ("azure", "alembic", "asyncssh"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        yield
     except FatalError as error:
         _leave(str(error))
         raise AirflowFailException(str(error)) from None

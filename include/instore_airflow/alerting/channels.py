@@ -141,3 +141,21 @@ def harmless(error: Exception) -> str:
     from airflow.sdk.exceptions import AirflowFailException
 
     return str(error) if isinstance(error, InStoreError | AirflowFailException | TryAgain) else type(error).__name__
+
+
+def use_channels(*, send: bool) -> tuple[int, list[str]]:
+    """How many channels can be used, and a sentence for each that cannot. :param send: send each a test alert."""
+    from apprise import Apprise, NotifyFormat
+
+    urls = _urls(get_connection(ALERTS))
+    faults = [] if urls else [f"Connection {ALERTS} has no URL; give it as {CHANNELS}."]
+    with at_level(logging.CRITICAL + 1, "apprise", "urllib3"):
+        for number, url in enumerate(urls, 1):
+            channel, text = Apprise(), "This is a test: somebody checks the connections of the in-store orders."
+            if not channel.add(url):
+                faults.append(f"URL {number} of connection {ALERTS} is none that Apprise knows; correct it.")
+            elif send and not channel.notify(
+                text, title="Test alert", body_format=NotifyFormat.TEXT, timeout=_DELIVERY_SECONDS
+            ):
+                faults.append(f"URL {number} of connection {ALERTS} did not take a test alert; check host and token.")
+    return len(urls) - len(faults) if urls else 0, faults

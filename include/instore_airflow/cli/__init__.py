@@ -16,6 +16,7 @@ from include.instore.ledger.audit import note_done
 from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
+from include.instore_airflow.cli.checking import check
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
@@ -105,6 +106,7 @@ orders_app.add_typer(orders_again_app)
 app.add_typer(orders_app, name="orders")
 app.add_typer(customers_app, name="customers")
 app.add_typer(runs_app, name="runs")
+app.command("check-connections")(check)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")
