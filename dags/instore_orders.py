@@ -99,7 +99,7 @@ PARAMS = {
         type="boolean",
         section=WHAT,
         title="Dry run",
-        description="On: everything but settling and sending, on a copy of the ledger; reports what would be sent.",
+        description="On: everything but settling and sending, on a ledger of its own; reports what would be sent.",
     ),
 }
 

@@ -113,14 +113,14 @@ def _service_bus(settings: Settings) -> Said:
 
 
 def _may_manage(settings: Settings) -> bool:
+    """Whether it can see what only the Manage right can."""
     from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
 
-    from include.instore.sources.bus_rights import may_manage
+    from include.instore.sources.bus import keeps_expired
 
     if "usedevelopmentemulator=true" in str(get_connection(SERVICE_BUS).schema).lower():
         return False  # its one key may do everything
-    with AdminClientHook(azure_service_bus_conn_id=SERVICE_BUS).get_conn() as namespace:
-        return may_manage(namespace, settings)
+    return keeps_expired(AdminClientHook(SERVICE_BUS).get_conn(), settings) is not None
 
 
 def _extracts(settings: Settings) -> Said:

@@ -34,8 +34,10 @@ def pipeline(
     :param begins: whether this is one of the tasks that a run begins with.
     """
     with told_to_airflow():
+        from include.instore.customers.erasing import look_after
         from include.instore.ledger.claims import open_run
         from include.instore.ledger.destinations import switch_destinations
+        from include.instore.ledger.dry_runs import scratch
         from include.instore.model.settings import load_settings
 
         settings = load_settings()
@@ -43,9 +45,11 @@ def pipeline(
             settings = settings.model_copy(update={"enable_track_events": params["track_events"] == "on"})
         run = resolve_run(dag_run, params)
         with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
+            if begins:
+                look_after(ledger, settings)
             if run.dry_run:
                 settings = settings.model_copy(update={"enable_track_events": False})
-                ledger = opened.enter_context(contextlib.closing(ledger.dry_run_copy(run.run_id)))
+                ledger = opened.enter_context(contextlib.closing(scratch(ledger, run)))
             if begins:  # once a run: in the middle of a release workers may have different lists
                 switch_destinations(ledger, DESTINATIONS)
             yield open_run(ledger, run, begins=begins), ledger, settings

@@ -104,7 +104,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
     with pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
         from include.instore.customers.lookup import look_up_batch
 
-        # The limit holds for dry runs as well, whose own ledger is a copy that nobody else sees.
+        # The limit holds for dry runs as well, whose own ledger nobody else sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         asked = resolvers(settings, shared, opened)
         return dict(batch) | asdict(look_up_batch(asked, ledger, run.run_id, batch["batch"], settings))
@@ -135,6 +135,7 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
     from airflow.sdk.exceptions import AirflowFailException
 
     with pipeline(dag_run, params) as (run, ledger, settings):
+        from include.instore.ledger.dry_runs import discard
         from include.instore.ledger.runs import close_run
         from include.instore.runs.report import report_run as report
 
@@ -146,7 +147,7 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
             reported.document.update(tell_report(run, remembers, reported, failed, settings, ti.dag_id))
         close_run(ledger, run.run_id, reported.document)
         if run.dry_run:
-            ledger.discard_copy()
+            discard(ledger)
     log.info("counts: %s", reported.document)
     if reported.red:
         # A task that fails pushes nothing by itself, and the counts are wanted most when the run is red.

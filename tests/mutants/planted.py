@@ -51,7 +51,7 @@ MUTANTS = [
             '("fsync", fsync),',
         ),
         ("cards are hashed with their letter case", ".strip().casefold()", ".strip()"),
-        ("the hash needs no key", "self._hash_key.encode(), text", "b'', text"),
+        ("the hash needs no key", "self.hash_key.encode(), text", "b'', text"),
         ("a write begins when it may be too late", '"BEGIN IMMEDIATE"', '"BEGIN"'),
         ("a look at PostgreSQL is no consistent one", '"REPEATABLE READ"', '"READ COMMITTED"'),
         ("a ledger that is away is a bug", "except DBAPIError as error:", "except ZeroDivisionError as error:"),
@@ -99,7 +99,7 @@ MUTANTS = [
             "orders.c.status == Status.MATCHED.value)\n    return",
             "sa.true())\n    return",
         ),
-        ("a run asks for orders outside its window", "return (in_window(run.window),)", "return ()"),
+        ("a run asks for orders outside its window", "its = in_window(run.window)", "its = sa.true()"),
         (
             "a window's last moment belongs to it",
             "orders.c.order_time < window.end",
@@ -242,7 +242,7 @@ MUTANTS = [
     *_of(
         LEDGER + "suppressions.py",
         (OF_LEDGER + "suppressions.py",),
-        ("an address of many cards covers them all", "cards <= _PLACEHOLDER_CARDS", "cards > 0"),
+        ("an address of many cards covers them all", "cards <= PLACEHOLDER_CARDS", "cards > 0"),
         ("the answer's address is not covered", "*([ledger.keyed_hash(email)] if email else [])", ""),
         (
             "ready orders are not stopped",

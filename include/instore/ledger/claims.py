@@ -246,13 +246,21 @@ def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]
     return sa.and_(orders.c.key.in_(sa.union_all(*may)), *_asked_for(run))
 
 
+def wanted_by(run: Run) -> sa.ColumnElement[bool]:
+    """Orders that a run may claim, whoever holds them."""
+    if run.claims == "due":
+        return _may_send(run, datetime.now(timezone.utc), tracking=True)
+    return sa.and_(*_asked_for(run))
+
+
 def _asked_for(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
     """Which orders the run is for, whatever their status."""
     if run.claims == "due":
         return ()
+    its = in_window(run.window)
     if run.claims == "own":
-        return (sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries)),)
-    return (in_window(run.window),)
+        its = sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries))
+    return its, orders.c.pruned_at.is_(None)  # of a pruned one there is nothing to send
 
 
 def in_window(window: Window | None) -> sa.ColumnElement[bool]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
-import os
 import sqlite3
-import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +38,7 @@ class Ledger:
     """
 
     def __init__(self, url: str | sa.URL, busy_seconds: float = 60, hash_key: str = "") -> None:
-        self._hash_key = hash_key
+        self.hash_key = hash_key
         try:
             parsed = sa.make_url(url)
         except ArgumentError:
@@ -77,7 +74,7 @@ class Ledger:
 
     def keyed_hash(self, text: str) -> str:
         """A card or an email as the ledger compares persons: whoever lacks the key cannot tell whose it is."""
-        return hmac.new(self._hash_key.encode(), text.strip().casefold().encode(errors="replace"), "sha256").hexdigest()
+        return hmac.new(self.hash_key.encode(), text.strip().casefold().encode(errors="replace"), "sha256").hexdigest()
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -148,50 +145,15 @@ class Ledger:
         """The revision that this release needs."""
         return _alembic()[1].get_current_head() or ""
 
-    def dry_run_copy(self, run_id: str) -> Ledger:
-        """A copy of the whole ledger for one dry run, reachable by all its tasks; made by the first that asks.
+    def know(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], refused: Collection[str]) -> None:
+        """Make sure that it has what is known of these orders, and of these ids of the quarantine: of a dry run's."""
 
-        Beside the file on SQLite, in a schema of its own on PostgreSQL. :raises RetriableError: as :meth:`write`.
-        """
-        name = f"dry_{hashlib.sha256(run_id.encode()).hexdigest()[:16]}"
+    def forget_log(self) -> None:
+        """Have SQLite write its log into the file and cut it: what was erased is in neither then."""
         if self._name == "sqlite":
-            copy = Path(f"{self.engine.url.database}.{name}")
-            if not copy.exists():
-                draft = copy.with_suffix(f".{uuid.uuid4().hex}")
-                outside = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-                try:
-                    with self._translated(), outside.connect() as connection:
-                        connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
-                    with contextlib.suppress(FileExistsError):
-                        os.link(draft, copy)  # another task may have been quicker, and its copy is in use
-                finally:
-                    draft.unlink(missing_ok=True)  # half a copy as well, on a disk that is full
-            return Ledger(self.engine.url.set(database=str(copy)), hash_key=self._hash_key)
-        with self.write() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            if not sa.inspect(connection).has_schema(name):
-                connection.execute(sa.schema.CreateSchema(name))
-                for table in sa.inspect(connection).get_table_names():
-                    connection.exec_driver_sql(f'CREATE TABLE "{name}"."{table}" (LIKE "{table}" INCLUDING ALL)')
-                    connection.exec_driver_sql(f'INSERT INTO "{name}"."{table}" SELECT * FROM "{table}"')
-        return Ledger(self.engine.url.update_query_dict({"options": f"-csearch_path={name}"}), hash_key=self._hash_key)
-
-    def discard_copy(self) -> None:
-        """Remove this copy of a dry run and close it. :raises ValueError: this is the ledger itself."""
-        if self._name == "sqlite":
-            path = str(self.engine.url.database)
-            if not Path(path).suffix.startswith(".dry_"):
-                raise ValueError("not a dry run's copy")
-            self.close()
-            for ending in ("", "-wal", "-shm"):
-                Path(path + ending).unlink(missing_ok=True)
-            return
-        name = str(self.engine.url.query.get("options", "")).removeprefix("-csearch_path=")
-        if not name.startswith("dry_"):
-            raise ValueError("not a dry run's copy")
-        with self.write() as connection:
-            connection.execute(sa.schema.DropSchema(name, cascade=True))
-        self.close()
+            outside = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            with self._translated(), outside.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's own kind, which knows ``on_conflict_do_nothing`` and ``…_do_update``."""
@@ -245,7 +207,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         with attempt:
             connection.execute("PRAGMA journal_mode=WAL")
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+    # What is erased must not stay in the free pages of the file.
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
     # A database in memory, or a build of SQLite that takes neither pragma, says nothing and goes on.
     kept = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
@@ -275,5 +238,5 @@ def _check_postgresql(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
-        return  # VACUUM wants no transaction
+        return  # a checkpoint wants no transaction
     connection.exec_driver_sql("BEGIN" if options.get("read_only", False) else "BEGIN IMMEDIATE")

@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from operator import add
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.arrivals import note_arrivals
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.erasure import erased_among, without_erased
 from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import (
@@ -166,6 +167,7 @@ def arrival(
         "status": (Status.UNMATCHED if nobody else Status.PENDING).value,
         "reason": NO_CUSTOMER_KEY if nobody else None,
         "look_ups": 0,
+        "pruned_at": None,
         "attempts": 0,
         "edition": 1,
     }
@@ -212,6 +214,9 @@ def land(
     for item in arrivals:
         item.row.update(person_hashes(ledger, item.row["loyalty_card"], item.row["email"]))
     with ledger.write() as connection:
+        ledger.know(connection, [item.row for item in arrivals], [item.id for item in refusals])
+        spared = without_erased(connection, [item.row for item in arrivals], now)
+        arrivals = [replace(item, raw=b"") if item.key in spared else item for item in arrivals]
         if accept_as is AcceptAs.NEW_ORDER:
             set_apart(ledger, connection, run_id, arrivals, now)
         first: dict[str, Arrival] = {}
@@ -298,7 +303,7 @@ def _insert_orders(
             "received_at": now,
             "received_run": run_id,
             # Without card and email there is nothing to ask: its customer is settled here.
-            "resolved_run": run_id if row["status"] == Status.UNMATCHED.value else None,
+            "resolved_run": None if row["status"] == Status.PENDING.value else run_id,
         }
         for row in rows
     ]
@@ -315,6 +320,8 @@ def _insert_refusals(
     }
     if not rows:
         return 0
+    for id in erased_among(ledger, connection, {item.id: item.heading + item.raw for item in refusals}):
+        rows[id] |= {"raw": b"", "heading": None, "state": "discarded"}
     statement = ledger.insert(quarantine).on_conflict_do_nothing(index_elements=["id"]).returning(quarantine.c.id)
     return len(connection.scalars(statement, list(rows.values())).all())
 

@@ -35,6 +35,11 @@ class Rekeyed:
     collisions: int
 
 
+def known_fields(connection: sa.Connection) -> list[str]:
+    """The fields of the key by which the ledger knows its orders, in camelCase."""
+    return (_known(connection) or _BEFORE_KEYS).split(",")
+
+
 def check_key(ledger: Ledger, settings: Settings) -> None:
     """Write the key's fields into a new ledger. :raises ConfigurationError: it has orders by other fields."""
     wanted = ",".join(key_fields(settings.order_key))

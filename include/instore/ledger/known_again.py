@@ -225,6 +225,7 @@ def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str
     """The columns of the order that change with its content."""
     values = {name: row[name] for name in ("fingerprint", "payload", "content_at", "source", "reference")}
     values["origin"] = origin_of(row["reference"])
+    values["pruned_at"] = row.get("pruned_at")
     # Another card may be another customer: back to the beginning. But what is suppressed stays so: the email that a
     # correction brings may be that of the very person.
     if _customer(before) != _customer(row) and before["status"] != Status.SUPPRESSED.value:

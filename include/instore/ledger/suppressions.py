@@ -22,7 +22,10 @@ COMMAND = "command"
 LOYALTY = "loyalty"
 """Source of what a loyalty answer says: a later answer about the same card lifts it."""
 
-_PLACEHOLDER_CARDS = 5
+ERASURE = "erasure"
+"""Source of what is said by an erasure: only a command lifts it, and nothing of the person is kept any more."""
+
+PLACEHOLDER_CARDS = 5
 """An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""
 
 _NOT_FOUND_YET = (Status.PENDING.value, Status.UNMATCHED.value)
@@ -157,7 +160,7 @@ def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:
         .scalar_subquery()
     )
     wanted = sa.select(orders.c.email_hash).where(
-        orders.c.card_hash == card_hash, orders.c.email_hash.is_not(None), cards <= _PLACEHOLDER_CARDS
+        orders.c.card_hash == card_hash, orders.c.email_hash.is_not(None), cards <= PLACEHOLDER_CARDS
     )
     return {each for each in connection.scalars(wanted.distinct()) if each}
 
@@ -167,6 +170,11 @@ def _stop(connection: sa.Connection, run_id: str, hashes: Collection[str]) -> No
     theirs = sa.or_(orders.c.card_hash.in_(hashes), orders.c.email_hash.in_(hashes))
     # The orders first, and locked: whoever marks one as sending holds its row until the hashes are read.
     keys = connection.scalars(sa.select(orders.c.key).where(theirs).order_by(orders.c.key).with_for_update()).all()
+    stop_orders(connection, run_id, keys)
+
+
+def stop_orders(connection: sa.Connection, run_id: str, keys: Collection[str]) -> None:
+    """Nothing of these orders, which are locked, leaves any more."""
     connection.execute(
         sa.update(orders)
         .where(orders.c.key.in_(keys), orders.c.status.in_(_NOT_FOUND_YET))

@@ -139,6 +139,7 @@ orders = sa.Table(
     sa.Column("claim_batch", sa.Integer),
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
+    sa.Column("pruned_at", UtcDateTime),  # since then only what it is known again by is kept of it
     sa.Index(None, "status", "next_attempt", "reason", "received_at"),  # what is undelivered is counted by it alone
     sa.Index(None, "day", "store_id", "source", "status", "reason"),  # and what came
     sa.Index(None, "claim_run", "claim_batch", "status"),

@@ -371,6 +371,32 @@ class Settings(BaseSettings):
         120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."
     )
 
+    # What is kept; DAG instore_maintenance removes daily what is older
+    retention_days_payloads: float = Field(
+        730,
+        ge=0,
+        description="Days after its arrival for which an order's content, card and email are kept, once nothing of it "
+        "waits any more; 0: for ever. Afterwards it is known again, but cannot be sent again.",
+    )
+    retention_days_customers: float = Field(
+        30, ge=0, description="Days for which a loyalty answer is kept after it has expired; 0: for ever."
+    )
+    retention_days_quarantine: float = Field(
+        365,
+        ge=0,
+        description="Days for which the content of a quarantined record is kept; 0: for ever. One that nobody has "
+        "settled until then is given up, and that run is red.",
+    )
+    retention_days_reports: float = Field(
+        730, ge=0, description="Days for which a run and its report are kept; 0: for ever."
+    )
+    retention_days_alerts: float = Field(365, ge=0, description="Days for which an alert is kept; 0: for ever.")
+    erasure_receipts: Path | None = Field(
+        None,
+        description="Folder for the receipts of erasures, which every run looks into: after a restored backup they "
+        "say who is to be erased again. Keep it apart from the ledger. Empty: none, and nobody can be erased.",
+    )
+
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process, read from its environment.

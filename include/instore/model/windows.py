@@ -67,7 +67,7 @@ class Run:
     :param claims: which orders it may send: everything ``due``, those ``in_window``, or its ``own``.
     :param resend: whether it sends orders again that were sent before, by another run.
     :param destination: where orders go that were never there; with ``resend`` only there again. None: none, and all.
-    :param dry_run: whether it does everything but settle and send, on a copy of the ledger.
+    :param dry_run: whether it does everything but settle and send, on a ledger of its own.
     :param clear_number: how often it, or a task of it, was cleared.
     """
 

@@ -27,7 +27,7 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
 
     A run of a window is asked for exactly these orders, so it waits for those that the hourly run beside it holds;
     an ordinary run takes what is free, and the next one the rest. A dry run is asked what would be sent: it plans as if
-    tracking were on, and does not wait, because in its copy of the ledger nobody lets go.
+    tracking were on, and does not wait, because in its own ledger nobody lets go.
 
     :raises ConfigurationError: the run names a destination that is not on.
     :raises HeldByAnotherRun: until ``claim_wait`` seconds after the run began; nothing is claimed. Waiting is the

@@ -8,7 +8,7 @@ ledger knows the order's number, whichever way it came. A message that is still 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -142,6 +142,21 @@ def redrive_dead_letters(
         )
         land_all(source, into_ledger(ledger, run.id, settings))
         return source.done
+
+
+def erase_dead_letters(client: ServiceBusClient, settings: Settings, is_theirs: Callable[[bytes], bool]) -> int:
+    """Complete the dead letters of persons who want to be forgotten; how many were.
+
+    :param is_theirs: whether a body is of them. :raises ConfigurationError, RetriableError: as for the list.
+    """
+    with (
+        bus_errors(settings),
+        client,
+        _receiver(client, settings) as receiver,
+        contextlib.closing(_received(receiver, settings, settings.drain_max_messages)) as pages,
+    ):
+        theirs = (message for messages in pages for message in messages if is_theirs(record_of(message, settings).raw))
+        return sum(settle(receiver, message) for message in theirs)
 
 
 class _DeadLetters:

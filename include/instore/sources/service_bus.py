@@ -114,7 +114,7 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
 
 
 def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings) -> Drained:
-    """Land what is on the subscription without taking it off: for a dry run, on its copy of the ledger.
+    """Land what is on the subscription without taking it off: for a dry run, on its own ledger.
 
     Nothing is locked and no delivery is counted. Bounds and errors as :func:`drain`.
     """

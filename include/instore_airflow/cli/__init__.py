@@ -20,6 +20,7 @@ from include.instore_airflow.cli.checking import check
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
+from include.instore_airflow.cli.erase import erase_person
 from include.instore_airflow.cli.extracts import extracts_app
 from include.instore_airflow.cli.ledger import ledger_app
 from include.instore_airflow.cli.orders import customers_app, orders_app
@@ -107,6 +108,7 @@ app.add_typer(orders_app, name="orders")
 app.add_typer(customers_app, name="customers")
 app.add_typer(runs_app, name="runs")
 app.command("check-connections")(check)
+app.command("erase")(erase_person)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dead_letters_app, name="dead-letters")

@@ -56,6 +56,7 @@ def upgrade() -> None:
     op.drop_index(op.f("ix_orders_claim_run_claim_batch"), table_name="orders")
     with op.batch_alter_table("orders") as orders:
         orders.drop_column("claim_time")
+        orders.add_column(sa.Column("pruned_at", UtcDateTime(), nullable=True))
     op.create_index(
         op.f("ix_orders_claim_run_claim_batch_status"), "orders", ["claim_run", "claim_batch", "status"], unique=False
     )
