@@ -9,6 +9,7 @@ COPY plugins plugins
 RUN pip install --no-cache-dir --no-deps --no-build-isolation ./plugins
 COPY dags dags
 COPY include include
+COPY adapters adapters
 
 ENV AIRFLOW_HOME=/opt/airflow \
     PYTHONPATH=/opt/instore \

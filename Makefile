@@ -8,9 +8,10 @@ HOSTILE ?=
 WEEK ?=
 CASES ?= tests/cases
 LOCK ?= constraints.txt
+NAME ?=
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
-REQUIREMENTS := requirements.txt sandbox/requirements.txt demo/requirements.txt requirements-dev.txt
+REQUIREMENTS := requirements.txt requirements-parquet.txt sandbox/requirements.txt demo/requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
 
@@ -91,13 +92,19 @@ lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py
 	PYTHONPATH=. $(BIN)/python docs/codes_docs.py
+	PYTHONPATH=. $(BIN)/python docs/adapters_docs.py
 	$(MAKE) --no-print-directory lock LOCK=$(VENV)/constraints.txt
 	diff constraints.txt $(VENV)/constraints.txt || { echo "constraints.txt is not what the requirements resolve to; run: make lock"; exit 1; }
+
+.PHONY: adapter
+adapter: $(INSTALLED)  ## A new adapter with its sample and test: make adapter NAME=acme
+	$(BIN)/python adapters/new.py "$(NAME)"
 
 .PHONY: docs
 docs: $(INSTALLED)  ## Write the pages that are made from the code: settings, codes, connection fields, the order's schema
 	PYTHONPATH=. $(BIN)/python docs/configuration_docs.py --write
 	PYTHONPATH=. $(BIN)/python docs/codes_docs.py --write
+	PYTHONPATH=. $(BIN)/python docs/adapters_docs.py --write
 
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt

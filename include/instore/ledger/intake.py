@@ -48,6 +48,7 @@ class Arrival:
     :param raw: the record's bytes, and :param heading: what stands before them, for the quarantine.
     :param published_at: when its source published it: of two contents of an order the later one holds.
     :param by_rows: it came in a row a line, so that it may be a piece of an order.
+    :param adapter: by whose name its bytes are read again.
     :param short: its lines miss its total by more than the tolerance, and that is to be told.
     """
 
@@ -57,6 +58,7 @@ class Arrival:
     has_offset: bool = True
     published_at: datetime | None = None
     by_rows: bool = False
+    adapter: str = ""
     short: bool = False
     tolerance: Decimal = Decimal(0)
 
@@ -78,6 +80,7 @@ class Refusal:
     detail: str
     raw: bytes = field(repr=False)
     heading: bytes = field(default=b"", repr=False)
+    adapter: str = ""
 
     @property
     def id(self) -> str:
@@ -129,6 +132,7 @@ def arrival(
     heading: bytes = b"",
     published_at: datetime | None = None,
     by_rows: bool = False,
+    adapter: str = "",
 ) -> Arrival:
     """The ledger row of an order that arrives.
 
@@ -172,7 +176,8 @@ def arrival(
         "edition": 1,
     }
     told = short and settings.sums == "tell"
-    return Arrival(row, raw, heading, order.has_offset(), published_at, by_rows, told, settings.sums_tolerance)
+    offset, tolerance = order.has_offset(), settings.sums_tolerance
+    return Arrival(row, raw, heading, offset, published_at, by_rows, adapter, told, tolerance)
 
 
 def _believable(moment: datetime, settings: Settings) -> datetime:
@@ -184,9 +189,11 @@ def _believable(moment: datetime, settings: Settings) -> datetime:
     return moment
 
 
-def refusal(error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"") -> Refusal:
+def refusal(
+    error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"", adapter: str = ""
+) -> Refusal:
     """The quarantine row of a record that is not an order."""
-    return Refusal(source, kept_text(reference), error.reason, kept_text(error.detail), raw, heading)
+    return Refusal(source, kept_text(reference), error.reason, kept_text(error.detail), raw, heading, adapter)
 
 
 def land(
@@ -235,7 +242,9 @@ def land(
         if others and refuse_collisions:
             raise RecordRefused(*others[0][1:])
         collided = [
-            Refusal(item.row["source"], item.row["reference"], reason, kept_text(why), item.raw, item.heading)
+            Refusal(
+                item.row["source"], item.row["reference"], reason, kept_text(why), item.raw, item.heading, item.adapter
+            )
             for item, reason, why in others
         ]
         kept = _insert_refusals(ledger, connection, run_id, refusals, now)

@@ -46,6 +46,7 @@ class Quarantined:
     size: int
     raw: bytes = field(default=b"", repr=False)
     heading: bytes = field(default=b"", repr=False)
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Wanted:
 
 _SHOWN = (
     quarantine.c.id, quarantine.c.source, quarantine.c.reference, quarantine.c.reason, quarantine.c.detail,
-    quarantine.c.run, quarantine.c.received_at, quarantine.c.state, sa.func.length(quarantine.c.raw).label("size"),
+    quarantine.c.run, quarantine.c.received_at, quarantine.c.state, quarantine.c.adapter,
+    sa.func.length(quarantine.c.raw).label("size"),
 )  # fmt: skip
 
 
@@ -163,4 +165,5 @@ def _only(connection: sa.Connection, selected: sa.Select[Any], prefix: str) -> Q
 
 def _of(row: Any) -> Quarantined:
     values = dict(row)
+    values["adapter"] = values["adapter"] or ""
     return Quarantined(**values | {name: bytes(values.get(name) or b"") for name in ("raw", "heading")})

@@ -242,6 +242,7 @@ quarantine = sa.Table(
     sa.Column("detail", sa.String(1024), nullable=False),
     sa.Column("raw", sa.LargeBinary, nullable=False),
     sa.Column("heading", sa.LargeBinary),  # the line with a CSV's column names, without which its rows say nothing
+    sa.Column("adapter", sa.String(70)),  # by which it is read again
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # quarantined, redriven, discarded

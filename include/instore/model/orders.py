@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -32,6 +33,9 @@ from include.instore.model.identifiers import is_rounded
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OFFSET_APART = re.compile(r"(\d)\s+([+-]\d{2}):?(\d{2})$")
 """As some shops write it: 2026-11-24 09:50:26 +0200."""
+_DOT_NET_DATE = re.compile(r"/Date\((-?\d{1,17})(?:([+-]\d{2})(\d{2}))?\)/")
+"""Milliseconds since 1970 in UTC; what stands behind them is the offset in which it was told."""
+_SINCE_1970 = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _THREE_DECIMALS = re.compile(r"[+-]?\d{1,3}\.\d{3}")
 _OF_THREE_DECIMALS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
 """Currencies whose amounts have three decimals (ISO 4217)."""
@@ -77,9 +81,16 @@ def _email(value: Any, info: ValidationInfo) -> Any:
 
 def _iso_date(value: Any) -> Any:
     # pydantic would read 1496620800 as seconds since 1970; an ERP that sends that is broken, not clever.
+    if isinstance(value, str) and (of_dot_net := _DOT_NET_DATE.fullmatch(value.strip())):
+        milliseconds, hours, minutes = of_dot_net.groups(default="0")
+        offset = timedelta(hours=int(hours), minutes=int(hours[:1] + minutes))
+        try:
+            moment = _SINCE_1970 + timedelta(milliseconds=int(milliseconds))
+            return moment.astimezone(timezone(offset)).isoformat()
+        except (ValueError, OverflowError):
+            raise ValueError("lies outside the calendar") from None
     if isinstance(value, str) and not _ISO_DATE.match(value.strip()):
-        dot_net = ", but one of .NET's, /Date(...)/" if value.strip().startswith("/Date(") else ""
-        raise ValueError(f"is not an ISO 8601 date and time{dot_net}")
+        raise ValueError("is not an ISO 8601 date and time")
     if not isinstance(value, str | None):
         raise ValueError("is not an ISO 8601 date and time")
     return _OFFSET_APART.sub(r"\1\2:\3", value.strip()) if isinstance(value, str) else value
@@ -91,6 +102,7 @@ def _no_truth_value(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
+_IsoDate = Annotated[datetime, BeforeValidator(_iso_date)]
 Identifier = Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=64)]
 Amount = Annotated[Decimal, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
 Currency = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z]{3}$")], BeforeValidator(_plain_text)]
@@ -124,7 +136,7 @@ class InStoreOrder(_Contract):
 
     order_number: Identifier
     """Number of the order or receipt, as text. A number that a spreadsheet has rounded (1.23E+11) is refused."""
-    date: Annotated[datetime, BeforeValidator(_iso_date)]
+    date: _IsoDate
     """Moment of the purchase with its offset, 2017-06-05T00:04:12Z; without one it is in the reader's time zone."""
     store_id: Identifier
     """Number or code of the store, as text: leading zeros count."""
@@ -230,15 +242,23 @@ def _plain(value: Any) -> Any:
 
 
 def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
-    """The order in a message body or JSON line: UTF-8, with or without byte order mark.
+    """The order in an order document's bytes: UTF-8, with or without byte order mark.
 
     :raises RecordRefused: with reason not_json, not_an_object, missing_field, bad_value, too_large or
         unsupported_type.
     """
+    return order_from_document(parse_document(body, max_bytes))
+
+
+def parse_document(body: bytes, max_bytes: int) -> Any:
+    """What JSON text holds, its numbers with their exact digits.
+
+    :raises RecordRefused: with reason not_json or too_large.
+    """
     if len(body) > max_bytes:
         raise RecordRefused("too_large", f"{len(body)} bytes, {max_bytes} are accepted")
     try:
-        document = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise RecordRefused("not_json", f"the text is not UTF-8{_looks_like(body)}") from None
     except (ValueError, ArithmeticError) as error:
@@ -246,29 +266,26 @@ def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
         raise RecordRefused("not_json", f"the text is not JSON{position}{_looks_like(body)}") from None
     except RecursionError:
         raise RecordRefused("not_json", "nested too deeply") from None
-    return order_from_document(document)
 
 
 _LOOKS_LIKE = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
     (b"PK\x03\x04", "a zip file"),
-    (b"\x40\x06string", "a .NET string, as DataContractSerializer writes it"),
     (b"<", "XML or HTML"),
 )
 
 
 def _looks_like(body: bytes) -> str:
     """What a body is that is no JSON, for the one who has to have it changed."""
-    if body[1:2] == b"\0" or body[:1] == b"\0":
-        return ": it looks like UTF-16"
     what = next((name for begins, name in _LOOKS_LIKE if body.lstrip().startswith(begins)), "")
     return f": it looks like {what}" if what else ""
 
 
-def _is_json(text: Any) -> bool:
-    return isinstance(text, str) and text.lstrip()[:1] in ("{", "[")
+def iso_moment(text: str) -> datetime:
+    """The date as an order may have it; :raises ValueError: it is none."""
+    return _ISO_MOMENT.validate_python(text)
+
+
+_ISO_MOMENT: TypeAdapter[datetime] = TypeAdapter(_IsoDate)
 
 
 def order_of_payload(payload: str) -> InStoreOrder:
@@ -284,19 +301,13 @@ def order_from_document(document: Any, *, thousands_ok: bool = True) -> InStoreO
     :raises RecordRefused: as :func:`parse_order`.
     """
     if not isinstance(document, Mapping):
-        twice = ": a JSON string that holds JSON, which was serialised twice" if _is_json(document) else ""
-        raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object{twice}")
-    if reference := _reference_in(document):
-        raise RecordRefused(
-            "bad_value",
-            f"holds {reference}, by which Newtonsoft's serialiser points to another place; have the ERP write whole "
-            "documents (PreserveReferencesHandling.None)",
-        )
+        raise RecordRefused("not_an_object", f"a JSON {type(document).__name__}, not an object")
+    refuse_references(document)
     if _is_deeper(document, _MAX_DEPTH):
         raise RecordRefused("bad_value", f"nested deeper than {_MAX_DEPTH} levels")
-    named = _camel_case(document)
+    named = camel_case(document)
     if isinstance(named.get("lines"), list):
-        named["lines"] = [_camel_case(line) if isinstance(line, Mapping) else line for line in named["lines"]]
+        named["lines"] = [camel_case(line) if isinstance(line, Mapping) else line for line in named["lines"]]
     elif named.get("lines", ()) is None:
         del named["lines"]
     if not thousands_ok and (amount := _may_be_thousands(named)):
@@ -311,13 +322,18 @@ def order_from_document(document: Any, *, thousands_ok: bool = True) -> InStoreO
         _refuse(error, named)
 
 
-def _reference_in(document: Mapping[str, Any]) -> str:
-    """A name with which one part of a document stands for another: what it means is not there."""
+def refuse_references(document: Mapping[str, Any]) -> None:
+    """:raises RecordRefused: a part of the document stands for another: what it means is not there."""
     parts = [document, *(part for part in document.values() if isinstance(part, Mapping))]
     for value in document.values():
         if isinstance(value, list):
             parts += [part for part in value if isinstance(part, Mapping)]
-    return next((name for part in parts for name in ("$ref", "$values") if name in part), "")
+    if reference := next((name for part in parts for name in ("$ref", "$values") if name in part), ""):
+        raise RecordRefused(
+            "bad_value",
+            f"holds {reference}, by which Newtonsoft's serialiser points to another place; have the ERP write whole "
+            "documents (PreserveReferencesHandling.None)",
+        )
 
 
 def _may_be_thousands(document: Mapping[str, Any]) -> str:
@@ -342,7 +358,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
     )
 
 
-def _camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
+def camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
     """Names with a lower-case first letter; where both spellings are there, camelCase wins."""
     named = {name[:1].lower() + name[1:]: value for name, value in document.items()}
     return named | {name: value for name, value in document.items() if name in named}

@@ -12,11 +12,11 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from include.instore.model.declarations import known_codec, known_zone, load_declaration
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.order_keys import key_fields
 
@@ -24,22 +24,6 @@ PREFIX = "INSTORE_"
 
 NO_ADDRESS = ("not_found", "no_email", "inactive")
 """Final answers about a card that give no address."""
-
-
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("not a time zone of the IANA database, such as Europe/Stockholm") from error
-    return name
-
-
-def _known_codec(name: str) -> str:
-    try:
-        "".encode(name)
-    except LookupError as error:
-        raise ValueError("not a text encoding that Python knows, such as utf-8 or cp1252") from error
-    return name
 
 
 def _known_placeholders(template: str) -> str:
@@ -53,6 +37,19 @@ def _known_placeholders(template: str) -> str:
 def _known_key(names: str) -> str:
     key_fields(names)
     return names
+
+
+def _declared(path: str) -> str:
+    if path:
+        load_declaration(path)
+    return path
+
+
+def _each_declared(paths: dict[str, str]) -> dict[str, str]:
+    names = {path: load_declaration(path).name for path in paths.values()}
+    if twice := [name for name in names.values() if list(names.values()).count(name) > 1]:
+        raise ValueError(f"two adapters have the name {twice[0]}; give one of them another `name`")
+    return paths
 
 
 def _known_groups(pattern: str) -> str:
@@ -93,6 +90,11 @@ class Settings(BaseSettings):
     # The topic
     topic: str = Field("orders", min_length=1, description="Service Bus topic the ERP publishes orders on.")
     subscription: str = Field("orderprocessing", min_length=1, description="Subscription of that topic to drain.")
+    topic_adapter: Annotated[str, AfterValidator(_declared)] = Field(
+        "",
+        description="YAML file that declares how the topic's messages become orders (docs/adapters.md); empty: they "
+        "are order documents already.",
+    )
     drain_receivers: int = Field(
         4, ge=1, le=32, description="Peek-lock receivers that drain at the same time, each with its own connection."
     )
@@ -118,12 +120,17 @@ class Settings(BaseSettings):
         "empty: the `path` extra of connection instore_extracts.",
     )
     extract_glob: str = Field("**/*", description="Which files below that folder are extracts, as a glob.")
-    extract_encoding: Annotated[str, AfterValidator(_known_codec)] = Field(
-        "utf-8-sig", description="Text encoding of CSV and JSON Lines extracts."
+    extract_adapters: Annotated[dict[str, str], AfterValidator(_each_declared)] = Field(
+        default_factory=dict,
+        description="YAML files that declare how extracts become orders (docs/adapters.md), by the names of the "
+        'extracts, as JSON: {"shopify/*.csv": "/opt/instore/adapters/shopify.yaml"}. The first that fits counts.',
+    )
+    extract_encoding: Annotated[str, AfterValidator(known_codec)] = Field(
+        "utf-8-sig", description="Text encoding of CSV and JSON Lines extracts without an adapter."
     )
     extract_columns: dict[str, str] = Field(
         default_factory=dict,
-        description='Column map of an ERP with other headings, as JSON: {"Its heading": "order_number", ...}.',
+        description='Column map of extracts without an adapter, as JSON: {"Its heading": "order_number", ...}.',
     )
     three_decimals: Literal["refuse", "accept"] = Field(
         "refuse",
@@ -178,7 +185,7 @@ class Settings(BaseSettings):
     sums_tolerance: Decimal = Field(
         Decimal(0), ge=0, description="By how much, in the order's currency, lines may miss the total, as by rounding."
     )
-    store_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
+    store_timezone: Annotated[str, AfterValidator(known_zone)] = Field(
         "UTC", description="Time zone of order dates that come without an offset; each such date counts as a warning."
     )
     card_length: int = Field(
@@ -416,7 +423,8 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors(include_input=False, include_url=False)[0]
         name = f"{PREFIX}{'.'.join(str(part) for part in first['loc'])}".upper()
         raise ConfigurationError(f"Setting {name} is wrong: {first['msg']}; change it in the environment.") from None
-    except SettingsError:
+    except SettingsError as error:
+        name = next((each for each in ("extract_columns", "extract_adapters") if each in str(error)), "")
         raise ConfigurationError(
-            f'Setting {PREFIX}EXTRACT_COLUMNS is not JSON; write it as {{"Its heading": "order_number"}}.'
+            f'Setting {PREFIX}{name.upper()} is not JSON; write it as {{"one name": "another"}}.'
         ) from None

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,10 +32,10 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import UNDECODABLE
 from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
-from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
-from include.instore.sources.decoding import decoded, undecodable
-from include.instore.sources.landing import Record, order_or_refusal
+from include.instore.sources.adapters import Adapter
+from include.instore.sources.decoding import Undecodable, decoded, undecodable
+from include.instore.sources.landing import Record, records_of_body
 
 SOURCE = "topic"
 
@@ -155,27 +155,34 @@ def dead_letter_reason(message: ServiceBusReceivedMessage, name: str = "DeadLett
     return text_of((message.application_properties or {}).get(name.encode()))
 
 
-def record_of(message: ServiceBusReceivedMessage, settings: Settings) -> Record:
-    """The order of a message, or why it is none."""
-    order: InStoreOrder | RecordRefused
+def records_of(message: ServiceBusReceivedMessage, adapter: Adapter) -> list[Record]:
+    """The orders of a message, or why it has none; of several each is a record of its own."""
     if mark := undecodable(message):
-        raw, order = mark.raw, RecordRefused(UNDECODABLE, mark.detail)
-    else:
-        raw = body_of(message)
-        order = order_or_refusal(raw, settings)
-    return Record(SOURCE, reference_of(message), raw, order, published_at=message.enqueued_time_utc)
+        return [_undecodable(mark, reference_of(message), message.enqueued_time_utc)]
+    return records_of_body(SOURCE, reference_of(message), body_of(message), message.enqueued_time_utc, adapter)
 
 
-def order_of_undecodable(raw: bytes, settings: Settings) -> InStoreOrder | RecordRefused:
-    """The order of an undecodable message that a person wants all the same: that of its body, where that is whole.
+def whole_of(message: ServiceBusReceivedMessage) -> bytes:
+    """What the quarantine keeps of a message that is refused as a whole."""
+    mark = undecodable(message)
+    return mark.raw if mark else body_of(message)
+
+
+def records_of_undecodable(raw: bytes, reference: str, published_at: datetime | None, adapter: Adapter) -> list[Record]:
+    """The orders of an undecodable message that a person wants all the same: those of its body, where that is whole.
 
     :param raw: as the quarantine keeps it.
     """
     message = decoded(raw)
     mark = undecodable(message)
     if mark and not mark.body:
-        return RecordRefused(UNDECODABLE, mark.detail)
-    return order_or_refusal(body_of(message), settings)
+        return [_undecodable(mark, reference, published_at)]
+    records = records_of_body(SOURCE, reference, body_of(message), published_at, adapter)
+    return records if len(records) > 1 else [replace(records[0], raw=raw)]
+
+
+def _undecodable(mark: Undecodable, reference: str, published_at: datetime | None) -> Record:
+    return Record(SOURCE, reference, mark.raw, RecordRefused(UNDECODABLE, mark.detail), published_at=published_at)
 
 
 def body_of(message: ServiceBusReceivedMessage | AmqpAnnotatedMessage) -> bytes:

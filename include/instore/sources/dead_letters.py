@@ -36,14 +36,17 @@ from include.instore.ledger.quarantined import (
 )
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
+from include.instore.sources.adapters import adapter_of_topic
 from include.instore.sources.bus import (
     bus_errors,
     dead_letter_reason,
-    order_of_undecodable,
     peeked,
-    record_of,
+    records_of,
+    records_of_undecodable,
+    reference_of,
     settle,
     text_of,
+    whole_of,
 )
 from include.instore.sources.decoding import undecodable
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, would_land
@@ -92,7 +95,7 @@ def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) 
                 message.enqueued_time_utc,
                 dead_letter_reason(message),
                 dead_letter_reason(message, "DeadLetterErrorDescription"),
-                len(record_of(message, settings).raw),
+                len(whole_of(message)),
             )
             for messages in peeked(receiver, _BLOCK, limit)
             for message in messages
@@ -175,6 +178,7 @@ class _DeadLetters:
         self.done = Redriven()
         self._ledger = ledger
         self._settings = settings
+        self._adapter = adapter_of_topic(settings)
         self._pages = pages
         self._receiver = receiver
         self._sender = sender
@@ -188,10 +192,11 @@ class _DeadLetters:
                 self._letter = letter
                 if letter.given_up:
                     self._safe("discarded")
-                elif self._publish and not isinstance(letter.record.order, RecordRefused):
+                elif self._publish and not any(isinstance(each.order, RecordRefused) for each in letter.records):
                     self._publish_again(letter)
                 else:
-                    yield Block([letter.record], redriven=letter.waiting, all_or_none=True)
+                    # Of several orders each refused one goes into quarantine alone.
+                    yield Block(letter.records, redriven=letter.waiting, all_or_none=len(letter.records) == 1)
                     if self._never_seen:
                         yield self._never_seen
                         self._never_seen = None
@@ -199,7 +204,7 @@ class _DeadLetters:
     def settle(self, block: Block, outcome: LandedBlock) -> None:
         if block is self._never_seen:
             return
-        if not outcome.refused:
+        if not outcome.refused or not block.all_or_none:
             self._safe("landed" if outcome.landed.orders else "known")
             return
         error = outcome.refused[0]
@@ -209,7 +214,7 @@ class _DeadLetters:
         for id in self._letter.waiting:
             note_reason(self._ledger, id, error.reason, error.detail)
         if not self._letter.rows:  # the bus gave it up, or it expired, before it was ever read
-            self._never_seen = Block([replace(self._letter.record, order=error)])
+            self._never_seen = Block([replace(self._letter.records[0], order=error)])
 
     def _publish_again(self, letter: _Letter) -> None:
         if self._sender is not None:
@@ -227,25 +232,26 @@ class _DeadLetters:
             self.done.settle_failed += not settled
 
     def _became(self, fate: str, error: RecordRefused | None = None) -> None:
-        id, reference = text_of(self._letter.message.message_id), self._letter.record.reference
+        id, reference = text_of(self._letter.message.message_id), reference_of(self._letter.message)
         why = (error.reason, error.detail) if error else ("", "")
         self.done.outcomes.append(Outcome(id, reference, fate, *why))
 
     def _read(self, message: ServiceBusReceivedMessage) -> _Letter:
-        record = record_of(message, self._settings)
+        records = records_of(message, self._adapter)
+        whole, reference = whole_of(message), reference_of(message)
         if undecodable(message) and not self._publish:  # what cannot be decoded cannot be published as it was
-            record = replace(record, order=order_of_undecodable(record.raw, self._settings))
-        rows = of_message(self._ledger, message.message_id, record.reference, record.raw)
-        came = [row.received_at for row in rows] or [record.published_at or datetime.now(timezone.utc)]
-        return _Letter(message, replace(record, published_at=min(came)), rows)
+            records = records_of_undecodable(whole, reference, message.enqueued_time_utc, self._adapter)
+        rows = of_message(self._ledger, message.message_id, reference, whole)
+        came = [row.received_at for row in rows] or [message.enqueued_time_utc or datetime.now(timezone.utc)]
+        return _Letter(message, [replace(each, published_at=min(came)) for each in records], rows)
 
 
 @dataclass(frozen=True)
 class _Letter:
-    """A dead letter, read: the order it holds or why it holds none, and the rows it left in quarantine."""
+    """A dead letter, read: the orders it holds or why it holds none, and the rows it left in quarantine."""
 
     message: ServiceBusReceivedMessage
-    record: Record = field(repr=False)
+    records: Sequence[Record] = field(repr=False)
     rows: Sequence[Quarantined]
 
     @property
@@ -266,7 +272,7 @@ def _again(letter: _Letter) -> ServiceBusMessage:
         if text_of(name) not in _ADDED_BY_THE_BUS
     }
     return ServiceBusMessage(
-        letter.record.raw,
+        whole_of(letter.message),
         application_properties=properties,
         message_id=message.message_id,
         session_id=message.session_id,

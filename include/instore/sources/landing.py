@@ -19,6 +19,7 @@ from include.instore.ledger.quarantined import known_keys
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
 from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter, read_body
 
 _NAMED = 20
 """Of so many orders a line of the log says where they came from."""
@@ -35,6 +36,7 @@ class Record:
     :param order: the order it holds, or why it holds none.
     :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
     :param published_at: when its source published it; None: nobody knows.
+    :param adapter: by whose name the raw bytes are read again.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Record:
     order: InStoreOrder | RecordRefused = field(repr=False)
     heading: bytes = field(default=b"", repr=False)
     published_at: datetime | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,20 @@ def into_ledger(ledger: Ledger, run_id: Callable[[], str], settings: Settings) -
     """Land a block in one commit. :param run_id: of the run that it belongs to."""
 
     def lander(block: Block) -> LandedBlock:
-        arrivals, refused = _sort(block, settings)
+        arrivals, refused = sort_block(block, settings)
         if block.all_or_none and refused:
             return LandedBlock(refused=refused)
         if short := [item.row["reference"] for item in arrivals if item.short]:
             log.info("lines of %d orders do not make their totals: %s", len(short), ", ".join(short[:_NAMED]))
         refusals = [
-            refusal(error, source=each.source, reference=each.reference, raw=each.raw, heading=each.heading)
+            refusal(
+                error,
+                source=each.source,
+                reference=each.reference,
+                raw=each.raw,
+                heading=each.heading,
+                adapter=each.adapter,
+            )
             for error, each in ((error, block.records[index]) for index, error in refused.items())
         ]
         extract = block.extract and replace(
@@ -138,7 +148,7 @@ def would_land(ledger: Ledger, settings: Settings) -> Lander:
     """Say what landing a block would come to; nothing is written."""
 
     def lander(block: Block) -> LandedBlock:
-        arrivals, refused = _sort(block, settings)
+        arrivals, refused = sort_block(block, settings)
         if block.all_or_none and refused:
             return LandedBlock(refused=refused)
         known = known_keys(ledger, [item.key for item in arrivals])
@@ -149,15 +159,33 @@ def would_land(ledger: Ledger, settings: Settings) -> Lander:
     return lander
 
 
+def records_of_body(
+    source: str, reference: str, raw: bytes, published_at: datetime | None, adapter: Adapter
+) -> list[Record]:
+    """The orders of a body, or why it has none; of several each is a record of its own."""
+    parts = read_body(raw, adapter)
+    return [
+        Record(
+            source,
+            reference if len(parts) == 1 else f"{reference}[{at}]",
+            part.raw,
+            part.order,
+            published_at=published_at,
+            adapter=part.adapter,
+        )
+        for at, part in enumerate(parts)
+    ]
+
+
 def order_or_refusal(raw: bytes, settings: Settings) -> InStoreOrder | RecordRefused:
-    """The order of a message's body, or why it is none."""
+    """The order of an order document, or why it is none."""
     try:
         return parse_order(raw, settings.max_message_bytes)
     except RecordRefused as error:
         return error
 
 
-def _sort(block: Block, settings: Settings) -> tuple[list[Arrival], dict[int, RecordRefused]]:
+def sort_block(block: Block, settings: Settings) -> tuple[list[Arrival], dict[int, RecordRefused]]:
     """The orders of a block, and its refusals by the record's index."""
     arrivals: list[Arrival] = []
     refused: dict[int, RecordRefused] = {}
@@ -175,6 +203,7 @@ def _sort(block: Block, settings: Settings) -> tuple[list[Arrival], dict[int, Re
                     settings=settings,
                     published_at=record.published_at,
                     by_rows=bool(record.heading),
+                    adapter=record.adapter,
                 )
             )
         except RecordRefused as error:

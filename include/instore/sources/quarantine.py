@@ -36,6 +36,8 @@ from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
+from include.instore.sources.adapters import Adapter, adapter_named, adapter_of_file, adapter_of_topic
+from include.instore.sources.extracts.csv_lines import read_csv
 from include.instore.sources.extracts.formats import format_of
 from include.instore.sources.extracts.records import BrokenExtract
 from include.instore.sources.landing import (
@@ -44,7 +46,7 @@ from include.instore.sources.landing import (
     Record,
     into_ledger,
     land_all,
-    order_or_refusal,
+    records_of_body,
     would_land,
 )
 
@@ -140,19 +142,17 @@ class _Rows:
                 self.outcomes.append(Outcome(row.id, row.reference, "unchanged", detail=f"it is {row.state}"))
                 continue
             (whole,) = find(self._ledger, Wanted(ids=(row.id,)), with_raw=True)  # one at a time: it may have megabytes
-            if why := _why_impossible(whole, named=bool(self._wanted.ids), accept_as=self._accept_as):
+            if why := _why_impossible(whole, self._settings, named=bool(self._wanted.ids), accept_as=self._accept_as):
                 self.outcomes.append(Outcome(row.id, row.reference, "impossible", row.reason, why))
                 continue
-            records = [
-                # Not published later than that.
-                Record(whole.source, whole.reference, whole.raw, order, whole.heading, whole.received_at)
-                for order in _read_again(whole, self._settings)
-            ]
-            yield Block(records, redriven=[row.id], all_or_none=True, accept_as=self._accept_as)
+            records = _read_again(whole, self._settings)
+            # Of a message with several orders each refused one goes into quarantine again, alone.
+            alone = len(records) > 1 and whole.source != "extract"
+            yield Block(records, redriven=[row.id], all_or_none=not alone, accept_as=self._accept_as)
 
     def settle(self, block: Block, outcome: LandedBlock) -> None:
         id, reference = block.redriven[0], block.records[0].reference
-        if not outcome.refused:
+        if not outcome.refused or not block.all_or_none:
             fate = "accepted" if self._accept_as else "landed" if outcome.landed.orders else "known"
             self.outcomes.append(Outcome(id, reference, fate))
             return
@@ -191,52 +191,66 @@ def quarantined_as(ledger: Ledger, number: str, settings: Settings) -> list[Quar
 
 
 def _number_in(row: Quarantined, settings: Settings) -> str:
-    with contextlib.suppress(ValueError, RecursionError, AttributeError, csv.Error):
+    adapter = _adapter_of(row, settings)
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, csv.Error, RecordRefused):
         if row.heading:
-            text = (row.heading + row.raw).decode(settings.extract_encoding, "replace")
-            heading = text.partition("\n")[0]
-            for line in csv.DictReader(io.StringIO(text), delimiter=max(",;\t|", key=heading.count)):
-                named = {settings.extract_columns.get(name.strip(), name.strip()): line[name] for name in line if name}
-                return str(named.get("order_number") or "").strip()[:64]
-        return str(json.loads(row.raw).get("orderNumber") or "")[:64]
+            text = (row.heading + row.raw).decode(adapter.settings.extract_encoding, "replace")
+            return adapter.number_in_rows(text)[:64]
+        return adapter.number_in(json.loads(row.raw))[:64]
     return ""
 
 
-def _read_again(row: Quarantined, settings: Settings) -> list[InStoreOrder | RecordRefused]:
-    """The orders of its raw bytes, or why they are none."""
-    if row.source != "extract" and row.raw.startswith(_AMQP):
-        from include.instore.sources.bus import order_of_undecodable  # the SDK is loaded where it is needed only
+def _adapter_of(row: Quarantined, settings: Settings) -> Adapter:
+    """The one that read it; where none did, today's."""
+    of_files = row.source == "extract"
+    named = adapter_named(row.adapter, settings, of_files=of_files) if row.adapter else None
+    return named or (adapter_of_file(_file_of(row), settings) if of_files else adapter_of_topic(settings))
 
-        return [order_of_undecodable(row.raw, settings)]
+
+def _read_again(row: Quarantined, settings: Settings) -> list[Record]:
+    """The orders of its raw bytes, or why they are none; not published later than they were received."""
+    adapter = _adapter_of(row, settings)
+    if _is_document(row) and adapter.declared and adapter.declared.is_rows:
+        adapter = Adapter(settings)  # no row of the file, but what the ledger had
+    if row.source != "extract" and row.raw.startswith(_AMQP):
+        from include.instore.sources.bus import records_of_undecodable  # the SDK is loaded where it is needed only
+
+        return records_of_undecodable(row.raw, row.reference, row.received_at, adapter)
     if row.source != "extract" or _is_document(row):
-        return [order_or_refusal(row.raw, settings)]
-    read = format_of(_file_of(row))
+        return records_of_body(row.source, row.reference, row.raw, row.received_at, adapter)
+    return [
+        Record(row.source, row.reference, row.raw, order, row.heading, row.received_at, row.adapter)
+        for order in _read_file_again(row, adapter)
+    ]
+
+
+def _read_file_again(row: Quarantined, adapter: Adapter) -> list[InStoreOrder | RecordRefused]:
+    read = format_of(_file_of(row), adapter)
     if read is None:
         return [RecordRefused(row.reason, "its file's name no longer names a known format")]
     try:
-        alone = settings.model_copy(update={"extract_trailer": ""})
-        orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), alone)]
+        alone = adapter.settings.model_copy(update={"extract_trailer": ""})
+        orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), alone, adapter)]
     except BrokenExtract as error:
         return [RecordRefused("bad_value", f"its rows break off: {error.detail}")]
     return orders or [RecordRefused("bad_value", "its rows hold no order")]
 
 
-def _why_impossible(row: Quarantined, *, named: bool, accept_as: AcceptAs | None) -> str:
+def _why_impossible(row: Quarantined, settings: Settings, *, named: bool, accept_as: AcceptAs | None) -> str:
     if accept_as and row.reason not in (COLLISION, *([SUSPECTED_TWIN] if accept_as is AcceptAs.NEW_ORDER else [])):
         return f"a record that is {row.reason} cannot be accepted as a {accept_as.value}"
     if row.reason in (CUT_ORDER, SPLIT_ORDER) and not named:
         return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:
         return "the file is broken from there on; have the ERP deliver it whole again, under this name or another"
+    if row.adapter and adapter_named(row.adapter, settings, of_files=row.source == "extract") is None:
+        return f"it was read by adapter {row.adapter}, which no setting names; name its file again"
     if row.source != "extract":
         return ""
     if row.reason == "too_large":
         return "only its beginning was kept; raise INSTORE_MAX_MESSAGE_BYTES and have the ERP deliver the file again"
-    if (
-        not row.heading
-        and not _is_document(row)
-        and _file_of(row).lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-    ):
+    is_rows = format_of(_file_of(row), _adapter_of(row, settings)) is read_csv
+    if not row.heading and is_rows and not _is_document(row):
         return "its file's column names were not kept; have the ERP deliver the file again"
     return ""
 

@@ -24,7 +24,8 @@ from include.instore.ledger.intake import Landed
 from include.instore.ledger.runs import note_drain
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
-from include.instore.sources.bus import bus_errors, peeked, record_of, rest_of, settle
+from include.instore.sources.adapters import adapter_of_topic
+from include.instore.sources.bus import bus_errors, peeked, records_of, rest_of, settle
 from include.instore.sources.landing import Block, LandedBlock, Lander, into_ledger, land_all
 
 _PATIENCE = 5.0
@@ -198,6 +199,7 @@ class _Peeked:
         self.deferred = 0
         self._receiver = receiver
         self._settings = settings
+        self._adapter = adapter_of_topic(settings)
         self._budget = budget
 
     def blocks(self) -> Iterator[Block]:
@@ -207,7 +209,7 @@ class _Peeked:
             # No drain is ever given the deferred ones.
             active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]
             self.deferred += sum(message.state == ServiceBusMessageState.DEFERRED for message in messages)
-            yield Block([record_of(message, self._settings) for message in active])
+            yield Block([record for message in active for record in records_of(message, self._adapter)])
 
     def settle(self, _block: Block, _outcome: LandedBlock) -> None:
         pass
@@ -223,7 +225,9 @@ class _Received:
         self._settings = settings
         self._budget = budget
         self._size = settings.drain_block
+        self._adapter = adapter_of_topic(settings)
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
+        self._orders: Sequence[int] = ()  # in each of them, or 1 where it has none
         self._wait, self._empty_reads = settings.drain_wait, settings.drain_empty_reads
 
     def be_patient(self) -> None:
@@ -238,14 +242,20 @@ class _Received:
             empty_reads = 0 if self._messages else empty_reads + 1
             if self._messages:
                 fault_points.reach("topic.after_receive")
-                yield Block([record_of(message, self._settings) for message in self._messages])
+                records = [records_of(message, self._adapter) for message in self._messages]
+                self._orders = [len(each) for each in records]
+                yield Block([record for each in records for record in each])
 
     def settle(self, _block: Block, outcome: LandedBlock) -> None:
         fault_points.reach("topic.after_commit")
-        failed = 0
-        for index, message in enumerate(self._messages):
+        failed = index = 0
+        for message, orders in zip(self._messages, self._orders, strict=True):
             number = message.sequence_number or 0
-            if settle(self._receiver, message, outcome.refused.get(index)):
+            # Of a message with several orders each refused one is in quarantine alone, so that it can be completed.
+            refused = outcome.refused.get(index) if orders == 1 else None
+            index += orders
+            self.dead_lettered += refused is not None
+            if settle(self._receiver, message, refused):
                 fault_points.reach("topic.between_completes")
                 self._budget.unsettled.discard(number)
             else:
@@ -256,7 +266,6 @@ class _Received:
             "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",
             landed.received, landed.orders, landed.duplicates, landed.quarantined, failed,
         )  # fmt: skip
-        self.dead_lettered += len(outcome.refused)
         self.settle_failed += failed
         if failed:
             self._size = _smaller(self._size, len(self._messages) - failed)

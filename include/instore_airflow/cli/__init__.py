@@ -16,6 +16,7 @@ from include.instore.ledger.audit import note_done
 from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
+from include.instore_airflow.cli.check import check_files
 from include.instore_airflow.cli.checking import check
 from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
 from include.instore_airflow.cli.dead_letters import dead_letters_app
@@ -102,6 +103,7 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
     typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
 
 
+app.command("check")(check_files)
 app.command("report")(print_report)
 orders_app.add_typer(orders_again_app)
 app.add_typer(orders_app, name="orders")

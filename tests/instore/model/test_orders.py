@@ -536,15 +536,9 @@ def test_a_document_with_references_is_refused_by_name(changes: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("raw", "what"),
     [
-        (b"\x1f\x8b\x08\x00\xff", "gzip"),
-        ('{"orderNumber": "S1"}'.encode("utf-16"), "UTF-16"),
-        ('{"orderNumber": "S1"}'.encode("utf-16-le"), "UTF-16"),
-        ('{"orderNumber": "S1"}'.encode("utf-16-be"), "UTF-16"),
-        (b'\x40\x06string\x083http://schemas.microsoft.com/2003/10/Serialization/\x9a\x05{"a":1}', ".NET string"),
         (b"<Order/>", "XML"),
         (b"PK\x03\x04\xff", "zip"),
-        (json.dumps('{"orderNumber": "S1"}').encode(), "serialised twice"),
-        (body("S1", date="/Date(1571234367000+0200)/"), r"/Date"),
+        (json.dumps('{"orderNumber": "S1"}').encode(), "a JSON str, not an object"),
     ],
 )
 def test_a_body_that_is_no_order_is_told_by_what_it_looks_like(raw: bytes, what: str) -> None:

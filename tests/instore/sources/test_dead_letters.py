@@ -7,6 +7,7 @@ SDK's links takes seconds, so the others are on one.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -226,6 +227,17 @@ def test_nothing_is_completed_that_the_ledger_did_not_take(ledger: Ledger, bus: 
 
 
 @on_one_database
+def test_of_a_dead_letter_with_several_orders_each_refused_one_goes_into_quarantine_alone(
+    ledger: Ledger, bus: Bus
+) -> None:
+    bus.refuse(ledger, json.dumps([given.document("S1"), {"orderNumber": "S2"}, given.document("S3")]).encode())
+    redriven = bus.redrive(ledger)
+    assert ([each.outcome for each in redriven.outcomes], redriven.completed, bus.dead) == (["landed"], 1, 0)
+    assert sorted(given.statuses(ledger)) == ["S1", "S3"]
+    states = {row["reference"]: row["state"] for row in given.rows(ledger, "quarantine")}
+    assert states == {"m0#1": "redriven", "m0#1[1]": "quarantined"}
+
+
 def test_a_redrive_looks_at_no_more_than_it_was_told_to(ledger: Ledger, bus: Bus) -> None:
     bus.refuse(ledger, *(given.body(f"S{number}") for number in range(4)))
     assert bus.redrive(ledger, limit=3).completed == 3

@@ -81,6 +81,16 @@ def test_a_redrive_is_a_run_of_its_own_whose_numbers_add_up(ledger: Ledger, sett
     given.assert_every_record_is_in_one_place(ledger)
 
 
+def test_of_a_message_with_several_orders_each_refused_one_stays_alone(ledger: Ledger, settings: MakeSettings) -> None:
+    refused_message(ledger, json.dumps([given.document("S1"), {"orderNumber": "S2"}, given.document("S3")]).encode())
+    (outcome,) = redrive(ledger, Wanted(), settings())
+    assert outcome.outcome == "landed"
+    assert sorted(given.statuses(ledger)) == ["S1", "S3"]
+    assert states(ledger) == {"m1#1": "redriven", "m1#1[1]": "quarantined"}
+    (again,) = redrive(ledger, Wanted(), settings())
+    assert (again.outcome, again.reason) == ("refused", "missing_field")
+
+
 def test_the_next_scheduled_run_claims_a_redriven_order(ledger: Ledger, settings: MakeSettings) -> None:
     refused_message(ledger, given.body("S1"))
     redrive(ledger, Wanted(), settings())

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,6 +268,34 @@ def test_a_message_is_completed_only_after_its_row_is_committed(bus: Bus, ledger
 
 
 @on_both_databases
+def test_a_message_of_several_orders_is_settled_once_and_none_is_lost(bus: Bus, ledger: Ledger) -> None:
+    bad = {"orderNumber": "S3"}
+    bus.send(json.dumps([given.document("S1"), given.document("S2"), bad, given.document("S4")]).encode())
+    bus.send(given.body("S5"), b"no order")
+    drained = bus.drain(ledger)
+    assert (drained.landed.received, drained.landed.orders, drained.landed.quarantined) == (6, 4, 2)
+    assert (drained.dead_lettered, bus.left) == (1, 0)
+    assert sorted(given.statuses(ledger)) == ["S1", "S2", "S4", "S5"]
+    kept = {row["reference"][-3:]: row for row in given.rows(ledger, "quarantine")}
+    assert json.loads(kept["[2]"]["raw"]) == bad
+    assert given.row(ledger, "S4")["reference"].endswith("[3]")
+    (letter,) = bus.dead_letters(1)
+    assert letter.dead_letter_reason == "not_json"
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_messages_are_read_by_the_topic_s_adapter(bus: Bus, ledger: Ledger, tmp_path: Path) -> None:
+    declared = tmp_path / "envelope.yaml"
+    declared.write_text("format: json\norders: message.orders\n")
+    orders = [given.document("S1"), given.document("S2", currency="EURO")]
+    bus.send(json.dumps({"message": {"orders": orders}}).encode(), given.body("S3"))
+    drained = bus.drain(ledger, topic_adapter=str(declared))
+    assert (drained.landed.orders, drained.landed.quarantined, drained.dead_lettered) == (1, 2, 1)
+    assert {row["adapter"] for row in given.rows(ledger, "quarantine")} == {"envelope", "envelope[]"}
+    (letter,) = bus.dead_letters(1)
+    assert "nothing is at message.orders" in str(letter.dead_letter_error_description)
+
+
 def test_an_order_known_already_is_a_duplicate_and_leaves_the_bus(bus: Bus, ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"), source="extract")
     bus.send(given.body("S1"), given.body("S1", total="9.99"))

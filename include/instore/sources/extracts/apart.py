@@ -27,7 +27,9 @@ class OrdersOfFile:
             "CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT, beside INT) WITHOUT ROWID"
         )
         self._database.execute("CREATE TABLE refused (number BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._database.execute("CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT)")
+        self._database.execute(
+            "CREATE TABLE pieces (key TEXT, line INT, raw BLOB, heading BLOB, payload TEXT, adapter TEXT, member TEXT)"
+        )
         self._database.execute("BEGIN")
         self._last: str | None = None
         self._behind_refused = False
@@ -115,8 +117,8 @@ class OrdersOfFile:
         key, order = keyed
         if not self._database.execute("SELECT 1 FROM seen WHERE key = ? AND times > 1", (key,)).fetchone():
             return False
-        row = key, record.line, record.raw, record.heading, order.payload()
-        self._database.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", row)
+        row = key, record.line, record.raw, record.heading, order.payload(), record.adapter, record.member
+        self._database.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return True
 
     def put_together(self) -> Iterator[ExtractRecord]:
@@ -124,10 +126,11 @@ class OrdersOfFile:
         keys = self._database.execute("SELECT key FROM pieces GROUP BY key ORDER BY min(line)")
         for (key,) in keys:
             rows = self._database.execute(
-                "SELECT line, raw, heading, payload FROM pieces WHERE key = ? ORDER BY line", (key,)
+                "SELECT line, raw, payload, heading, adapter, member FROM pieces WHERE key = ? ORDER BY line", (key,)
             )
             pieces = [
-                ExtractRecord(line, raw, order_of_payload(payload), heading) for line, raw, heading, payload in rows
+                ExtractRecord(line, raw, order_of_payload(payload), heading, adapter=adapter, member=member)
+                for line, raw, payload, heading, adapter, member in rows
             ]
             yield from _together(pieces, self._settings.sums_tolerance)
 
@@ -158,7 +161,7 @@ def _together(pieces: Sequence[ExtractRecord], tolerance: Decimal) -> Iterator[E
         yield from pieces
         return
     first = orders[0].model_copy(update={"lines": tuple(line for each in orders for line in each.lines)})
-    whole = ExtractRecord(pieces[0].line, b"".join(piece.raw for piece in pieces), first, pieces[0].heading)
+    whole = replace(pieces[0], raw=b"".join(piece.raw for piece in pieces), order=first)
     if all(one == said[0] for one in said) and first.adds_up(tolerance) and True not in alone:
         yield whole
         return

@@ -12,30 +12,12 @@ from pydantic.alias_generators import to_camel
 
 from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import is_rounded
-from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter
+from include.instore.sources.adapters.columns import LINE_COLUMNS, ORDER_COLUMNS
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Lines
 
-_ORDER_COLUMNS = {
-    "order_number": "orderNumber",
-    "order_date": "date",
-    "store_id": "storeId",
-    "store_name": "storeName",
-    "loyalty_card": "loyaltyCardNumber",
-    "email": "emailAddress",
-    "currency": "currency",
-    "order_total": "total",
-    "order_type": "orderType",
-}
-_LINE_COLUMNS = {
-    "product_code": "productCode",
-    "description": "description",
-    "quantity": "quantity",
-    "unit_price": "unitPrice",
-    "discount": "discount",
-    "line_total": "total",
-}
-OUR_COLUMNS = frozenset({*_ORDER_COLUMNS, *_LINE_COLUMNS})
+OUR_COLUMNS = frozenset({*ORDER_COLUMNS, *LINE_COLUMNS})
 _MEANT = 0.85
 _TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
 """Beside its number: a return may bear that of its sale, and two stores may count alike."""
@@ -50,7 +32,7 @@ _TOO_LONG = "longer than INSTORE_MAX_MESSAGE_BYTES"
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
 
 
-def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
+def read_csv(stream: BinaryIO, settings: Settings, adapter: Adapter | None = None) -> Iterator[ExtractRecord]:
     """The orders of a CSV file, in file order; one that is refused does not stop the ones after it.
 
     An empty file is one of no orders.
@@ -59,10 +41,12 @@ def read_csv(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
         it is not what its trailer says.
     """
     lines = Lines(stream, settings)
-    return lines.checked(_records(lines, settings))
+    return lines.checked(_records(lines, settings, adapter or Adapter(settings)))
 
 
-def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
+def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
+    for _ in range(adapter.declared.title_lines if adapter.declared else 0):
+        next(lines, "")
     header_line = next((line for line in lines if line.strip(_BYTE_ORDER_MARK).strip()), "")
     if _SEPARATOR.fullmatch(header_line.removeprefix(_BYTE_ORDER_MARK)):
         header_line = next(lines, "")
@@ -70,13 +54,13 @@ def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
         return
     if fault := lines.fault():
         raise BrokenExtract(1, fault, lines.taken())
-    header, delimiter = _names(lines.texts(), settings)
-    _check(header)
+    header, delimiter = _names(lines.texts(), adapter)
+    _check(header, adapter)
     heading = lines.taken()
     if not lines.complete and _is_begun(header[-1]):
         raise BrokenExtract(1, "breaks off in the name of a column", heading)
     csv.field_size_limit(settings.max_message_bytes)
-    order = _OrderRows(header, heading, settings.max_message_bytes)
+    order = _OrderRows(header, heading, settings.max_message_bytes, adapter)
     last_column = _LastColumn()
     source = _Rows(lines, delimiter, len(header), settings.extract_row_lines)
     while True:
@@ -102,7 +86,7 @@ def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
         number = row[order.key] if len(row) > order.key + (broken is not None) else None
         if order.raw and number is not None and order.ends_before(row, number, whole=broken is None):
             yield order.record(settings)
-            order = _OrderRows(header, heading, settings.max_message_bytes)
+            order = _OrderRows(header, heading, settings.max_message_bytes, adapter)
         if broken is not None:
             raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
         order.add(row, first, raw, number, fault)
@@ -199,25 +183,26 @@ def _decimals(value: str) -> int:
     return len(found[1]) if found else 0
 
 
-def column_names(heading: bytes, settings: Settings) -> frozenset[str]:
-    """The columns of a heading as a record has it, with our names for those that are mapped."""
-    lines = heading.decode(settings.extract_encoding).strip().split("\n")
-    return frozenset(_names(lines, settings)[0])
+def _names(lines: Sequence[str], adapter: Adapter) -> tuple[list[str], str]:
+    """The columns of the lines down to the heading, and what stands between them.
 
-
-def _names(lines: Sequence[str], settings: Settings) -> tuple[list[str], str]:
-    """The columns of the lines down to the heading, and what stands between them."""
+    :raises BrokenExtract: a declared one is not there, or twice.
+    """
+    declared = adapter.declared
+    lines = lines[declared.title_lines :] if declared else lines
     first = next(line.removeprefix(_BYTE_ORDER_MARK) for line in lines if line.strip(_BYTE_ORDER_MARK).strip())
     told = _SEPARATOR.fullmatch(first.rstrip("\r\n"))
     line = lines[-1].removeprefix(_BYTE_ORDER_MARK)
-    delimiter = told[1] if told else max(_DELIMITERS, key=line.count)
-    names = (name.strip() for name in next(csv.reader([line], delimiter=delimiter)))
-    return [settings.extract_columns.get(name, name) for name in names], delimiter
+    delimiter = (declared and declared.delimiter) or (told[1] if told else max(_DELIMITERS, key=line.count))
+    try:
+        return adapter.columns(next(csv.reader([line], delimiter=delimiter))), delimiter
+    except ValueError as error:
+        raise BrokenExtract(1, str(error)) from None
 
 
-def _check(header: Sequence[str]) -> None:
+def _check(header: Sequence[str], adapter: Adapter) -> None:
     """:raises BrokenExtract: a column is missing, there twice or misspelt."""
-    missing = [name for name in _REQUIRED if name not in header]
+    missing = [name for name in _REQUIRED if name not in header and not adapter.gives(name)]
     if missing:
         raise BrokenExtract(
             1, f"column {missing[0]} is missing; map the ERP's heading to it with INSTORE_EXTRACT_COLUMNS"
@@ -229,7 +214,7 @@ def _check(header: Sequence[str]) -> None:
             "INSTORE_EXTRACT_COLUMNS",
         )
     # A column that is left out is legal, so a name with a slip in it would go unnoticed, and with it every card.
-    for name in set(header) - OUR_COLUMNS:
+    for name in set() if adapter.declared else set(header) - OUR_COLUMNS:
         meant = get_close_matches(name.casefold(), sorted(OUR_COLUMNS - set(header)), n=1, cutoff=_MEANT)
         if meant:
             raise BrokenExtract(
@@ -237,7 +222,7 @@ def _check(header: Sequence[str]) -> None:
                 f"column {name[:64]} is not known; did you mean {meant[0]}? Map it with INSTORE_EXTRACT_COLUMNS, to "
                 "another name where it is not",
             )
-    if not {"loyalty_card", "email"} & set(header):
+    if not {"loyalty_card", "email"} & set(header) and not (adapter.declared and adapter.declared.code):
         raise BrokenExtract(
             1,
             "there is no column loyalty_card, and none email, so no order would find its customer; map the ERP's "
@@ -256,8 +241,10 @@ def _first_row(text: str, delimiter: str) -> list[str]:
 class _OrderRows:
     """The adjacent rows of one order, as they are read."""
 
-    def __init__(self, header: Sequence[str], heading: bytes, limit: int) -> None:
+    def __init__(self, header: Sequence[str], heading: bytes, limit: int, adapter: Adapter) -> None:
         self._header = header
+        self._adapter = adapter
+        self._first_row_only = bool(adapter.declared and adapter.declared.first_row_only)
         self._heading = heading
         self._limit = limit
         self._count = 0
@@ -276,6 +263,8 @@ class _OrderRows:
 
         :param whole: of a row that breaks off, its number alone tells.
         """
+        if self._first_row_only and not number.strip():
+            return False
         if number != self.number or is_rounded(number):  # rounded, the numbers of many orders look like one
             return True
         if not whole:
@@ -289,7 +278,8 @@ class _OrderRows:
         return all(totals) and len({total.startswith("-") for total in totals}) == 2
 
     def add(self, row: Sequence[str], line: int, raw: bytes, number: str | None, fault: str) -> None:
-        self.number = self.number if number is None else number
+        if number is not None and (number.strip() or not self._first_row_only):
+            self.number = number
         self._line = self._line or line
         self._count += 1
         if len(self.raw) > self._limit:
@@ -306,7 +296,7 @@ class _OrderRows:
 
     def _agree(self, row: Mapping[str, str], line: int) -> None:
         """The first row that says something of the order speaks for it, and no other may say otherwise."""
-        for column in _ORDER_COLUMNS.keys() & row.keys():
+        for column in ORDER_COLUMNS.keys() & row.keys():
             value = row[column].strip()
             if value and self._said.setdefault(column, value) != value:
                 self._disagreement = (
@@ -315,7 +305,8 @@ class _OrderRows:
 
     def record(self, settings: Settings, *, ends: bool = True) -> ExtractRecord:
         order = self._order(settings)
-        return ExtractRecord(self._line, self.raw, order, self._heading, ends, self.number, self._count)
+        columns = frozenset(self._header) - {""}
+        return ExtractRecord(self._line, self.raw, order, self._heading, ends, self.number, self._count, columns)
 
     def _order(self, settings: Settings) -> Any:
         try:
@@ -324,21 +315,21 @@ class _OrderRows:
                 raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
             if fault := self._fault or self._disagreement:
                 raise RecordRefused("bad_value", fault)
-            document: dict[str, Any] = {_ORDER_COLUMNS[column]: value for column, value in self._said.items()}
+            document: dict[str, Any] = {ORDER_COLUMNS[column]: value for column, value in self._said.items()}
             document["lines"] = [_line(row) for row in self._rows]
-            return order_from_document(document, thousands_ok=settings.three_decimals == "accept")
+            return self._adapter.read(document, of_rows=True)
         except RecordRefused as error:
             return error
 
 
 def _line(row: Mapping[str, str]) -> dict[str, Any]:
     """A line's own columns, and the unknown ones: they are kept, not refused."""
-    known = {name: row[column] for column, name in _LINE_COLUMNS.items() if column in row}
+    known = {name: row[column] for column, name in LINE_COLUMNS.items() if column in row}
     # An empty amount is an absent one; an empty description is real.
     known = {name: value for name, value in known.items() if value != "" or name == "description"}
     unknown = {
         to_camel(column): value
         for column, value in row.items()
-        if column not in _LINE_COLUMNS and column not in _ORDER_COLUMNS and column
+        if column not in LINE_COLUMNS and column not in ORDER_COLUMNS and column
     }
     return {**unknown, **known}

@@ -13,7 +13,7 @@ from itertools import islice
 from include.instore.ledger.tables import kept_text
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
-from include.instore.sources.extracts.formats import format_of
+from include.instore.sources.extracts.formats import is_read
 from include.instore.sources.extracts.storage import Listed, Storage
 
 _DAY = re.compile(r"(?<!\d)(\d{4})[-_/]?(\d{2})[-_/]?(\d{2})(?!\d)")
@@ -66,7 +66,7 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
             name = kept_text(file.name)
             if settings.extract_marker and name.endswith(settings.extract_marker):
                 continue
-            if _is_hidden(name) and format_of(name) is None:
+            if _is_hidden(name) and not is_read(name, settings):
                 continue  # a folder's own, such as .DS_Store or _SUCCESS
             if name.lower().endswith(_BEING_WRITTEN):
                 left += 1
@@ -77,7 +77,7 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
             if versions.get(name) == file.version or not _is_for(run, name, file):
                 continue
             found = ExtractFile(file.path, name, file.version, file.modified)
-            if _is_hidden(name) or format_of(name) is None:
+            if _is_hidden(name) or not is_read(name, settings):
                 unread.append(found)
             elif _still_written(storage, file, settings):
                 left += 1

@@ -11,8 +11,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import last_looks
 from include.instore.ledger.tables import OTHER_HEADINGS, kept_text
 from include.instore.model.orders import InStoreOrder
-from include.instore.model.settings import Settings
-from include.instore.sources.extracts.csv_lines import OUR_COLUMNS, column_names
+from include.instore.sources.extracts.csv_lines import OUR_COLUMNS
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
 
 _WEIGHT = 5
@@ -23,18 +22,16 @@ _BY_CHANCE = 0.01
 class FileLooks:
     """What one file is like, learnt record by record in its first reading."""
 
-    def __init__(self, name: str, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, name: str, ledger: Ledger | None) -> None:
         self._name = name
         self._ledger = ledger
-        self._settings = settings
         self._stores: set[str] = set()
         self._orders = 0
         self._cards = 0
         self._columns: frozenset[str] | None = None
 
     def learn(self, record: ExtractRecord) -> None:
-        if self._columns is None and record.heading:
-            self._columns = column_names(record.heading, self._settings)
+        self._columns = self._columns or record.columns
         if isinstance(record.order, InStoreOrder):
             self._orders += 1
             self._cards += record.order.loyalty_card_number is not None
@@ -49,7 +46,7 @@ class FileLooks:
 
     @cached_property
     def _before(self) -> tuple[frozenset[str] | None, float]:
-        return last_looks(self._ledger, self._feed)
+        return last_looks(self._ledger, self._feed) if self._ledger else (None, 0.0)
 
     def fault(self) -> BrokenExtract | None:
         """Why nothing of the file must be landed unseen: what its feed had is gone."""

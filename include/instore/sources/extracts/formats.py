@@ -1,22 +1,100 @@
-"""The formats an extract may have, by file name; a new one is one new file and one line here."""
+"""The formats an extract may have; a new one is one new file and one line here."""
 
 from __future__ import annotations
 
 import gzip
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO, cast
 
+from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter, adapter_of_file
 from include.instore.sources.extracts.csv_lines import read_csv
+from include.instore.sources.extracts.documents import read_json, read_xml
 from include.instore.sources.extracts.json_lines import read_json_lines
-from include.instore.sources.extracts.records import Format
+from include.instore.sources.extracts.parquet import read_parquet
+from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Format
 
-FORMATS: dict[str, Format] = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
+_FORMATS: dict[str, Format] = {
+    "csv": read_csv,
+    "json": read_json,
+    "json_lines": read_json_lines,
+    "parquet": read_parquet,
+    "xml": read_xml,
+}
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json_lines",
+    ".ndjson": "json_lines",
+    ".parquet": "parquet",
+}
+"""Formats by a file's name, where no adapter says which it is."""
 COMPRESSED = ".gz"
+ARCHIVE = ".zip"
 
 
-def format_of(name: str) -> Format | None:
-    """The format of a file of this name, or None where its ending names none."""
+def format_of(name: str, adapter: Adapter) -> Format | None:
+    """The format of a file of this name beneath .gz, or None where nothing names one."""
     plain = name.lower().removesuffix(COMPRESSED)
-    return next((read for ending, read in FORMATS.items() if plain.endswith(ending)), None)
+    named = next((form for ending, form in ENDINGS.items() if plain.endswith(ending)), "")
+    return _FORMATS.get(adapter.declared.format if adapter.declared else named)
+
+
+def is_read(name: str, settings: Settings) -> bool:
+    """Whether files of this name are read at all."""
+    return name.lower().endswith(ARCHIVE) or format_of(name, adapter_of_file(name, settings)) is not None
+
+
+def read_file(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter | None = None) -> Iterator[ExtractRecord]:
+    """The records of a file, uncompressed as it is read; of an archive those of every file in it.
+
+    :param adapter: the one of the settings where none is given.
+    :raises BrokenExtract: it cannot be read further.
+    """
+    if name.lower().endswith(ARCHIVE):
+        yield from _of_archive(raw, name, settings, adapter)
+        return
+    adapter = adapter or adapter_of_file(name, settings)
+    read = format_of(name, adapter)
+    if read is None:
+        raise BrokenExtract(1, f"the name of {name[-64:]} is that of no extract; those end in {', '.join(ENDINGS)}")
+    with uncompressed(raw, name) as stream:
+        for record in read(stream, adapter.settings, adapter):
+            yield record if record.adapter else replace(record, adapter=adapter.own_name)
+
+
+def _of_archive(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter | None) -> Iterator[ExtractRecord]:
+    """:raises BrokenExtract: it is damaged or locked, would be too large, or has a file that nobody reads."""
+    with raw:
+        try:
+            with zipfile.ZipFile(raw) as archive:
+                members = [
+                    each for each in archive.infolist() if not each.is_dir() and not _is_the_zippers(each.filename)
+                ]
+                size = sum(each.file_size for each in members)
+                if size > settings.max_extract_bytes:
+                    raise BrokenExtract(1, f"holds {size} bytes, {settings.max_extract_bytes} are accepted")
+                for member in members:
+                    inner = f"{name}/{member.filename}"
+                    chosen = adapter or adapter_of_file(inner, settings)
+                    if member.filename.lower().endswith(ARCHIVE):
+                        raise BrokenExtract(1, "holds another archive")
+                    try:
+                        for record in read_file(cast(BinaryIO, archive.open(member)), inner, settings, chosen):
+                            yield replace(record, member=member.filename)
+                    except BrokenExtract as error:
+                        raise BrokenExtract(error.line, f"in {member.filename}: {error.detail}", error.raw) from None
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise BrokenExtract(
+                1, f"the archive is damaged, or locked by a password ({type(error).__name__})"
+            ) from None
+
+
+def _is_the_zippers(name: str) -> bool:
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
 
 
 def uncompressed(raw: BinaryIO, name: str) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""JSON Lines extracts: one order per line, the same document as a message's body."""
+"""JSON Lines extracts: one document a line, as in a message's body."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import InStoreOrder, parse_order
 from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter, Part, read_body
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Lines
 
 
-def read_json_lines(stream: BinaryIO, settings: Settings) -> Iterator[ExtractRecord]:
+def read_json_lines(stream: BinaryIO, settings: Settings, adapter: Adapter | None = None) -> Iterator[ExtractRecord]:
     """The orders of a JSON Lines file, in file order.
 
     :raises BrokenExtract: the last line is cut off, or the file is not what its trailer says.
     """
     lines = Lines(stream, settings)
-    return lines.checked(_records(lines, settings))
+    return lines.checked(_records(lines, settings, adapter or Adapter(settings)))
 
 
-def _records(lines: Lines, settings: Settings) -> Iterator[ExtractRecord]:
+def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
     for line in lines:
         too_long, raw = lines.too_long, lines.taken()
         if not line.strip():
             continue
-        order: InStoreOrder | RecordRefused
-        try:
-            if too_long:
-                raise RecordRefused("too_large", f"the line has more than {settings.max_message_bytes} characters")
-            order = parse_order(line.strip().encode(errors="surrogatepass"), settings.max_message_bytes)
-        except RecordRefused as error:
-            if error.reason == "not_json" and not lines.complete:
-                raise BrokenExtract(lines.number, "breaks off in the middle of a line", raw) from None
-            order = error
-        yield ExtractRecord(lines.number, raw, order)
+        parts = read_body(line.strip().encode(errors="surrogatepass"), adapter, is_utf_8=True)
+        if too_long:
+            why = f"the line has more than {settings.max_message_bytes} characters"
+            parts = [Part(raw, RecordRefused("too_large", why), adapter.own_name)]
+        order = parts[0].order
+        if isinstance(order, RecordRefused) and order.reason == "not_json" and not lines.complete:
+            raise BrokenExtract(lines.number, "breaks off in the middle of a line", raw)
+        for part in parts:
+            yield ExtractRecord(lines.number, part.raw if len(parts) > 1 else raw, part.order, adapter=part.adapter)

@@ -27,10 +27,11 @@ from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
+from include.instore.sources.adapters import Adapter
 from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts, marker_of
 from include.instore.sources.extracts.feeds import FileLooks
-from include.instore.sources.extracts.formats import FORMATS, format_of, uncompressed
+from include.instore.sources.extracts.formats import ENDINGS, read_file
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
@@ -72,7 +73,10 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
     total, states = Landed(), Counter[str]()
     for file in found.unread:
         # It may be an ERP's extract under a name that nobody expected; one that is none a person forgets.
-        detail = f"its name is that of no extract; those end in {', '.join(FORMATS)}, also with .gz"
+        detail = (
+            f"its name is that of no extract; those end in {', '.join(ENDINGS)}, also with .gz, and .zip; an adapter "
+            "in INSTORE_EXTRACT_ADAPTERS reads others"
+        )
         log.warning("extract %s waits: %s", file.name, detail)
         note_waiting(ledger, run.run_id, file.name, file.version, 0, detail)
         states["waiting"] += 1
@@ -94,8 +98,8 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             whole, checksum = _copy(stream, copy, settings)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
-        looks = FileLooks(file.name, ledger, settings)
-        reading = _Reading(Path(copy.name), file, orders, looks, settings)
+        looks = FileLooks(file.name, ledger)
+        reading = Reading(Path(copy.name), file, orders, looks, settings)
         fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
         fault = fault or _against_marker(storage, file, checksum, settings)
         fault_points.reach("extracts.read")
@@ -149,13 +153,20 @@ def _disk_errors() -> Iterator[None]:
         ) from None
 
 
-class _Reading:
+class Reading:
     """The two readings of one file's copy; the second is a source, of a released file up to the fault."""
 
     def __init__(
-        self, copy: Path, file: ExtractFile, orders: OrdersOfFile, looks: FileLooks, settings: Settings
+        self,
+        copy: Path,
+        file: ExtractFile,
+        orders: OrdersOfFile,
+        looks: FileLooks,
+        settings: Settings,
+        adapter: Adapter | None = None,
     ) -> None:
         self._copy = copy
+        self._adapter = adapter
         self._file = file
         self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
         self._orders_of_file = orders
@@ -222,11 +233,11 @@ class _Reading:
             yield self._record(record)
 
     def _record(self, record: ExtractRecord) -> Record:
-        reference = f"{self._file.name}:{record.line}"
-        return Record(SOURCE, reference, record.raw, record.order, record.heading, self._modified)
+        name = f"{self._file.name}/{record.member}" if record.member else self._file.name
+        return Record(
+            SOURCE, f"{name}:{record.line}", record.raw, record.order, record.heading, self._modified, record.adapter
+        )
 
     def _records(self) -> Iterator[ExtractRecord]:
-        read = format_of(self._file.name)
-        assert read is not None  # noqa: S101  discovery only hands over known formats
-        with uncompressed(self._copy.open("rb"), self._file.name) as stream:
-            yield from read(stream, self._settings)
+        with self._copy.open("rb") as stream:
+            yield from read_file(stream, self._file.name, self._settings, self._adapter)

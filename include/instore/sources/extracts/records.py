@@ -15,18 +15,22 @@ from typing import BinaryIO
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter
 
 
 @dataclass(frozen=True)
 class ExtractRecord:
     """One order of a file, or what stands in its place.
 
-    :param line: line number, from 1, of the record's first line.
+    :param line: line number, from 1, of the record's first line; in a JSON array its place.
     :param order: the order, or the reason why it is none.
     :param heading: the line with the columns' names, without which the raw rows of a CSV say nothing.
     :param ends: whether its last line ends in a line break.
+    :param adapter: by whose name the raw bytes are read again.
+    :param member: of an archive, the file that it is in.
     :param number: the order's number as its rows have it, also of one that is refused.
     :param rows: how many it is made of.
+    :param columns: of its file, with our names for those that are mapped.
     """
 
     line: int
@@ -36,6 +40,9 @@ class ExtractRecord:
     ends: bool = field(default=True, repr=False)
     number: str | None = field(default=None, repr=False)
     rows: int = field(default=1, repr=False)
+    columns: frozenset[str] | None = field(default=None, repr=False)
+    adapter: str = field(default="", repr=False)
+    member: str = field(default="", repr=False)
 
 
 class BrokenExtract(Exception):
@@ -48,7 +55,7 @@ class BrokenExtract(Exception):
         self.raw = raw
 
 
-Format = Callable[[BinaryIO, Settings], Iterator[ExtractRecord]]
+Format = Callable[[BinaryIO, Settings, Adapter], Iterator[ExtractRecord]]
 """Reads an uncompressed stream; raises :class:`BrokenExtract` where it breaks off."""
 
 

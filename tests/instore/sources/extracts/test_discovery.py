@@ -19,7 +19,7 @@ from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts.discovery import ExtractFile, Found, find_extracts
-from include.instore.sources.extracts.formats import format_of
+from include.instore.sources.extracts.formats import is_read
 from include.instore.sources.extracts.storage import Storage
 from tests.instore import given
 
@@ -53,14 +53,24 @@ def test_every_file_of_a_known_format_is_due_in_name_order(tmp_path: Path, setti
     assert (found.left, [file.name for file in found.unread]) == (0, ["f.pdf", "g", "h.gz"])
 
 
-@pytest.mark.parametrize("name", ["a.csv", "A.CSV.GZ", "a.tsv", "a.jsonl", "a.ndjson.gz"])
-def test_formats_are_known_by_name(name: str) -> None:
-    assert format_of(name) is not None
+@pytest.mark.parametrize(
+    "name", ["a.csv", "A.CSV.GZ", "a.tsv", "a.jsonl", "a.ndjson.gz", "a.json", "a.csv.zip", "a.parquet"]
+)
+def test_formats_are_known_by_name(name: str, settings: MakeSettings) -> None:
+    assert is_read(name, settings())
 
 
-@pytest.mark.parametrize("name", ["a", "a.gz", "csv", "a.csv.zip", "a.xlsx"])
-def test_other_endings_name_no_format(name: str) -> None:
-    assert format_of(name) is None
+@pytest.mark.parametrize("name", ["a", "a.gz", "csv", "a.xlsx", "a.xml"])
+def test_other_endings_name_no_format(name: str, settings: MakeSettings) -> None:
+    assert not is_read(name, settings())
+
+
+def test_an_adapter_reads_files_of_any_ending(tmp_path: Path, settings: MakeSettings) -> None:
+    declared = tmp_path / "till.yaml"
+    declared.write_text("format: json\n")
+    chosen = settings(extract_adapters={"till/*": str(declared)})
+    assert is_read("till/orders.dat", chosen)
+    assert not is_read("other/orders.dat", chosen)
 
 
 def test_a_file_is_due_once_per_version(tmp_path: Path, settings: MakeSettings) -> None:

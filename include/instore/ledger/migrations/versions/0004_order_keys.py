@@ -98,6 +98,7 @@ def upgrade() -> None:
         extracts.add_column(sa.Column("columns", sa.Text(), nullable=True))
         extracts.add_column(sa.Column("card_share", sa.Float(), nullable=True))
     op.create_index(op.f("ix_extracts_feed"), "extracts", ["feed"], unique=False)
+    op.add_column("quarantine", sa.Column("adapter", sa.String(length=70), nullable=True))
     # What stood before the fault was loaded at the time, and the rest is in quarantine.
     op.execute(sa.text("UPDATE extracts SET detail = 'broken' WHERE broken = :yes").bindparams(yes=True))
     with op.batch_alter_table("extracts") as extracts:

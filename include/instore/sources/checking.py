@@ -1,0 +1,42 @@
+"""What files would become, before any run: read and checked as a run does it, and nothing is written anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from include.instore.ledger.intake import Arrival
+from include.instore.model.errors import RecordRefused
+from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter
+from include.instore.sources.extracts.apart import OrdersOfFile
+from include.instore.sources.extracts.discovery import ExtractFile
+from include.instore.sources.extracts.feeds import FileLooks
+from include.instore.sources.extracts.loading import Reading
+from include.instore.sources.landing import Block, Record, records_of_body, sort_block
+
+Checked = tuple[Record, Arrival | RecordRefused]
+
+
+def check_file(path: Path, settings: Settings, adapter: Adapter) -> Iterator[Checked]:
+    """What a run would make of an extract's file. Of one that is broken it would load nothing."""
+    file = ExtractFile(str(path), path.name, "", path.stat().st_mtime)
+    with OrdersOfFile(settings) as orders:
+        reading = Reading(path, file, orders, FileLooks(path.name, None), settings, adapter)
+        reading.fault = reading.to_its_end()
+        for block in reading.blocks():
+            yield from _checked(block, settings)
+
+
+def check_message(path: Path, settings: Settings, adapter: Adapter) -> Iterator[Checked]:
+    """What a run would make of a message with this body."""
+    records = records_of_body("topic", "body", path.read_bytes(), datetime.now(timezone.utc), adapter)
+    yield from _checked(Block(records), settings)
+
+
+def _checked(block: Block, settings: Settings) -> Iterator[Checked]:
+    arrivals, refused = sort_block(block, settings)
+    landed = iter(arrivals)
+    for index, record in enumerate(block.records):
+        yield record, refused.get(index) or next(landed)

@@ -1,0 +1,81 @@
+"""Parquet, a row a line as in a CSV; needs pyarrow, which requirements-parquet.txt names."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, BinaryIO
+
+from include.instore.model.errors import ConfigurationError
+from include.instore.model.settings import Settings
+from include.instore.sources.adapters import Adapter
+from include.instore.sources.extracts.csv_lines import read_csv
+from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
+
+_MAGIC = b"PAR1"
+_ROWS = 1000
+
+
+def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
+    """The orders of a Parquet file, of which no more than a row group is in memory.
+
+    Its rows are read as those of a CSV, and are kept as such; what is read again from the quarantine is one.
+
+    :raises BrokenExtract: it is damaged, or has columns of lists or objects.
+    :raises ConfigurationError: pyarrow is not installed.
+    """
+    settings = settings.model_copy(update={"extract_encoding": "utf-8", "extract_trailer": ""})
+    if stream.read(len(_MAGIC)) != _MAGIC:
+        stream.seek(0)
+        yield from read_csv(stream, settings, adapter)
+        return
+    try:
+        from pyarrow import ArrowException, types
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise ConfigurationError(
+            "There is a Parquet extract, and pyarrow is not installed; install requirements-parquet.txt."
+        ) from None
+    try:
+        stream.seek(0)
+        file = ParquetFile(stream, pre_buffer=False)
+        nested = next((each.name for each in file.schema_arrow if types.is_nested(each.type)), None)
+        if nested is not None:
+            raise BrokenExtract(1, f"column {nested[:64]} has lists or objects; have it written with a row a line")
+        yield from read_csv(io.BufferedReader(_Csv(file)), settings, adapter)
+    except (ArrowException, OSError, EOFError) as error:
+        raise BrokenExtract(1, f"the Parquet data is damaged ({type(error).__name__})") from None
+
+
+class _Csv(io.RawIOBase):
+    """The rows as the text of a CSV; empty where there is nothing."""
+
+    def __init__(self, file: Any) -> None:
+        self._lines = self._written(file)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest and (line := next(self._lines, b"")):
+            self._rest = line
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    @staticmethod
+    def _written(file: Any) -> Iterator[bytes]:
+        names = file.schema_arrow.names
+        yield _line(names)
+        for batch in file.iter_batches(batch_size=_ROWS):
+            for row in zip(*(batch.column(at).to_pylist() for at in range(len(names))), strict=True):
+                yield _line([value.isoformat() if isinstance(value, date) else value for value in row])
+
+
+def _line(values: list[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode(errors="surrogateescape")
