@@ -19,7 +19,7 @@ or carried over.
 | `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, `deliveries settle` |
 | `in_doubt` | nobody knows yet whether the Profile Store took it | nothing: a later run finds out |
 | `held` | nobody can tell whether it was taken | `deliveries list`, then decide |
-| `not_visible` | of `read_back_asked` events of the run before, not shown by now, and not called lost | the runbook says |
+| `not_visible` | of `read_back_asked` events of the run before, not shown yet | the runbook says |
 | `waiting_files` | extracts that are cut or damaged, of which nothing was landed | have them exported again |
 | `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
 

@@ -158,7 +158,7 @@ def erase_dead_letters(client: ServiceBusClient, settings: Settings, is_theirs: 
         _receiver(client, settings) as receiver,
         contextlib.closing(_received(receiver, settings, settings.drain_max_messages)) as pages,
     ):
-        theirs = (message for messages in pages for message in messages if is_theirs(record_of(message, settings).raw))
+        theirs = (message for messages in pages for message in messages if is_theirs(whole_of(message)))
         return sum(settle(receiver, message) for message in theirs)
 
 
