@@ -60,7 +60,8 @@ def _suppressed(ledger: Ledger) -> None:
 def _corrected(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
     given.send(Store(ledger), ledger, given.batch(), load_settings())
-    given.landed(ledger, given.document("S1", emailAddress="S1@example.com", total="9.99"))
+    lines = [{"productCode": "947865", "quantity": "2", "total": "9.99"}]
+    given.landed(ledger, given.document("S1", emailAddress="S1@example.com", total="9.99", lines=lines))
 
 
 def _event(status: str, **changes: object) -> Callable[[Ledger], None]:
