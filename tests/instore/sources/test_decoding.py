@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from azure.servicebus import VERSION
 from azure.servicebus._pyamqp import _decode
 from azure.servicebus._pyamqp._encode import encode_decimal128
 
-from include.instore.sources.bus import body_of, order_of_undecodable
+from include.instore.sources.adapters import Adapter
+from include.instore.sources.bus import body_of, records_of_undecodable
 from include.instore.sources.decoding import FITS, decoded, undecodable
 from tests.instore import given
 from tests.instore.sources import encoded
@@ -21,6 +23,12 @@ def ieee(number: str) -> bytes:
     output = bytearray()
     encode_decimal128(output, Decimal(number))
     return bytes(output)
+
+
+def order_of(raw: bytes) -> Any:
+    """What a person gets of an undecodable message."""
+    (record,) = records_of_undecodable(raw, "ref", None, Adapter(given.SETTINGS))
+    return record.order
 
 
 def test_the_sdk_still_needs_it() -> None:
@@ -82,7 +90,7 @@ def test_the_values_beside_the_one_that_cannot_be_decoded_are_known() -> None:
 
 
 def test_a_person_gets_the_order_of_a_whole_body() -> None:
-    read = {kind: order_of_undecodable(raw, given.SETTINGS) for kind, raw in encoded.undecodable("label").items()}
+    read = {kind: order_of(raw) for kind, raw in encoded.undecodable("label").items()}
     orders = {kind for kind, order in read.items() if getattr(order, "order_number", None) == "S1"}
     assert set(read) - orders == {"a list for data", "a body of no type", "a body nested too deep"}
     assert {str(read[kind]).partition(":")[0] for kind in set(read) - orders} == {"undecodable"}
@@ -91,7 +99,7 @@ def test_a_person_gets_the_order_of_a_whole_body() -> None:
 def test_a_body_in_several_sections_is_whole() -> None:
     body = given.body("S1")
     odd = encoded.section(encoded.APPLICATION, encoded.map_of({"x": encoded.NO_TYPE}))
-    order = order_of_undecodable(odd + encoded.data(body[:40]) + encoded.data(body[40:]), given.SETTINGS)
+    order = order_of(odd + encoded.data(body[:40]) + encoded.data(body[40:]))
     assert getattr(order, "order_number", None) == "S1"
 
 
@@ -109,7 +117,7 @@ def test_no_bytes_can_make_it_raise() -> None:
         message = decoded(bytes(raw))
         if mark := undecodable(message):
             marked += 1
-            order_of_undecodable(mark.raw, given.SETTINGS)
+            order_of(mark.raw)
         else:
             body_of(message)
     assert 1000 < marked < 4000
