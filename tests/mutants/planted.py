@@ -548,6 +548,7 @@ MUTANTS = [
         OF_READING,
         ("a file may lack its trailer", "if self._said is None or self._goes_on:", "if self._goes_on:"),
         ("a trailer's count is not compared", 'if "count" in said and said["count"]', 'if False and said["count"]'),
+        ("a damaged page is a bad row", "if not line.isascii() and _DAMAGED", "if False and _DAMAGED"),
         ("lines behind a stray quote are lost", "self._back.extendleft(reversed(self._taken[1:]))", "pass"),
     ),
     *_of(

@@ -60,6 +60,8 @@ Format = Callable[[BinaryIO, Settings, Adapter], Iterator[ExtractRecord]]
 
 
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
+_DAMAGED = re.compile("[\udc80-\udcff]{16}")
+"""No letters of another encoding among ours, but a page of a disk, or a file of another encoding altogether."""
 _LINE_BREAKS = ("\n", "\r")
 
 
@@ -101,6 +103,8 @@ class Lines:
         self.number += 1
         self.complete = complete
         self._taken.append((line, complete))
+        if not line.isascii() and _DAMAGED.search(line):
+            raise BrokenExtract(self.number, f"damaged here, or the text is not {self._encoding}", self.taken())
         return line
 
     @property

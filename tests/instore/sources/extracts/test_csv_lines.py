@@ -340,6 +340,15 @@ def test_a_byte_of_another_encoding_spoils_its_order_only(settings: MakeSettings
     assert b"".join(record.raw for record in records) == raw.split(b"\n", 1)[1]
 
 
+def test_a_page_of_other_bytes_breaks_the_file_where_it_begins(settings: MakeSettings) -> None:
+    raw = orders_text("S1", "S2", "S3", "S4").encode()
+    at = raw.index(b"S3,") + 8
+    records, broken = read(raw[:at] + b"\xff\xfe\x81" * 50 + raw[at + 150 :], settings())
+    assert told(records) == ["S1", "S2"]
+    assert broken is not None
+    assert (broken.line, broken.detail) == (6, "damaged here, or the text is not utf-8-sig")
+
+
 def test_a_heading_of_another_encoding_breaks_the_file(settings: MakeSettings) -> None:
     records, broken = read(orders_text("S1").encode().replace(b"store_name", b"store_n\xe4me"), settings())
     assert records == []
