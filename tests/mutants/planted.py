@@ -701,6 +701,11 @@ MUTANTS = [
         ("a look-up asks for nobody's card", 'if "{card}" not in', 'if "{id}" in'),
     ),
     *_of(
+        PROVIDER + "connections.py",
+        ("tests/provider/test_send_events.py",),
+        ("a 408 was not taken, whatever the connection says", '"429,503",', '"408,425,429,503",'),
+    ),
+    *_of(
         PROVIDER + "operators/profile_store.py",
         ("tests/provider/test_operator.py",),
         ("who fails keeps the counts", 'context["ti"].xcom_push(', "dict("),
