@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.tables import customers, deliveries, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import contents, customers, deliveries, extracts, orders, quarantine, runs
 from include.instore.model.identifiers import identity
 
 PER_DAY = 2500
@@ -43,6 +43,11 @@ def _tables(ledger: Ledger, count: int, now: datetime) -> Iterator[tuple[sa.Tabl
     yield runs, (_run(n, now - timedelta(hours=hours - n)) for n in range(hours + 1))
     yield orders, (_order(ledger, n, count, now) for n in range(count))
     yield deliveries, (row for n in range(count) if (row := _delivery(n, count, now)))
+    yield contents, ({
+        "key": json.dumps([identity(number_of(n, count)), "sale"]), "fingerprint": "0" * 64, "state": "replaced",
+        "published_at": now, "source": "topic", "reference": f"c{n}#{n}", "payload": "{}", "loyalty_card": None,
+        "email": None, "run": "run-1", "received_at": _moment(n, count, now),
+    } for n in range(0, count, 100))  # fmt: skip
     yield customers, ({
         "loyalty_card": f"60{n:014d}", "outcome": "matched", "email": f"c{n}@example.com", "asked_at": now,
         "expires_at": now,

@@ -1071,12 +1071,6 @@ MUTANTS = [
         ("a card is shown unasked", "if unmask else masked", "if not unmask else masked"),
     ),
     *_of(
-        "include/instore_airflow/page/__init__.py",
-        ("tests/page/test_page.py",),
-        ("the page is for everybody", "FastAPI(dependencies=[rule], ", "FastAPI("),
-        ("what the ERP writes is markup", "autoescape=True", "autoescape=False"),
-    ),
-    *_of(
         SOURCES + "adapters/adapter.py",
         ("tests/instore/sources/adapters",),
         ("a value that is not declared is left out", "if written not in known and written:", "if False:"),
