@@ -68,7 +68,16 @@ def test_a_file_that_breaks_off_says_where(tmp_path: Path) -> None:
     (broken,) = (line for line in told.stdout.splitlines() if line.startswith("refused"))
     assert "broken_file: line " in broken
     assert "unreadable from here (EOFError)" in broken
+    assert "A run loads nothing of this file until it comes whole, or a person releases it." in told.stdout
     assert "orders, 1 refused" in told.stdout.splitlines()[-1]
+
+
+def test_a_file_that_seems_cut_says_so(tmp_path: Path) -> None:
+    text = csv_text(row("S1", order_total="7.00"), row("S1", 2, order_total="7.00"), row("S2", order_total="7.00"))
+    told = check(put(tmp_path, "a.csv", text))
+    assert told.exit_code == 1
+    assert "refused: line 4: broken_file: line 4: the file seems cut: its last order" in told.stdout
+    assert "A run loads nothing of this file" in told.stdout
 
 
 @pytest.mark.parametrize("content", [b"%PDF", b""])
@@ -78,10 +87,11 @@ def test_a_file_that_nobody_reads_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_json_is_for_a_program(tmp_path: Path) -> None:
-    told = check(put(tmp_path, "a.csv", csv_text(row("S1"), row("S2", currency="?"))), "--json", "--max", "1")
+    text = csv_text(row("S1"), row("S2"), row("S3", currency="?"), row("S4", currency="?"))
+    told = check(put(tmp_path, "a.csv", text), "--json", "--max", "1")
     (found,) = json.loads(told.stdout)
-    assert (found["file"], found["adapter"], found["orders"], found["refused"]) == ("a.csv", "", 1, 1)
-    assert [each["number"] for each in found["records"]] == ["S1"]
+    assert (found["file"], found["adapter"], found["orders"], found["refused"]) == ("a.csv", "", 2, 2)
+    assert [(each["line"], each["becomes"]) for each in found["records"]] == [("2", "sale"), ("4", "refused")]
     assert told.exit_code == 1
 
 

@@ -20,7 +20,9 @@ from queue import Queue
 from tests.mutants.planted import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-_PARTS = ("dags", "docs", "include", "plugins", "sandbox", "demo", "benchmarks", "tests", "pyproject.toml")
+_PARTS = (
+    "adapters", "benchmarks", "dags", "docs", "include", "plugins", "sandbox", "demo", "tests", "pyproject.toml",
+)  # fmt: skip
 _SECONDS = 300
 _TEST_SECONDS = "timeout=60"
 """A bug may make a test wait for ever; it fails then. Without a bug each takes a few seconds."""

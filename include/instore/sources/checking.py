@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from include.instore.ledger.intake import Arrival
+from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter
@@ -24,9 +25,12 @@ def check_file(path: Path, settings: Settings, adapter: Adapter) -> Iterator[Che
     file = ExtractFile(str(path), path.name, "", path.stat().st_mtime)
     with OrdersOfFile(settings) as orders:
         reading = Reading(path, file, orders, FileLooks(path.name, None), settings, adapter)
-        reading.fault = reading.to_its_end()
+        fault = reading.to_its_end()
         for block in reading.blocks():
             yield from _checked(block, settings)
+        if fault and not reading.fault:  # each record can be read, and yet it seems not to be whole
+            broken = RecordRefused(BROKEN_FILE, f"line {fault.line}: {fault.detail}")
+            yield Record("extract", f"{path.name}:{fault.line}", b"", broken), broken
 
 
 def check_message(path: Path, settings: Settings, adapter: Adapter) -> Iterator[Checked]:

@@ -10,6 +10,7 @@ import simplejson
 import typer
 
 from include.instore.ledger.intake import Arrival
+from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.declarations import load_declaration
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.orders import InStoreOrder, order_of_payload
@@ -37,7 +38,9 @@ def check_files(
     proposed: Annotated[
         bool, typer.Option("--suggest", help="Propose a declaration, and say how sure each line of it is.")
     ] = False,
-    most: Annotated[int, typer.Option("--max", min=1, help="Records of each file that are printed.")] = 100,
+    most: Annotated[
+        int, typer.Option("--max", min=1, help="Orders, and refused ones, of each file that are printed.")
+    ] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """Say what each order of these files would become, and what is refused, where and why. Nothing is written.
@@ -84,7 +87,7 @@ def _checked(file: Path, adapter: Adapter, message: bool, show: bool, most: int)
     for record, became in (check_message if message else check_file)(file, adapter.settings, adapter):
         refused += isinstance(became, RecordRefused)
         orders += isinstance(became, Arrival)
-        if len(shown) < most:
+        if (refused if isinstance(became, RecordRefused) else orders) <= most:
             shown.append(_row(record, became, show))
     return {
         "file": file.name,
@@ -131,6 +134,8 @@ def _tell(found: dict[str, Any]) -> None:
         elif "payload" in each:
             payload = simplejson.loads(each["payload"], use_decimal=True)
             typer.echo(printable(simplejson.dumps(payload, indent=2, ensure_ascii=False), lines=True))
+    if any(each.get("code") == BROKEN_FILE for each in found["records"]):
+        typer.echo("A run loads nothing of this file until it comes whole, or a person releases it.")
     for what, names in (("never found", found["never_found"]), ("columns not used", found["unused_columns"])):
         if names:
             typer.echo(printable(f"{what}: {', '.join(names)}"))

@@ -29,6 +29,10 @@ def sample_of(folder: Path) -> Path:
     return sample
 
 
+def test_the_promised_examples_are_there() -> None:
+    assert {"business_central_de", "poslog", "shopify_export", "shopify_webhook"} <= set(EXAMPLES)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_sample_s_orders_arrive_in_the_ledger_field_by_field(
     name: str, tmp_path: Path, ledger: Ledger, settings: MakeSettings

@@ -12,14 +12,14 @@ import pytest
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.quarantined import Wanted
+from include.instore.ledger.quarantined import Wanted, find
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts import Storage, load_extracts
 from include.instore.sources.extracts.formats import read_file
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
-from include.instore.sources.quarantine import redrive
+from include.instore.sources.quarantine import order_numbers, redrive
 from tests.instore import given
 
 MakeSettings = Callable[..., Settings]
@@ -168,6 +168,7 @@ def test_a_quarantined_order_is_read_again_by_the_adapter_that_read_it(
     load(files, ledger, chosen)
     (kept,) = given.rows(ledger, "quarantine")
     assert (kept["adapter"], kept["reference"]) == ("till", "a.txt:6")
+    assert order_numbers(ledger, find(ledger, Wanted()), chosen) == {kept["id"]: "1002"}
     (still,) = redrive(ledger, Wanted(), chosen)
     assert (still.outcome, still.detail) == ("refused", "date: is in none of the declared formats")
     # The file may have been moved: the adapter's name counts, not the pattern.
@@ -202,6 +203,7 @@ def test_an_order_of_a_json_file_with_a_path_is_read_again_without_it(
     load(files, ledger, chosen)
     (kept,) = given.rows(ledger, "quarantine")
     assert (kept["adapter"], json.loads(kept["raw"])) == ("till[]", bad)
+    assert order_numbers(ledger, find(ledger, Wanted()), chosen) == {kept["id"]: "S2"}
     (tmp_path / "till.yaml").write_text("format: json\norders: value\nvalues: {currency: {EURO: EUR}}\n")
     (outcome,) = redrive(ledger, Wanted(), chosen)
     assert outcome.outcome == "landed"
