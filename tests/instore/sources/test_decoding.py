@@ -11,6 +11,8 @@ from azure.servicebus import VERSION
 from azure.servicebus._pyamqp import _decode
 from azure.servicebus._pyamqp._encode import encode_decimal128
 
+from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import InStoreOrder
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.bus import body_of, records_of_undecodable
 from include.instore.sources.decoding import FITS, decoded, undecodable
@@ -25,9 +27,10 @@ def ieee(number: str) -> bytes:
     return bytes(output)
 
 
-def order_of(raw: bytes) -> Any:
-    """What a person gets of an undecodable message."""
-    (record,) = records_of_undecodable(raw, "ref", None, Adapter(given.SETTINGS))
+def order_of(raw: bytes) -> InStoreOrder | RecordRefused:
+    """What a person gets of an undecodable message, whose bytes are kept as they are."""
+    (record,) = records_of_undecodable(raw, "m1#1", None, Adapter(given.SETTINGS))
+    assert record.raw == raw
     return record.order
 
 
