@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _EMAIL = re.compile(r"[^\s\"'<>(),;:|\\]+@[^\s\"'<>(),;:|\\]+")
 _CARD = re.compile(r"[0-9A-Za-z]{3,64}")
 _CARD_IN_PARTS = re.compile(r"[0-9](?:[ \-\u2010-\u2015]?[0-9]){2,63}")
 _BETWEEN = re.compile(r"[ \-\u2010-\u2015]")
+_GZIP = b"\x1f\x8b"
+_UNPACKED = 1 << 26
+"""Bytes of a packed record that are looked into: no record is as large."""
 _ROWS = 500
 _RECORDS = 50
 """Of the quarantine, whose rows may have megabytes."""
@@ -209,6 +213,9 @@ def _erase_records(ledger: Ledger, persons: Persons, dry_run: bool) -> int:
 
 def _hashes_in(ledger: Ledger, raw: bytes) -> set[str]:
     """Hashes of everything in a record that may be a card or an address, however it is written."""
+    if raw.startswith(_GZIP):
+        with suppress(zlib.error):
+            raw = zlib.decompressobj(wbits=31).decompress(raw, _UNPACKED)
     text = raw.replace(b"\0", b"").decode(errors="replace")
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), ensure_ascii=False)

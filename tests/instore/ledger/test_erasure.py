@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -240,6 +241,15 @@ def test_her_other_cards_and_addresses_are_found(ledger: Ledger, settings: MakeS
     assert (done.orders, done.customers) == (2, 1)
     assert places(ledger, range(1, 3)) == {}
     assert given.row(ledger, "A3")["loyalty_card"] == card(3)
+
+
+def test_a_record_in_gzip_is_looked_into(ledger: Ledger, settings: MakeSettings, receipts: Path) -> None:
+    bodies = [gzip.compress(json.dumps(order(f"S{person}", person)).encode()) for person in (1, 2)]
+    broken = bodies[0][:-12]
+    given.landed(ledger, refusals=[given.refused(raw, f"r{n}") for n, raw in enumerate([*bodies, broken])])
+    done = forget_person(ledger, settings(erasure_receipts=receipts), cards=[card(1)], emails=[], on_bus=None)
+    kept = {row["reference"]: bytes(row["raw"]) for row in given.rows(ledger, "quarantine")}
+    assert (done.quarantine, kept) == (2, {"r0": b"", "r1": bodies[1], "r2": b""})
 
 
 def test_a_dry_run_s_ledger_is_removed(everywhere: Ledger, settings: MakeSettings, receipts: Path) -> None:
