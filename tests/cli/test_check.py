@@ -206,6 +206,20 @@ def test_a_proposal_has_no_values_of_the_file(tmp_path: Path) -> None:
     assert (found["order.orderNumber"]["is_what"], found["order.storeId"]["is_what"]) == ("", "")
 
 
+def test_a_unicode_export_of_sql_server_is_proposed_as_what_it_is(tmp_path: Path) -> None:
+    rows = ["OrderNo", "OrderDate", "StoreNo", "Currency", "Total", "Email"], ["7", "2026-11-24 10:15:00", "Köln"]
+    text = "\r\n".join("\t".join(each) for each in (rows[0], [*rows[1], "EUR", "3.50", "a@example.com"], []))
+    path = put(tmp_path, "a.txt", text.encode("utf-16"))
+    found = suggested(path)
+    assert (found["encoding"]["is_what"], found["encoding"]["sure"]) == ("utf-16", "sure")
+    assert found["delimiter"]["is_what"] == "\t"
+    told = check(path, "--adapter", put(tmp_path, "acme.yaml", check(path, "--suggest").stdout))
+    assert (told.exit_code, told.stdout.splitlines()[-1]) == (0, "1 orders, 0 refused")
+    json_path = put(tmp_path, "a.json", json.dumps([given.document("S1")]).encode("utf-16"))
+    told = check(json_path, "--adapter", put(tmp_path, "j.yaml", check(json_path, "--suggest").stdout))
+    assert (told.exit_code, told.stdout.splitlines()[-1]) == (0, "1 orders, 0 refused")
+
+
 @pytest.mark.parametrize("envelope", ["{0}", "[{0}]", '{{"data": {0}}}', '{{"a": 1, "value": [{0}, {0}]}}'])
 def test_a_proposal_for_json_finds_the_orders(tmp_path: Path, envelope: str) -> None:
     path = put(tmp_path, "a.json", envelope.format(given.body("S1").decode()))

@@ -152,7 +152,7 @@ class _Rows:
 
     def settle(self, block: Block, outcome: LandedBlock) -> None:
         id, reference = block.redriven[0], block.records[0].reference
-        if not outcome.refused or not block.all_or_none:
+        if not outcome.refused or (not block.all_or_none and len(outcome.refused) < len(block.records)):
             fate = "accepted" if self._accept_as else "landed" if outcome.landed.orders else "known"
             self.outcomes.append(Outcome(id, reference, fate))
             return
@@ -192,7 +192,8 @@ def quarantined_as(ledger: Ledger, number: str, settings: Settings) -> list[Quar
 
 def _number_in(row: Quarantined, settings: Settings) -> str:
     adapter = _adapter_of(row, settings)
-    with contextlib.suppress(ValueError, RecursionError, AttributeError, csv.Error, RecordRefused):
+    unreadable = (ValueError, LookupError, StopIteration, RecursionError, AttributeError, csv.Error, RecordRefused)
+    with contextlib.suppress(*unreadable):
         if row.heading:
             text = (row.heading + row.raw).decode(adapter.settings.extract_encoding, "replace")
             return adapter.number_in_rows(text)[:64]

@@ -67,6 +67,9 @@ def suggest(path: Path) -> list[Guess]:
             raw = stream.read(_HEAD_BYTES)
     except (OSError, EOFError, zlib.error):
         raise FatalError("The file is no whole gzip file; give a whole one.") from None
+    utf_16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if utf_16:
+        raw = raw[: len(raw) // 2 * 2].decode("utf-16", "replace").encode()
     begins = raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     try:
         if begins in (b"{", b"["):
@@ -78,6 +81,9 @@ def suggest(path: Path) -> list[Guess]:
             lines = columns
     except (ijson.JSONError, etree.XMLSyntaxError, UnicodeError, csv.Error, IndexError, StopIteration):
         raise FatalError("The file is neither CSV nor JSON nor XML; no declaration can be proposed.") from None
+    if utf_16:
+        form = [each for each in form if each.name != "encoding"]
+        form.append(Guess("encoding", "utf-16", "sure", "its byte order mark"))
     fields = list(_fields(columns, lines))
     return sorted([*form, *fields, *_writing(fields, columns, lines)], key=lambda each: _place(each.name))
 
@@ -102,13 +108,10 @@ def _place(name: str) -> int:
 
 def _of_csv(raw: bytes) -> tuple[list[Guess], Columns]:
     encoding, sure, why = "utf-8-sig", "sure", "its bytes are UTF-8"
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding, why = "utf-16", "its byte order mark"
-    else:
-        try:
-            raw[: raw.rfind(b"\n") + 1 or None].decode()
-        except UnicodeDecodeError:
-            encoding, sure, why = "cp1252", "unsure", "its bytes are not UTF-8; see that its letters are right"
+    try:
+        raw[: raw.rfind(b"\n") + 1 or None].decode()
+    except UnicodeDecodeError:
+        encoding, sure, why = "cp1252", "unsure", "its bytes are not UTF-8; see that its letters are right"
     text = raw.decode(encoding, errors="replace")
     if "\0" in text:
         raise UnicodeError

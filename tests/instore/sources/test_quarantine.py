@@ -20,7 +20,7 @@ from include.instore.model.codes import CUT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts import Storage, load_extracts
-from include.instore.sources.quarantine import discard, redrive
+from include.instore.sources.quarantine import discard, order_numbers, redrive
 from tests.instore import given
 
 MakeSettings = Callable[..., Settings]
@@ -89,6 +89,26 @@ def test_of_a_message_with_several_orders_each_refused_one_stays_alone(ledger: L
     assert states(ledger) == {"m1#1": "redriven", "m1#1[1]": "quarantined"}
     (again,) = redrive(ledger, Wanted(), settings())
     assert (again.outcome, again.reason) == ("refused", "missing_field")
+
+
+def test_a_message_with_nothing_but_refused_orders_is_not_told_as_known(ledger: Ledger, settings: MakeSettings) -> None:
+    refused_message(ledger, json.dumps([{"orderNumber": "S1"}, {"orderNumber": "S2"}]).encode())
+    (outcome,) = redrive(ledger, Wanted(), settings())
+    assert (outcome.outcome, outcome.reason) == ("refused", "missing_field")
+    assert states(ledger) == {"m1#1": "redriven", "m1#1[0]": "quarantined", "m1#1[1]": "quarantined"}
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_kept_heading_without_a_row_has_no_number(ledger: Ledger, settings: MakeSettings) -> None:
+    open_run(ledger, given.run())
+    error = RecordRefused("bad_value", "a detail")
+    rows = [(b"order_number,x\n", b""), (b"\n", b"")]
+    items = [
+        refusal(error, source="extract", reference=f"a.csv:{at}", raw=raw, heading=heading)
+        for at, (heading, raw) in enumerate(rows)
+    ]
+    land(ledger, "run-1", [], items)
+    assert order_numbers(ledger, find(ledger, Wanted()), settings()) == {}
 
 
 def test_the_next_scheduled_run_claims_a_redriven_order(ledger: Ledger, settings: MakeSettings) -> None:
