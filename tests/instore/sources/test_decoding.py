@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from azure.servicebus import VERSION
