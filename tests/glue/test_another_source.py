@@ -54,10 +54,10 @@ def tills(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tills:
 
 def run_of(kind: str) -> Any:
     start, end = (datetime(2017, 6, 5, hour, tzinfo=timezone.utc) for hour in (8, 9))
-    return SimpleNamespace(
-        dag_id="instore_orders", run_id=f"{kind}__1", run_type=kind, data_interval_start=start, data_interval_end=end,
-        clear_number=0,
-    )  # fmt: skip
+    dates: dict[str, datetime | None] = {"logical_date": start, "data_interval_start": start, "data_interval_end": end}
+    if kind == "manual":
+        dates = dict.fromkeys(dates)
+    return SimpleNamespace(dag_id="instore_orders", run_id=f"{kind}__1", run_type=kind, clear_number=0, **dates)
 
 
 def in_ledger(path: Path) -> tuple[int, int]:
