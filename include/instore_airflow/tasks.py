@@ -103,10 +103,14 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
     """Find the customers behind the cards of one batch; the batch's reference with the counts."""
     with pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
         from include.instore.customers.lookup import look_up_batch
+        from include.instore.customers.mapping_file import MappingFile
+        from include.instore.ledger.runs import note_mapping_cards
 
         # The limit holds for dry runs as well, whose own ledger nobody else sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         asked = resolvers(settings, shared, opened)
+        for cards in (each.cards for each in asked if isinstance(each, MappingFile)):
+            note_mapping_cards(ledger, run.run_id, cards)
         return dict(batch) | asdict(look_up_batch(asked, ledger, run.run_id, batch["batch"], settings))
 
 

@@ -267,6 +267,19 @@ def test_of_500_cards_one_that_is_refused_is_set_aside_and_499_orders_are_sent_i
     assert (report["red"], report["unmatched_by_outcome"]) == ([], {"look_up_failed": 1})
 
 
+def test_the_report_says_how_many_cards_the_mapping_file_has(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = plan(ledger, 3, monkeypatch, batch_orders=50)
+    mapping = tmp_path / "cards.csv"
+    mapping.write_text("card,email\n" + "".join(f"{each.card},{each.email}\n" for each in MEMBERS[:3]))
+    monkeypatch.setenv("INSTORE_MAPPING_FILE", str(mapping))
+    monkeypatch.setenv("INSTORE_USE_LOYALTY_API", "false")
+    tasks.look_up_customers(RUN, {}, batch)
+    report = tasks.report_run(RUN, {}, SimpleNamespace(dag_id="d", run_id=RUN.run_id, get_task_states=lambda **_: {}))
+    assert report["mapping_cards"] == 3
+
+
 def test_a_card_on_which_the_service_fails_every_time_is_set_aside_alone(
     ledger: Ledger, loyalty: LoyaltyStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,8 @@ class MappingFile:
                 "No row of the file of setting INSTORE_MAPPING_FILE has a card and an email; make it a CSV with the "
                 "headings card and email, and , ; tab or | between the columns."
             )
-        log.info("the mapping file has %d cards", len(self._emails))
+        self.cards = len(self._emails)
+        log.info("the mapping file has %d cards", self.cards)
 
     def _learn(self, lines: Iterable[str]) -> list[int]:
         """Read the rows; the lines of those whose card cannot be read."""

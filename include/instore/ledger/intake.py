@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -39,6 +40,7 @@ from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 
 log = logging.getLogger(__name__)
+_CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Arrival:
     @property
     def key(self) -> str:
         return str(self.row["key"])
+
+    @property
+    def card_is_a_number(self) -> bool:
+        """Whether its JSON has the card as a number, which has lost the zeros that the card began with."""
+        return not self.by_rows and _CARD_AS_NUMBER.search(self.raw) is not None
 
 
 @dataclass(frozen=True)
@@ -282,6 +289,7 @@ def land(
                 + sum(item.short for key, item in first.items() if key in new)
                 + known.short,
                 corrected_after_sent=runs.c.corrected_after_sent + known.after_sending,
+                cards_as_numbers=runs.c.cards_as_numbers + sum(item.card_is_a_number for item in arrivals),
                 dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
             )
         )

@@ -76,6 +76,8 @@ class RunCounts:
     waiting_files: int
     changed_headings: int
     dates_without_offset: int
+    cards_as_numbers: int
+    mapping_cards: int | None
     claimed: int
     batches: int
     looked_up: int
@@ -109,8 +111,8 @@ class RunCounts:
 
 _TALLIED = (
     "received", "duplicates", "corrections", "corrected_after_sent", "lines_do_not_add_up", "dates_without_offset",
-    "claimed", "batches", "looked_up", "cache_hits", "truncated", "drain", "not_drained", "locked_elsewhere",
-    "deferred",
+    "cards_as_numbers", "mapping_cards", "claimed", "batches", "looked_up", "cache_hits", "truncated", "drain",
+    "not_drained", "locked_elsewhere", "deferred",
 )  # fmt: skip
 """Counted where they happen, in the run's own row."""
 
@@ -293,6 +295,12 @@ def note_drain(ledger: Ledger, run_id: str, **drained: str | int | None) -> None
     """Write down in the run's row how its drain ended: ``drain``, and the counts of what it left on the bus."""
     with ledger.write() as connection:
         connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(drained))
+
+
+def note_mapping_cards(ledger: Ledger, run_id: str, cards: int) -> None:
+    """Keep how many cards the mapping file has that the run reads."""
+    with ledger.write() as connection:
+        connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(mapping_cards=cards))
 
 
 def started_at(ledger: Ledger, run_id: str) -> datetime:

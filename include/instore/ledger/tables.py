@@ -336,6 +336,8 @@ runs = sa.Table(
     sa.Column("corrected_after_sent", sa.Integer, nullable=False, default=0),
     sa.Column("lines_do_not_add_up", sa.Integer, nullable=False, default=0),
     sa.Column("dates_without_offset", sa.Integer, nullable=False, default=0),
+    sa.Column("cards_as_numbers", sa.Integer, nullable=False, default=0),
+    sa.Column("mapping_cards", sa.Integer),  # of the mapping file; null: there was none, or it was not read
     sa.Column("claimed", sa.Integer, nullable=False, default=0),
     sa.Column("batches", sa.Integer, nullable=False, default=0),
     sa.Column("looked_up", sa.Integer, nullable=False, default=0),

@@ -440,6 +440,11 @@ TRUNCATED = _code(
     "so their lines went out as a summary.", "Orders of very many lines.",
     ("the destination takes larger ones: raise the setting", ""), told=Told.SOFT,
 )  # fmt: skip
+CARDS_AS_NUMBERS = _code(
+    "cards_as_numbers", Kind.WARNING, "Cards as JSON numbers", "They are taken as they come; zeros that a card began "
+    "with are lost.", "The publisher's card is no text.",
+    ("cards have one length: set INSTORE_CARD_LENGTH; better, have it published as a text", ""),
+)  # fmt: skip
 DATES_WITHOUT_OFFSET = _code(
     "dates_without_offset", Kind.WARNING, "Dates without an offset", "They are taken for INSTORE_STORE_TIMEZONE.",
     "The ERP writes local times.", ("the setting is the stores' zone: nothing", ""),

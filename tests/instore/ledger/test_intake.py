@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,13 @@ def test_a_reference_or_detail_that_no_database_takes_does_not_stop_the_block(le
     odd = refusal(RecordRefused("not_json", text), source="topic", reference=text, raw=b"x")
     landed = given.landed(ledger, given.document("S1"), refusals=[odd])
     assert (landed.orders, landed.quarantined) == (1, 1)
+
+
+def test_cards_as_json_numbers_are_counted(ledger: Ledger) -> None:
+    cards: list[Any] = [6035770741165744, "6035770741165745", None]
+    documents = [given.document(f"S{number}", loyaltyCardNumber=card) for number, card in enumerate(cards)]
+    given.landed(ledger, *documents)
+    assert given.tally(ledger)["cards_as_numbers"] == 1
 
 
 def test_dates_without_offset_are_counted(ledger: Ledger) -> None:

@@ -77,6 +77,8 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "broken_files": 0,
         "waiting_files": 0,
         "dates_without_offset": 1,
+        "cards_as_numbers": 0,
+        "mapping_cards": None,
         "claimed": 8,
         "batches": 1,
         "looked_up": 7,

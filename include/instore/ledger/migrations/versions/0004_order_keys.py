@@ -160,13 +160,13 @@ def upgrade() -> None:
                 changed.alter_column(name, existing_type=sa.String(length=250), type_=sa.String(length=512))
     with op.batch_alter_table("runs") as runs:
         runs.alter_column("changed_duplicates", new_column_name="corrections", existing_type=sa.Integer())
-        for name in ("corrected_after_sent", "lines_do_not_add_up"):
+        for name in ("corrected_after_sent", "lines_do_not_add_up", "cards_as_numbers"):
             runs.add_column(sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
         runs.add_column(sa.Column("drain", sa.String(length=16), nullable=True))
-        for name in ("not_drained", "locked_elsewhere", "deferred"):
+        for name in ("not_drained", "locked_elsewhere", "deferred", "mapping_cards"):
             runs.add_column(sa.Column(name, sa.Integer(), nullable=True))
     with op.batch_alter_table("runs") as runs:
-        for name in ("corrected_after_sent", "lines_do_not_add_up"):
+        for name in ("corrected_after_sent", "lines_do_not_add_up", "cards_as_numbers"):
             runs.alter_column(name, existing_type=sa.Integer(), server_default=None)
 
 
