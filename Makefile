@@ -11,7 +11,8 @@ LOCK ?= constraints.txt
 NAME ?=
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
-REQUIREMENTS := requirements.txt requirements-parquet.txt sandbox/requirements.txt demo/requirements.txt requirements-dev.txt
+REQUIREMENTS := requirements.txt requirements-celery.txt requirements-parquet.txt sandbox/requirements.txt demo/requirements.txt \
+  requirements-dev.txt
 
 .DEFAULT_GOAL := help
 
@@ -60,6 +61,14 @@ screenshots: chromium  ## Forms and buttons tried in a real browser, and the pic
 .PHONY: test
 test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real scheduler
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10
+
+.PHONY: test-production
+test-production: $(INSTALLED)  ## The week on CeleryExecutor, Redis and PostgreSQL, one of two workers killed; needs Debian's redis-server, postgresql
+	$(BIN)/python -m pytest tests/production/celery_workers.py
+
+.PHONY: compose-check
+compose-check: $(INSTALLED) servers  ## docker-compose.yaml carried out without a registry; as root, with Debian's docker.io, iptables, debootstrap
+	$(BIN)/python -m tests.production.compose_check
 
 .PHONY: servers
 servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, which are skipped without it; needs npm

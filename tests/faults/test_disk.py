@@ -96,17 +96,20 @@ def test_disk_of_the_ledger_is_full(make_world: MakeWorld, tmp_path: Path, room:
 @pytest.mark.mounts
 @pytest.mark.weight(20)
 def test_dry_run_on_a_full_disk_leaves_nothing_behind(make_world: MakeWorld, tmp_path: Path) -> None:
-    """There is no room for its copy of the ledger, and half a copy must not take the last of it."""
+    """There is no room for its scratch ledger, and half of one must not take the last of it.
+
+    SQLite says "disk I/O error" where its log's index, and "disk is full" where its file cannot grow.
+    """
     with small_disk(tmp_path / "disk") as disk:
         world, judge = make_world(607, ledger=_ledger_on(disk), claim_minutes=0.002)
         _first_day(world, judge)
-        world.inject(6, "a dry run has no room for its copy of the ledger")
+        world.inject(6, "a dry run has no room for its own ledger")
         ballast = fill(disk, 40)
         done = world.run(run_type="manual", params={"dry_run": True}, tries=1)
         assert set(done.states.values()) == {"failed"}
         for _, each in done.tries:
             assert each.error.startswith("The ledger (connection instore_ledger) failed: OperationalError: "), each
-            assert "full" in each.error
+            assert "disk" in each.error
         ledger = {f"ledger.db{ending}" for ending in ("", "-wal", "-shm")}
         assert {path.name for path in disk.iterdir()} - ledger == {ballast.name}
         ballast.unlink()
