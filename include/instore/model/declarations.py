@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import jmespath
 import yaml
@@ -21,6 +20,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from include.instore.model.identifiers import known_codec, known_zone
 from include.instore.model.orders import InStoreOrder, OrderLine
 
 ORDER_FIELDS = tuple(to_camel(name) for name in InStoreOrder.model_fields if name != "lines")
@@ -35,24 +35,6 @@ def did_you_mean(name: str, names: tuple[str, ...]) -> str:
     near = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, n=1)
     meant = next((each for each in names if near and each.casefold() == near[0]), "")
     return f"; did you mean {meant}?" if meant else f"; there are {', '.join(names)}"
-
-
-def known_zone(name: str) -> str:
-    """:raises ValueError: there is no such time zone."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("not a time zone of the IANA database, such as Europe/Stockholm") from error
-    return name
-
-
-def known_codec(name: str) -> str:
-    """:raises ValueError: there is no such text encoding."""
-    try:
-        "".encode(name)
-    except LookupError as error:
-        raise ValueError("not a text encoding that Python knows, such as utf-8 or cp1252") from error
-    return name
 
 
 def _date_format(text: str) -> str:

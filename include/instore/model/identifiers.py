@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # A spreadsheet rounds a long number and writes it so; what it was cannot be told any more. 12E5 is a number of its own.
 _ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d+)?E\+\d{2,}", re.IGNORECASE)
@@ -24,3 +25,21 @@ def number_root(number: str) -> str:
 def is_rounded(value: Any) -> bool:
     """Whether this is what a spreadsheet makes of a long number: ``1.23457E+11``."""
     return isinstance(value, str) and _ROUNDED.fullmatch(value.strip()) is not None
+
+
+def known_zone(name: str) -> str:
+    """:raises ValueError: there is no such time zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("not a time zone of the IANA database, such as Europe/Stockholm") from error
+    return name
+
+
+def known_codec(name: str) -> str:
+    """:raises ValueError: there is no such text encoding."""
+    try:
+        "".encode(name)
+    except LookupError as error:
+        raise ValueError("not a text encoding that Python knows, such as utf-8 or cp1252") from error
+    return name

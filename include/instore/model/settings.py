@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from include.instore.model.declarations import known_codec, known_zone, load_declaration
 from include.instore.model.errors import ConfigurationError
+from include.instore.model.identifiers import known_codec, known_zone
 from include.instore.model.order_keys import key_fields
 
 PREFIX = "INSTORE_"
@@ -40,12 +40,15 @@ def _known_key(names: str) -> str:
 
 
 def _declared(path: str) -> str:
-    if path:
-        load_declaration(path)
-    return path
+    return path and _each_declared({"": path})[""]
 
 
 def _each_declared(paths: dict[str, str]) -> dict[str, str]:
+    if not paths:
+        return paths
+    # Reading the DAG file reads the settings, and needs no order.
+    from include.instore.model.declarations import load_declaration
+
     names = {path: load_declaration(path).name for path in paths.values()}
     if twice := [name for name in names.values() if list(names.values()).count(name) > 1]:
         raise ValueError(f"two adapters have the name {twice[0]}; give one of them another `name`")
