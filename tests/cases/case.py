@@ -131,6 +131,9 @@ def _by_number(folder: Path) -> tuple[tuple[str, ...], ...]:
 
 
 def _setting(folder: Path, value: Any) -> str:
-    """A setting that names a file of the folder means that file."""
+    """A setting that names a file of the folder, or from there, means that file; so does a value within it."""
+    if isinstance(value, dict):
+        return json.dumps({name: _setting(folder, each) for name, each in value.items()})
     text = value if isinstance(value, str) else json.dumps(value)
-    return str(folder / text) if text in {path.name for path in folder.iterdir()} else text
+    is_name = 0 < len(text) < 200 and "\n" not in text
+    return str((folder / text).resolve()) if is_name and (folder / text).is_file() else text
