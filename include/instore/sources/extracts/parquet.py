@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any, BinaryIO
 
-from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.extracts.csv_lines import read_csv
@@ -23,8 +22,7 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
 
     Its rows are read as those of a CSV, and are kept as such; what is read again from the quarantine is one.
 
-    :raises BrokenExtract: it is damaged, or has columns of lists or objects.
-    :raises ConfigurationError: pyarrow is not installed.
+    :raises BrokenExtract: it is damaged, has columns of lists or objects, or pyarrow is not installed.
     """
     settings = settings.model_copy(update={"extract_encoding": "utf-8", "extract_trailer": ""})
     if stream.read(len(_MAGIC)) != _MAGIC:
@@ -35,9 +33,8 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
         from pyarrow import ArrowException, types
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise ConfigurationError(
-            "There is a Parquet extract, and pyarrow is not installed; install requirements-parquet.txt."
-        ) from None
+        why = "pyarrow is not installed; install requirements-parquet.txt, and release the file"
+        raise BrokenExtract(1, why) from None
     try:
         stream.seek(0)
         file = ParquetFile(stream, pre_buffer=False)

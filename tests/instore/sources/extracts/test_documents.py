@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -328,3 +329,11 @@ def test_parquet_by_an_adapter(settings: MakeSettings, tmp_path: Path) -> None:
         {"No": [7], "At": ["2026-11-24T10:00:00Z"], "Shop": ["S1"], "Mail": ["a@example.com"], "Sum": [1.5]}
     )
     assert told(read("a.pq", as_parquet(table), chosen)[0]) == ["7"]
+
+
+def test_without_pyarrow_a_parquet_file_alone_is_not_read(
+    settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    _, broken = read("a.parquet", as_parquet(rows_of("S1")), settings())
+    assert "pyarrow is not installed; install requirements-parquet.txt, and release the file" in str(broken)
