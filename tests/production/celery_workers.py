@@ -88,7 +88,7 @@ def test_a_week_on_two_workers_of_which_one_is_killed(tmp_path: Path, record_pro
     folder = tmp_path / "stage"
     folder.mkdir()
     processes = Processes(folder)
-    with redis(tmp_path) as queue, postgresql(tmp_path) as ledger:
+    with redis(tmp_path) as queue, postgresql() as ledger:
         try:
             sandbox, airflow = start(folder, processes, settings=settings(queue, ledger))
             workers = [start_worker(airflow, processes, name) for name in ("worker-1", "worker-2")]

@@ -130,6 +130,7 @@ class Project:
         for name in TAKEN_FROM:
             shutil.copy(ROOT / name, self.folder)
         shutil.copytree(ROOT / "sandbox/week", self.folder / "sandbox/week")
+        shutil.copy(ROOT / "sandbox/forward.py", self.folder / "sandbox")
         call("./make-env.sh", cwd=self.folder)
         with (self.folder / ".env").open("a") as env:
             env.writelines(f"{name}={image(target)}\n" for name, target in REPLACED.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,26 +38,22 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[int]:
+def postgresql() -> Iterator[int]:
     """Its port on loopback; the only login is ``postgres``, who has a database ``ledger``."""
     port, bin = free_port(), _POSTGRESQL[-1]
-    data = folder / "postgresql"
-    data.mkdir()
+    data = Path(tempfile.mkdtemp(prefix="instore-pg-"))  # the tests' own folder is closed to another user
     if _AS_POSTGRES:
         shutil.chown(data, "postgres")
-        for each in (folder, *folder.parents[:-2]):
-            each.chmod(each.stat().st_mode | 0o011)
 
     def run(*command: str | Path) -> None:
         subprocess.run([*_AS_POSTGRES, *map(str, command)], check=True, cwd="/", stdout=subprocess.DEVNULL)
 
     run(bin / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
-    run(
-        bin / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o",
-        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}", "start",
-    )  # fmt: skip
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}"
+    run(bin / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
     try:
         run(bin / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "ledger")
         yield port
     finally:
         run(bin / "pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
+        shutil.rmtree(data)
