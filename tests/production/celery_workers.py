@@ -96,7 +96,7 @@ def test_a_week_on_two_workers_of_which_one_is_killed(tmp_path: Path, record_pro
             run_id = scheduled_run(airflow)
             instances = wait_for(airflow, run_id, sending)
             kill(workers[0])
-            processes._started.pop("worker-1")  # it is meant to be dead
+            processes._started.pop("worker-1").wait(20)  # it is meant to be dead
             killed = Counter(each["state"] for each in instances)
             instances = wait_for(airflow, run_id, lambda state, _: state in ENDED)
             seconds = round(time.monotonic() - begun)
