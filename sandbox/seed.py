@@ -110,7 +110,7 @@ def malformed_messages() -> list[SampleMessage]:
     middle = b'"emailAddress":"household1@example.com","currency":"USD",'
     return [
         SampleMessage(b'{"orderNumber":"S0404-20170611-H1","date":"2017-06-1', "S0404-20170611-H1", "0404"),
-        SampleMessage(b'[{"orderNumber":"S0404-20170611-H2"}]', "S0404-20170611-H2", "0404"),
+        SampleMessage(b'"S0404-20170611-H2"', "S0404-20170611-H2", "0404"),
         SampleMessage(b"{" + front + middle + b'"total":"9.99","lines":[]}', "S0404-20170611-H3", "0404"),
         SampleMessage(
             b'{"orderNumber":"S0404-20170611-H4",' + front + middle + b'"total":"nine dollars","lines":[]}',

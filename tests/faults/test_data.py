@@ -217,7 +217,9 @@ def test_extracts_of_any_shape(make_world: MakeWorld, seed: int) -> None:
         name = "Store 0404" if "store_name" in file.columns else None
         dressed = [replace(order.with_description(file.nasty), store_name=name) for order in orders]
         world.published.update({order.number: [order] for order in dressed})
-        path = world.extracts / f"2017/06/{n + 1:02d}" / ("orders.csv.gz" if file.zipped else "orders.csv")
+        # A feed each: that a column is gone from one file to the next of a feed is another fault.
+        feed = f"{'abcdefghijkl'[n]}.csv"
+        path = world.extracts / f"2017/06/{n + 1:02d}" / (f"{feed}.gz" if file.zipped else feed)
         path.parent.mkdir(parents=True)
         path.write_bytes(file.content())
         world.inject(8, f"{path.name}: {file.delimiter!r}, columns {file.columns}, {file.nasty!r}")

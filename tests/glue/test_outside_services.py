@@ -212,7 +212,7 @@ def test_a_profile_store_that_is_down_does_not_hold_up_the_loyalty_api(
 def test_an_outage_that_ends_while_the_breaker_is_open_costs_no_try_of_the_task(
     ledger: Ledger, loyalty: LoyaltyStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INSTORE_BREAKER_SECONDS", "2")
+    monkeypatch.setenv("INSTORE_BREAKER_SECONDS", "4")
     (batch,) = plan(ledger, 40, monkeypatch, batch_orders=50)
     loyalty.app.faults.replace(FaultSettings(share=1, answers=(503,)))
     well_again = threading.Timer(2.5, lambda: loyalty.app.faults.replace(FaultSettings()))

@@ -68,7 +68,7 @@ def test_each_malformed_message_breaks_one_rule_and_no_other() -> None:
     assert len(texts) == len(MALFORMED_REASONS) == len({message.order_number for message in malformed_messages()})
     with pytest.raises(ValueError, match="Unterminated"):
         json.loads(texts[0])
-    assert isinstance(json.loads(texts[1]), list)
+    assert isinstance(json.loads(texts[1]), str)
     good = {"date", "storeId", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines"}
     assert json.loads(texts[2]).keys() == good
     assert json.loads(texts[3]).keys() == json.loads(texts[4]).keys() - {"orderType"} == good | {"orderNumber"}

@@ -25,6 +25,7 @@ from tests.storages.conftest import run
 found = {}
 for name, form in json.load(sys.stdin).items():
     os.environ["AIRFLOW_CONN_INSTORE_EXTRACTS"] = json.dumps(form)
+    os.environ["INSTORE_EXTRACT_MIN_AGE"] = "0"
     os.environ["AIRFLOW_CONN_INSTORE_LEDGER"] = json.dumps({"conn_type": "sqlite", "host": f"{name}.db"})
     try:
         found[name] = [run()["orders"], run()["orders"]]
