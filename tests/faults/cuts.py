@@ -1,4 +1,4 @@
-"""Files cut anywhere, and what noticed it: ``python -m tests.faults.cuts FILE.csv …`` prints a table of shares."""
+"""Files cut anywhere, and what noticed it: ``python -m tests.faults.cuts FILE…`` prints the shares; .csv or .csv.gz."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def main(names: list[str]) -> None:
         for form in FORMS:
             counts = Counter[str]()
             for index, name in enumerate(names):
-                data = written(Path(name).read_bytes(), form)
+                file = Path(name).read_bytes()
+                data = written(gzip.decompress(file) if name.endswith(".gz") else file, form)
                 folder = Path(temporary) / f"{form}{index}"
                 whole, _ = landed(folder / "whole", form, data)
                 assert whole is not None
