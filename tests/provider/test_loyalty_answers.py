@@ -243,7 +243,7 @@ def test_cards_that_fail_one_after_the_other_open_the_breaker_and_that_is_no_car
     from instore_provider.breaker import Breaker
 
     wire.on(CARD, Reply(500))
-    hook = loyalty(hook={"breaker": lambda _: Breaker(failures=3, seconds=60), "max_attempts": 2})
+    hook = loyalty(hook={"breaker": lambda _: Breaker(failures=3, seconds=0.5), "max_attempts": 2})
     codes = [not_answered(hook).code for _ in range(2)]
     with pytest.raises(ServiceUnavailable) as error:
         hook.look_up("12345")
