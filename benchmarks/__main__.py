@@ -41,16 +41,18 @@ def questions(count: int) -> dict[str, Ask]:
         return f"{today - timedelta(days=n * 7919 % (count // PER_DAY))}"
 
     def whole_life(ledger: Ledger, n: int) -> Any:
-        return [life(ledger, each, _SETTINGS) for each in find_orders(ledger, _SETTINGS, number=number_of(n, count))]
+        return [
+            life(ledger, each, _SETTINGS) for each in find_orders(ledger, _SETTINGS.orders, number=number_of(n, count))
+        ]
 
     def days(by: By, back: int) -> Ask:
         return lambda ledger, _: report(ledger, by, today - timedelta(days=back), today)
 
     return {
         "orders show": whole_life,
-        "orders by card": lambda ledger, n: find_orders(ledger, _SETTINGS, card=f"60{n % (count // 4):014d}"),
-        "orders by message": lambda ledger, n: find_orders(ledger, _SETTINGS, origin=f"m{n}"),
-        "orders by file": lambda ledger, n: find_orders(ledger, _SETTINGS, origin=f"day-{n // PER_DAY}.csv"),
+        "orders by card": lambda ledger, n: find_orders(ledger, _SETTINGS.orders, card=f"60{n % (count // 4):014d}"),
+        "orders by message": lambda ledger, n: find_orders(ledger, _SETTINGS.orders, origin=f"m{n}"),
+        "orders by file": lambda ledger, n: find_orders(ledger, _SETTINGS.orders, origin=f"day-{n // PER_DAY}.csv"),
         "list: day, store": lambda ledger, n: list_orders(ledger, day=day(n), store=f"{n % STORES:04d}"),
         "list: day, sent": lambda ledger, n: list_orders(ledger, day=day(n), status="sent"),
         "list: run": lambda ledger, n: list_orders(ledger, run=f"run-{n * 24 // PER_DAY}"),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -18,9 +19,8 @@ from instore_provider.provider_info import get_provider_info
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from include.instore.model import settings as settings_module
 from include.instore.model.orders import InStoreOrder
-from include.instore.model.settings import PREFIX, Settings
+from include.instore.model.settings import PREFIX, SECTIONS, YOURS
 from include.instore_airflow import connections
 
 FOLDER = Path(__file__).parent
@@ -33,8 +33,9 @@ Made from the code by `make docs`; `make lint` fails where it is not up to date.
 
 Secrets and endpoints are Airflow connections. Everything else is an environment variable of the workers (and of the
 dag-processor and the triggerer, which tell alerts), all of them with the prefix `INSTORE_`. An unknown or wrong one
-ends every task in one sentence that names it.
+ends every task in one sentence that names it. "You will set this" marks those to look at before the first run.
 """
+_YOURS = "**You will set this.** "
 
 
 def page() -> str:
@@ -82,30 +83,20 @@ def _form(conn_type: str) -> Iterator[str]:
 
 def _settings() -> Iterator[str]:
     yield from ("## Settings", "")
-    for heading, names in _groups().items():
+    for section in SECTIONS.values():
+        heading = section.__doc__.partition(";")[0].rstrip(".")
         yield from (f"### {heading}", "", "| variable | type | default | meaning |", "|---|---|---|---|")
-        for name in names:
-            field = Settings.model_fields[name]
+        for name, field in section.model_fields.items():
             default = _default(field.get_default(call_default_factory=True))
-            meaning = _cell(field.description or "")
+            meaning = _YOURS * (name in YOURS) + _cell(field.description or "")
             yield f"| `{PREFIX}{name.upper()}` | {_type(field)} | {default} | {meaning} |"
         yield ""
 
 
-def _groups() -> dict[str, list[str]]:
-    """The settings under the comments that head them in the class."""
-    groups: dict[str, list[str]] = {}
-    heading = "Settings"
-    body = Path(settings_module.__file__).read_text().partition("class Settings(")[2].partition("\ndef ")[0]
-    for line in body.splitlines():
-        if match := re.match(r"    # (.+)", line):
-            heading = match[1].partition(";")[0]
-        elif (match := re.match(r"    (\w+): ", line)) and match[1] in Settings.model_fields:
-            groups.setdefault(heading, []).append(match[1])
-    return groups
-
-
-_TYPES: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+_TYPES: Mapping[Any, str] = {
+    bool: "true or false", int: "whole number", float: "number", Decimal: "number", str: "text", Path: "path",
+    date: "date",
+}  # fmt: skip
 
 
 def _type(field: FieldInfo) -> str:

@@ -26,7 +26,7 @@ from include.instore_airflow.connections import (
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from include.instore.model.settings import Settings
+    from include.instore.model.settings import BusSettings, Settings
 
 _MAPPING_FILE = "INSTORE_MAPPING_FILE"
 _SAS_RIGHTS = re.compile(r"(?:^|[?&;=])sp=([a-z]+)")
@@ -69,13 +69,13 @@ def check_connections(settings: Settings, *, test_alert: bool) -> Iterator[Check
 
 def _checks(settings: Settings, test_alert: bool) -> Iterator[tuple[str, Callable[[], Said]]]:
     yield LEDGER, lambda: _ledger(settings)
-    if settings.use_topic:
+    if settings.runs.use_topic:
         yield SERVICE_BUS, lambda: _service_bus(settings)
-    if settings.use_extracts:
+    if settings.runs.use_extracts:
         yield EXTRACTS, lambda: _extracts(settings)
-    if settings.use_loyalty_api:
+    if settings.lookups.use_loyalty_api:
         yield LOYALTY, _loyalty
-    if settings.mapping_file is not None:
+    if settings.lookups.mapping_file is not None:
         yield _MAPPING_FILE, lambda: _mapping_file(settings)
     yield PROFILE_STORE, _profile_store
     yield ALERTS, lambda: _alerts(test_alert)
@@ -104,15 +104,15 @@ def _service_bus(settings: Settings) -> Said:
     from include.instore.sources.bus import look
 
     found = look(service_bus_client(), settings)
-    yield f"{settings.topic}/{settings.subscription} can be read; dead letters: {found.dead_letters}"
-    if _may_manage(settings):
+    yield f"{settings.bus.topic}/{settings.bus.subscription} can be read; dead letters: {found.dead_letters}"
+    if _may_manage(settings.bus):
         yield (
             f"Connection {SERVICE_BUS} has the Manage right and needs Listen only; make a shared access policy, or a "
             "role assignment, for the topic with Listen (Azure Service Bus Data Receiver)."
         )
 
 
-def _may_manage(settings: Settings) -> bool:
+def _may_manage(settings: BusSettings) -> bool:
     """Whether it can see what only the Manage right can."""
     from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
 
@@ -125,7 +125,7 @@ def _may_manage(settings: Settings) -> bool:
 
 def _extracts(settings: Settings) -> Said:
     storage = extracts(settings)
-    first = next(storage.files(settings.extract_glob), None)
+    first = next(storage.files(settings.extracts.extract_glob), None)
     if first is None:
         yield "the folder is there and has no file that INSTORE_EXTRACT_GLOB names"
         yield f"Nothing could be read; put one extract into the folder of connection {EXTRACTS} and check again."
@@ -133,7 +133,7 @@ def _extracts(settings: Settings) -> Said:
     with storage.open(first.path) as file:
         file.read(1)
     yield "the folder can be listed, and its first file be read"
-    if not settings.extracts_url.startswith("file:") and may_write(get_connection(EXTRACTS)):
+    if not settings.extracts.extracts_url.startswith("file:") and may_write(get_connection(EXTRACTS)):
         yield (
             f"Connection {EXTRACTS} has an account key, or a SAS that may write; a SAS with Read and List, or an "
             "identity with Storage Blob Data Reader, is enough."
@@ -164,8 +164,8 @@ def _loyalty() -> Said:
 def _mapping_file(settings: Settings) -> Said:
     from include.instore.customers.mapping_file import MappingFile
 
-    assert settings.mapping_file is not None  # noqa: S101  for the type checker
-    MappingFile(settings.mapping_file, settings)
+    assert settings.lookups.mapping_file is not None  # noqa: S101  for the type checker
+    MappingFile(settings.lookups.mapping_file, settings.orders)
     yield "the file can be read, and has cards with an email"
 
 

@@ -77,7 +77,7 @@ def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -
     settings = settings or load_settings()
     ledger = ledger_as_it_is()
     try:
-        ledger.migrate(settings.store_timezone, only_new=True)
+        ledger.migrate(settings.orders.store_timezone, only_new=True)
         check_hash_key(ledger)
         if not by_any_key:
             check_key(ledger, settings)
@@ -157,7 +157,7 @@ def extracts(settings: Settings) -> Storage:
     from include.instore.sources.extracts import Storage
     from include.instore.sources.extracts.storage import storage_errors
 
-    url = settings.extracts_url or get_connection(EXTRACTS).extra_dejson.get("path")
+    url = settings.extracts.extracts_url or get_connection(EXTRACTS).extra_dejson.get("path")
     if not url:
         raise ConfigurationError(
             f"Connection {EXTRACTS} has no path; put the folder of the extracts into its Path field, or a URL into "

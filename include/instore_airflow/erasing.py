@@ -18,6 +18,6 @@ def eraser_on_bus(settings: Settings) -> EraseOnBus | None:
     def erase(is_theirs: Callable[[bytes], bool]) -> int:
         from include.instore.sources.dead_letters import erase_dead_letters
 
-        return erase_dead_letters(service_bus_client(), settings, is_theirs)
+        return erase_dead_letters(service_bus_client(), settings.bus, is_theirs)
 
-    return erase if settings.use_topic else None
+    return erase if settings.runs.use_topic else None

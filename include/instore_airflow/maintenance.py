@@ -55,7 +55,7 @@ def prune() -> dict[str, int]:
         settings = load_settings()
         with contextlib.closing(open_ledger(settings)) as ledger:
             look_after(ledger, settings)
-            pruned = prune_ledger(ledger, settings)
+            pruned = prune_ledger(ledger, settings.retention)
     log.info("removed: %s", asdict(pruned))
     if pruned.given_up:
         raise AirflowFailException(

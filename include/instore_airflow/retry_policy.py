@@ -53,7 +53,7 @@ class RetryByKind(RetryPolicy):
 
         if isinstance(exception, FatalError | AirflowFailException):
             return RetryDecision.fail("A person has to change something first.")
-        settings = load_settings()
+        settings = load_settings().services
         asked = getattr(exception, "retry_after", None)
         if isinstance(asked, int | float) and asked >= 0:
             seconds = min(asked, settings.retry_after_max) + random.uniform(0, settings.retry_first_wait)  # noqa: S311

@@ -42,13 +42,13 @@ def pipeline(
 
         settings = load_settings()
         if params.get("track_events") is not None:
-            settings = settings.model_copy(update={"enable_track_events": params["track_events"] == "on"})
+            settings = settings.having(enable_track_events=params["track_events"] == "on")
         run = resolve_run(dag_run, params)
         with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
             if begins:
                 look_after(ledger, settings)
             if run.dry_run:
-                settings = settings.model_copy(update={"enable_track_events": False})
+                settings = settings.having(enable_track_events=False)
                 ledger = opened.enter_context(contextlib.closing(scratch(ledger, run)))
             if begins:  # once a run: in the middle of a release workers may have different lists
                 switch_destinations(ledger, DESTINATIONS)

@@ -31,14 +31,14 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     from include.instore.customers.mapping_file import MappingFile
 
     found: list[Resolver] = []
-    if settings.use_loyalty_api:
+    if settings.lookups.use_loyalty_api:
         get_connection(LOYALTY)
-        hook = LoyaltyHook(LOYALTY, card_of=partial(card_of, rules=settings))
-        share(hook, LOYALTY, shared, settings)
+        hook = LoyaltyHook(LOYALTY, card_of=partial(card_of, rules=settings.orders))
+        share(hook, LOYALTY, shared, settings.services)
         opened.callback(hook.close)
         found.append(LoyaltyResolver(hook))
-    if settings.mapping_file is not None:
-        found.append(MappingFile(settings.mapping_file, settings))
+    if settings.lookups.mapping_file is not None:
+        found.append(MappingFile(settings.lookups.mapping_file, settings.orders))
     if not found:
         raise ConfigurationError(
             "Nobody answers for loyalty cards; switch INSTORE_USE_LOYALTY_API on or set INSTORE_MAPPING_FILE."

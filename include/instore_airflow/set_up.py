@@ -24,7 +24,7 @@ from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.shared_limits import translated
 
 if TYPE_CHECKING:
-    from include.instore.model.settings import Settings
+    from include.instore.model.settings import BusSettings, PoolSettings, Settings
 
 POOL_BUS = "instore_bus"
 POOL_LOYALTY = "instore_loyalty"
@@ -50,7 +50,7 @@ def pool_of(destination: str) -> str:
     return f"instore_{destination}"
 
 
-def pools(settings: Settings) -> dict[str, tuple[int, str]]:
+def pools(settings: PoolSettings) -> dict[str, tuple[int, str]]:
     """Slots and description of each pool the DAG names."""
     return {
         POOL_BUS: (settings.pool_bus, "Drains of the orders topic at once"),
@@ -64,17 +64,17 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
 
     :raises ConfigurationError: the ledger is of a newer release. :raises RetriableError: it cannot be reached.
     """
-    found = [*_make_pools(settings, dry_run), *_connections()]
+    found = [*_make_pools(settings.pools, dry_run), *_connections()]
     if not any(each.state == "missing" and each.name == PROFILE_STORE for each in found):
         found.append(_reading_side())
     if not any(each.state == "missing" and each.name in (LEDGER, HASH_KEY) for each in found):
         found.append(_migrate(settings, dry_run))
-    if settings.use_topic and not any(each.state == "missing" and each.name == SERVICE_BUS for each in found):
-        found.append(_subscription(settings))
+    if settings.runs.use_topic and not any(each.state == "missing" and each.name == SERVICE_BUS for each in found):
+        found.append(_subscription(settings.bus))
     return found
 
 
-def _subscription(settings: Settings) -> Found:
+def _subscription(settings: BusSettings) -> Found:
     from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
 
     from include.instore.sources.bus import keeps_expired
@@ -108,14 +108,14 @@ def _reading_side() -> Found:
 
 def _migrate(settings: Settings, dry_run: bool) -> Found:
     with contextlib.closing(ledger_as_it_is()) as ledger:
-        found = ledger.migrate(settings.store_timezone, dry_run=dry_run)
+        found = ledger.migrate(settings.orders.store_timezone, dry_run=dry_run)
         newest = ledger.newest_revision()
     state: Literal["created", "changed", "as it was"]
     state = "created" if not found else "as it was" if found == newest else "changed"
     return Found("ledger", LEDGER, state, f"revision: {newest}" + (f", before: {found}" if state == "changed" else ""))
 
 
-def _make_pools(settings: Settings, dry_run: bool) -> list[Found]:
+def _make_pools(settings: PoolSettings, dry_run: bool) -> list[Found]:
     from airflow.models.pool import Pool
 
     made = []

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from instore_provider.hooks.profile_store import ProfileStoreHook
 
     from include.instore.ledger import Ledger
-    from include.instore.model.settings import Settings
+    from include.instore.model.settings import ServiceSettings
 
 
-def share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, settings: Settings) -> None:
+def share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, settings: ServiceSettings) -> None:
     """Have all tasks, processes and workers keep to one rate limit, and hear of a service that is down."""
     from instore_provider.breaker import Breaker
 

@@ -44,10 +44,10 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         from include.instore.sources.service_bus import Drained, drain, peek
 
         drained = Drained(stopped_by="not asked for")
-        if run.drains_topic and settings.use_topic and run.dry_run:
+        if run.drains_topic and settings.runs.use_topic and run.dry_run:
             drained = peek(service_bus_client(), ledger, run.run_id, settings)
-        elif run.drains_topic and settings.use_topic:
-            clients = [service_bus_client() for _ in range(settings.drain_receivers)]
+        elif run.drains_topic and settings.runs.use_topic:
+            clients = [service_bus_client() for _ in range(settings.bus.drain_receivers)]
             drained = drain(clients, ledger, run.run_id, settings)
         else:
             log.info("a %s run leaves the live topic alone", run.kind)
@@ -60,7 +60,7 @@ def load_extracts(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         from include.instore.sources.extracts import Loaded
         from include.instore.sources.extracts import load_extracts as load
 
-        loaded = load(extracts(settings), ledger, run, settings) if settings.use_extracts else Loaded()
+        loaded = load(extracts(settings), ledger, run, settings) if settings.runs.use_extracts else Loaded()
         return _picked(loaded.landed, *_LANDED) | _picked(loaded, "files", "unread_files", "left_files")
 
 
@@ -127,7 +127,7 @@ def send_events(
         from include.instore.ledger.deliveries import HeldBatch
 
         with opener(ledger, settings) as destination:
-            delivered = send_batch(destination, ledger, HeldBatch(run.run_id, batch["batch"], name), settings)
+            delivered = send_batch(destination, ledger, HeldBatch(run.run_id, batch["batch"], name), settings.sending)
         return {"batch": batch["batch"]} | asdict(delivered)
 
 
@@ -165,7 +165,7 @@ def _read_back(ledger: Ledger, run_id: str, settings: Settings) -> dict[str, Any
     from include.instore.runs.read_back import read_back
 
     found = {
-        name: read_back(partial(opener_of(name), ledger, settings), name, ledger, run_id, settings)
+        name: read_back(partial(opener_of(name), ledger, settings), name, ledger, run_id, settings.sending)
         for name in DESTINATIONS
     }
     states = {each.state for each in found.values()}

@@ -11,7 +11,7 @@ import pytest
 from include.instore.ledger.alerts import Ages
 from include.instore.ledger.arrivals import Silence
 from include.instore.model.codes import CODES, RECOVERED, SOFT, Told, code_of
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from include.instore.runs.alerts import (
     Alert,
     alert_text,
@@ -52,7 +52,7 @@ COUNTS: dict[str, Any] = {
 WELL = Ages(
     new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0, silences={"topic": None}
 )
-LIMITS = Settings(
+LIMITS = load_settings(
     alert_unmatched_share=0.4,
     alert_oldest_message_minutes=120,
     alert_oldest_unsent_minutes=360,
@@ -61,7 +61,7 @@ LIMITS = Settings(
     alert_not_visible=2,
     alert_shared=5,
 )
-OFF = Settings(
+OFF = load_settings(
     alert_unmatched_share=0,
     alert_oldest_message_minutes=0,
     alert_oldest_unsent_minutes=0,
@@ -135,7 +135,7 @@ def test_a_silence_says_for_how_long_and_how_long_one_was_before() -> None:
 
 @pytest.mark.parametrize("state", ["away", "ignored_filter", "empty_pages"])
 def test_events_that_cannot_be_read_back_are_told_by_name(state: str) -> None:
-    answer = judged({"read_back": state}, {}, LIMITS.model_copy(update={"alert_not_visible": 1}))
+    answer = judged({"read_back": state}, {}, LIMITS.having(alert_not_visible=1))
     assert answer["not_visible"].what == f"What the previous run sent cannot be read back: {state}."
 
 

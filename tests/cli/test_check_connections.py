@@ -294,7 +294,7 @@ def test_a_key_that_may_manage_the_namespace_is_told_from_one_that_may_not(sandb
     string = sandbox.bus.connection_string
     for key, may in ((string, True), (string.replace("SharedAccessKey=", "SharedAccessKey=x"), False)):
         with ServiceBusAdministrationClient.from_connection_string(key, transport=PlainHttp()) as namespace:
-            assert (keeps_expired(namespace, settings) is not None) is may
+            assert (keeps_expired(namespace, settings.bus) is not None) is may
 
 
 def sas(**may: bool) -> str:

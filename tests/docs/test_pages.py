@@ -15,7 +15,7 @@ import typer
 
 from docs.configuration_docs import FOLDER, PAGES
 from include.instore.ledger.tables import ContentState, DeliveryStatus, ExtractState, Status, metadata
-from include.instore.model.settings import PREFIX, Settings
+from include.instore.model.settings import PREFIX, SECTION_OF, YOURS
 from include.instore_airflow.cli import app
 from sandbox import week
 
@@ -139,8 +139,13 @@ def test_no_page_is_named_that_the_repository_does_not_have() -> None:
 
 @pytest.mark.parametrize("page", PAGES_OF_TEXT, ids=shown)
 def test_every_setting_that_is_named_is_one(page: Path) -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in SECTION_OF}
     assert set(re.findall(rf"{PREFIX}[A-Z_]*[A-Z]\b(?!_?\*)", TEXTS[page])) - known == set()
+
+
+def test_the_settings_that_a_newcomer_sets_are_those_the_readme_starts_with() -> None:
+    table = TEXTS[ROOT / "README.md"].partition("Start with these:")[2].partition("In containers")[0]
+    assert set(re.findall(rf"`{PREFIX}([A-Z_]+)`", table)) == {name.upper() for name in YOURS}
 
 
 @pytest.mark.parametrize("page", PAGES_OF_TEXT, ids=shown)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts import Storage, load_extracts
 
@@ -70,7 +70,7 @@ def landed(folder: Path, form: str, data: bytes) -> tuple[dict[str, list[Any]] |
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
     run = Run("cut", "scheduled", None, True, True, "due")
     open_run(ledger, run)
-    settings = Settings(extract_min_age=0, extract_trailer=TRAILER if form == "csv with a trailer" else "")
+    settings = load_settings(extract_min_age=0, extract_trailer=TRAILER if form == "csv with a trailer" else "")
     loaded = load_extracts(Storage.local(folder / "extracts"), ledger, run, settings)
     with ledger.read() as connection:
         rows = connection.execute(sa.text("SELECT order_number, payload FROM orders")).all()

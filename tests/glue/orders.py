@@ -35,7 +35,7 @@ def through(hook: ProfileStoreHook) -> Opener:
     """Who opens the Profile Store behind this hook, under the limits that all tasks share."""
 
     def opened(ledger: Any, settings: Settings) -> contextlib.AbstractContextManager[ProfileStoreDestination]:
-        share(hook, PROFILE_STORE, ledger, settings)
+        share(hook, PROFILE_STORE, ledger, settings.services)
         return contextlib.nullcontext(ProfileStoreDestination(hook, settings))
 
     return opened

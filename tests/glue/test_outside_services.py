@@ -151,7 +151,7 @@ def test_a_loyalty_api_that_is_down_ends_all_look_ups_after_a_few_calls_and_lose
     assert len(batches) == 6
     # So many failing calls open it; up to seven more were under way, one for each other thread. Each task waits for
     # twice as long as it stays open, in which a call is tried once or twice.
-    failures = Settings().breaker_failures
+    failures = Settings().services.breaker_failures
     assert failures <= calls(loyalty) <= failures + 7 + 3 * len(batches)
     assert sentences == {
         f"Connection 'instore_loyalty': the loyalty API was not called: circuit open after {failures} failures in a "

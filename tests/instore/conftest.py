@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from tests.servers import short_lived_folder
 
 DATABASES = ("sqlite", "postgresql")
@@ -142,6 +142,6 @@ def settings() -> Callable[..., Settings]:
     """Settings with some values of the test's own; nothing waits."""
 
     def make(**values: Any) -> Settings:
-        return Settings(**{"verify_after": 0.0, "extract_min_age": 0.0, **values})
+        return load_settings(**{"verify_after": 0.0, "extract_min_age": 0.0, **values})
 
     return make

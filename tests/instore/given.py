@@ -136,16 +136,16 @@ class Events:
 
     @property
     def bulk_events(self) -> int:
-        return self.settings.bulk_events
+        return self.settings.sending.bulk_events
 
     def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
-        return event_of(order, self.settings)
+        return event_of(order, self.settings.events)
 
 
 def send(destination: Any, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:
     """Send a batch to a destination that makes its events by these settings."""
     destination.settings = settings
-    return send_batch(destination, ledger, held, settings)
+    return send_batch(destination, ledger, held, settings.sending)
 
 
 def batch(run_id: str = "run-1", batch: int = 0, destination: str = PROFILE_STORE) -> HeldBatch:

@@ -433,7 +433,7 @@ MUTANTS = [
         ("a silence is told by chance", "_CHANCE = 10.0", "_CHANCE = 4.0"),
         ("a closed hour counts", "usual[hour % _WEEK] / max", "1 / max"),
         ("stores of a silent feed are told as well", "if not of_store[store] <= heard:", "if False:"),
-        ("a store without a past is never silent", "if hours >= settings.alert_silence_hours", "if False"),
+        ("a store without a past is never silent", "if hours >= settings.alerts.alert_silence_hours", "if False"),
     ),
     *_of(
         "include/instore/runs/read_back.py",
@@ -835,19 +835,19 @@ MUTANTS = [
         ("tests/alerts/test_judging.py",),
         ("a limit that is reached is kept", "value >= limit", "value > limit"),
         ("what was open before a limit was switched off stays so", "judged[alert.cause] = None  #", "pass  #"),
-        ("a backfill's shares are the stream's", ", settings) if shares else None", ", settings)"),
+        ("a backfill's shares are the stream's", ", settings.runs) if shares else None", ", settings.runs)"),
         ("a failed task alerts nobody", "for each in failed\n", "for each in ()\n"),
     ),
     *_of(
         "include/instore/runs/planning.py",
         ("tests/instore/runs/test_planning.py",),
         ("a window's run takes what is free", "if held and not run.dry_run and", "if False and"),
-        ("a window's run waits for ever", "waited < timedelta(seconds=settings.claim_wait)", "waited"),
+        ("a window's run waits for ever", "waited < timedelta(seconds=settings.runs.claim_wait)", "waited"),
         ("a dry run waits", "if held and not run.dry_run and", "if held and"),
         (
             "a dry run tells nothing while tracking is off",
-            "settings.enable_track_events or run.dry_run",
-            "settings.enable_track_events",
+            "settings.sending.enable_track_events or run.dry_run",
+            "settings.sending.enable_track_events",
         ),
     ),
     *_of(
@@ -1110,7 +1110,7 @@ MUTANTS = [
     *_of(
         SOURCES + "extracts/formats.py",
         ("tests/instore/sources/extracts/test_documents.py",),
-        ("an archive may be of any size", "if size > settings.max_extract_bytes:", "if False:"),
+        ("an archive may be of any size", "if size > settings.extracts.max_extract_bytes:", "if False:"),
     ),
     *_of(
         SOURCES + "service_bus.py",

@@ -35,12 +35,12 @@ from include.instore.ledger.deliveries import (
 from include.instore.ledger.destinations import switch_destinations
 from include.instore.ledger.suppressions import learn_from_answers
 from include.instore.ledger.tables import claims, contents, deliveries, orders
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from tests.instore import given
 from tests.protocol.model import Key, Scope, State
 
 _DESTINATION = given.PROFILE_STORE
-_SETTINGS = Settings(verify_after=0.02)
+_SETTINGS = load_settings(verify_after=0.02)
 _LATER = ("later-0", "later-1", "later-2")
 
 
@@ -266,7 +266,7 @@ class Real(given.Events):
         ]
         run_id = "next-hour"
         self._make_ready(run_id, new)
-        send_batch(self, self._ledger, HeldBatch(run_id, 0, _DESTINATION), _SETTINGS)
+        send_batch(self, self._ledger, HeldBatch(run_id, 0, _DESTINATION), _SETTINGS.sending)
         self._hold_the_invariants()
         said = {row["order_number"]: row["status"] for row in given.on_the_way(self._ledger)}
         for order in range(self._scope.orders):

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from include.instore.sources.extracts import Storage, load_extracts
 from include.instore.sources.extracts.discovery import find_extracts
 from include.instore_airflow.connections import extracts
@@ -95,7 +95,7 @@ def test_a_listing_of_several_pages_is_compared_with_the_ledger_a_page_at_a_time
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda name: place.lay(name, b"order_number\n"), names))
         connect(**place.connection)
-        found = find_extracts(extracts(Settings()), given.run(), loaded, Settings(extract_min_age=0))
+        found = find_extracts(extracts(Settings()), given.run(), loaded, load_settings(extract_min_age=0))
     assert [file.name for file in found.due] == names
     assert [len(page) for page in asked] == [500] * 10 + [1]
 
@@ -107,10 +107,10 @@ def test_the_week_is_loaded_once_from_memory(tmp_path: Path) -> None:
         open_run(ledger, given.run())
         lay_week(lambda path, content: filesystem.pipe_file(f"/extracts/{path}", content))
         storage = Storage(filesystem, "/extracts")
-        assert load_extracts(storage, ledger, given.run(), Settings(extract_min_age=0)).landed.orders == 1002
-        assert load_extracts(storage, ledger, given.run(), Settings(extract_min_age=0)).files == 0
+        assert load_extracts(storage, ledger, given.run(), load_settings(extract_min_age=0)).landed.orders == 1002
+        assert load_extracts(storage, ledger, given.run(), load_settings(extract_min_age=0)).files == 0
         filesystem.pipe_file("/extracts/2017/03/05/late.csv", orders_text("late").encode())
-        assert load_extracts(storage, ledger, given.run(), Settings(extract_min_age=0)).landed.orders == 1
+        assert load_extracts(storage, ledger, given.run(), load_settings(extract_min_age=0)).landed.orders == 1
     filesystem.rm("/extracts", recursive=True)
 
 

@@ -15,7 +15,7 @@ from include.instore.ledger.dry_runs import discard_dead
 from include.instore.ledger.erasure import Persons, erase, is_erased, persons_known_as, suppress_erased
 from include.instore.model.customer_keys import card_of, email_of
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import RetentionSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,15 @@ def forget_person(
     :raises ConfigurationError: nobody is named, what is named is no card or address, or there is no place for receipts.
     :raises RetriableError: the ledger or the bus failed; erase once more.
     """
-    named = _read(cards, lambda text: card_of(text, settings)), _read(emails, lambda text: email_of(text, settings))
+    rules = settings.orders
+    named = _read(cards, lambda text: card_of(text, rules)), _read(emails, lambda text: email_of(text, rules))
     if not (named[0] or named[1]):
         raise ConfigurationError("Nobody is named; give at least one --email or --card.")
     at = datetime.now(timezone.utc)
     persons = persons_known_as(ledger, *named)
     if dry_run:
         return Forgotten(**asdict(erase(ledger, persons, "", dry_run=True)[0]), dead_letters=0, dry_runs=0)
-    folder, name = _folder(settings), f"erased-{at:%Y%m%dT%H%M%S%f}Z.json"
+    folder, name = _folder(settings.retention), f"erased-{at:%Y%m%dT%H%M%S%f}Z.json"
     suppress_erased(ledger, persons)
     _write(folder / name, _receipt(ledger, persons, at))  # first, or a crash would leave none
     letters = on_bus(lambda body: persons.are_in(ledger, body)) if on_bus else 0
@@ -80,9 +81,10 @@ def look_after(ledger: Ledger, settings: Settings) -> int:
     :return: receipts that had to be followed once more.
     :raises ConfigurationError: a receipt cannot be read, or was made with another hash key.
     """
-    discard_dead(ledger, settings.claim_minutes)
+    discard_dead(ledger, settings.runs.claim_minutes)
     followed = 0
-    for path in sorted(settings.erasure_receipts.glob("erased-*.json")) if settings.erasure_receipts else ():
+    receipts = settings.retention.erasure_receipts
+    for path in sorted(receipts.glob("erased-*.json")) if receipts else ():
         persons = _persons(ledger, path)
         if not is_erased(ledger, persons.hashes):
             suppress_erased(ledger, persons)
@@ -105,7 +107,7 @@ def _read(texts: Collection[str], read: Callable[[str], str | None]) -> list[str
     return [each for each in found if each]
 
 
-def _folder(settings: Settings) -> Path:
+def _folder(settings: RetentionSettings) -> Path:
     if settings.erasure_receipts is None or not settings.erasure_receipts.is_dir():
         raise ConfigurationError(
             "There is no place for the receipt; set INSTORE_ERASURE_RECEIPTS to a folder that is there, and is not "

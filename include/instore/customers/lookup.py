@@ -67,14 +67,15 @@ def look_up_batch(
     hold(ledger, run_id, batch)
     begun = datetime.now(timezone.utc)
     asking = cards_to_ask(ledger, run_id, batch)
-    cache, negative = timedelta(hours=settings.cache_hours), timedelta(hours=settings.negative_cache_hours)
+    cache = timedelta(hours=settings.lookups.cache_hours)
+    negative = timedelta(hours=settings.lookups.negative_cache_hours)
     error: BaseException | None = None
     answered = 0
     failed: dict[str, CardNotAnswered] = {}
-    with ThreadPoolExecutor(settings.lookup_threads, thread_name_prefix="look-up") as threads:
+    with ThreadPoolExecutor(settings.lookups.lookup_threads, thread_name_prefix="look-up") as threads:
         ends = [0, *range(_FIRST, len(asking.cards), _BLOCK), len(asking.cards)]
         for block in (asking.cards[start:end] for start, end in pairwise(ends)):
-            answers, error = _ask(threads, resolvers, block, settings, failed)
+            answers, error = _ask(threads, resolvers, block, settings.orders, failed)
             remember(ledger, run_id, batch, answers, cache=cache, negative=negative)
             fault_points.reach("lookup.remembered")
             answered += len(answers)
@@ -88,8 +89,8 @@ def look_up_batch(
         set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
         remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative)
         log.warning("batch %d: %d cards were not answered and are asked for again later: %s", batch, len(failed), codes)
-    expiry = timedelta(days=settings.unmatched_expiry_days)
-    own_email_after = settings.own_email_after.split(",")
+    expiry = timedelta(days=settings.lookups.unmatched_expiry_days)
+    own_email_after = settings.lookups.own_email_after.split(",")
     settle_customers(
         ledger, run_id, batch,
         asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry, own_email_after=own_email_after,
@@ -108,8 +109,8 @@ def _too_many(
     They are too many; or nobody else was answered, and what came may pass: then nothing says that the service is well.
     """
     asked, passing = len(failed) + answered, any(each.passing for each in failed.values())
-    enough = len(failed) >= settings.share_minimum
-    too_many = enough and len(failed) > asked * settings.max_failed_look_ups
+    enough = len(failed) >= settings.runs.share_minimum
+    too_many = enough and len(failed) > asked * settings.lookups.max_failed_look_ups
     if not too_many and (answered or not passing):
         return None
     *_, last = failed.values()

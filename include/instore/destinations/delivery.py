@@ -16,7 +16,7 @@ from include.instore.ledger.claims import hold
 from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder, Renewed, ready_orders, record_outcomes
 from include.instore.model.destinations import ReadingSide
 from include.instore.model.errors import ConfigurationError, RetriableError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import SendingSettings
 
 _ROUNDS = 3
 """How often a batch is sent again after its doubts were settled, before the task is tried again as a whole."""
@@ -91,7 +91,7 @@ class Delivered:
         return Delivered(*map(add, astuple(self), astuple(other)))
 
 
-def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:
+def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settings: SendingSettings) -> Delivered:
     """Send the batch's ready orders, and find out what became of those that are in doubt, which hold up no other.
 
     Every destination has a task of its own: one that is down, or refuses, does not touch the others.
@@ -147,7 +147,7 @@ def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settin
 
 
 def _send(
-    destination: Destination, ledger: Ledger, held: HeldBatch, settings: Settings, keys: Sequence[str]
+    destination: Destination, ledger: Ledger, held: HeldBatch, settings: SendingSettings, keys: Sequence[str]
 ) -> tuple[Delivered, int]:
     """Send one bulk; what it came to, and how many of its events left without an answer."""
     events: list[dict[str, Any]] = []
@@ -212,7 +212,7 @@ class _Lease:
     whether a person was suppressed meanwhile.
     """
 
-    def __init__(self, ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int], settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int], settings: SendingSettings) -> None:
         self.attempts = attempts
         self._place = ledger, held
         self._seconds = min(_LEASE_SECONDS, settings.verify_after / 4)

@@ -36,7 +36,7 @@ from include.instore.model.destinations import (
     ReadingSide,
 )
 from include.instore.model.errors import InStoreError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import SendingSettings
 
 _FIRST_PAUSE = 1 / 8
 """Of ``verify_after``; the pauses double."""
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 class Doubts:
     """The events in doubt of one batch, while one try of its task is at work."""
 
-    def __init__(self, destination: ReadingSide, ledger: Ledger, held: HeldBatch, settings: Settings) -> None:
+    def __init__(self, destination: ReadingSide, ledger: Ledger, held: HeldBatch, settings: SendingSettings) -> None:
         self._destination = destination
         self._place = ledger, held
         self._settings = settings

@@ -37,7 +37,7 @@ from include.instore.model.events import event_id, event_kind
 from include.instore.model.identifiers import number_root
 from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
-from include.instore.model.settings import Settings
+from include.instore.model.settings import OrderSettings, Settings
 
 log = logging.getLogger(__name__)
 _CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
@@ -145,26 +145,26 @@ def arrival(
 
     :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
     """
-    order = order.named_by(settings)
-    order_time = _believable(order.time(settings.store_timezone), settings)
-    short = order.adds_up(settings.sums_tolerance) is False
-    if short and settings.sums == "refuse":
+    order = order.named_by(settings.orders)
+    order_time = _believable(order.time(settings.orders.store_timezone), settings.orders)
+    short = order.adds_up(settings.orders.sums_tolerance) is False
+    if short and settings.orders.sums == "refuse":
         raise RecordRefused(LINES_DO_NOT_ADD_UP, "its lines do not make its total; by INSTORE_SUMS that is refused")
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
-    fields = key_fields(settings.order_key)
-    key = order_key(order, fields, settings.store_timezone)
+    fields = key_fields(settings.orders.order_key)
+    key = order_key(order, fields, settings.orders.store_timezone)
     named = [order.order_number] if fields == NUMBER_ALONE else [",".join(fields), *json.loads(key)[:-1]]
-    event_type, _ = event_kind(order.order_type, settings)
-    if order.order_type == "return" and event_type == settings.event_type:
+    event_type, _ = event_kind(order.order_type, settings.events)
+    if order.order_type == "return" and event_type == settings.events.event_type:
         named.append(order.order_type)
     row = {
         "key": key,
         "order_number": order.order_number,
         "number_root": number_root(order.order_number),
         "store_id": order.store_id,
-        "day": day_of(order.date, settings.store_timezone),
-        "event_id": event_id(settings.scope, event_type, *named),
+        "day": day_of(order.date, settings.orders.store_timezone),
+        "event_id": event_id(settings.events.scope, event_type, *named),
         "order_type": order.order_type,
         "source": source,
         "reference": kept_text(reference),
@@ -182,12 +182,12 @@ def arrival(
         "attempts": 0,
         "edition": 1,
     }
-    told = short and settings.sums == "tell"
-    offset, tolerance = order.has_offset(), settings.sums_tolerance
+    told = short and settings.orders.sums == "tell"
+    offset, tolerance = order.has_offset(), settings.orders.sums_tolerance
     return Arrival(row, raw, heading, offset, published_at, by_rows, adapter, told, tolerance)
 
 
-def _believable(moment: datetime, settings: Settings) -> datetime:
+def _believable(moment: datetime, settings: OrderSettings) -> datetime:
     """:raises RecordRefused: a date that stands for none, such as 1753-01-01 or 9999-12-31, or of a wrong clock."""
     if moment.date() < settings.earliest_date:
         raise RecordRefused("bad_value", f"date is before {settings.earliest_date}, INSTORE_EARLIEST_DATE")

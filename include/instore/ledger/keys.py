@@ -42,7 +42,7 @@ def known_fields(connection: sa.Connection) -> list[str]:
 
 def check_key(ledger: Ledger, settings: Settings) -> None:
     """Write the key's fields into a new ledger. :raises ConfigurationError: it has orders by other fields."""
-    wanted = ",".join(key_fields(settings.order_key))
+    wanted = ",".join(key_fields(settings.orders.order_key))
     with ledger.read() as connection:
         known = _known(connection)
     if known is None:
@@ -87,9 +87,9 @@ def adopt(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> dict[
 
 
 def _changed(ledger: Ledger, settings: Settings) -> dict[str, tuple[str | None, str]]:
-    wanted = {"pipeline": settings.pipeline, "scope": settings.scope}
-    if settings.use_topic:
-        wanted["subscription"] = f"{settings.topic}/{settings.subscription}"
+    wanted = {"pipeline": settings.runs.pipeline, "scope": settings.events.scope}
+    if settings.runs.use_topic:
+        wanted["subscription"] = f"{settings.bus.topic}/{settings.bus.subscription}"
     with ledger.read() as connection:
         known = dict(connection.execute(sa.select(pipeline.c.setting, pipeline.c.value)).tuples().all())
     return {name: (known.get(name), value) for name, value in wanted.items() if known.get(name) != value}
@@ -100,7 +100,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
 
     :raises ConfigurationError: an order lacks a field of the key, or two orders would become one; nothing is changed.
     """
-    fields = key_fields(settings.order_key)
+    fields = key_fields(settings.orders.order_key)
     keys: dict[str, str] = {}
     references: dict[str, str] = {}
     with ledger.write() as connection:
@@ -113,7 +113,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
         )
         for row in rows:
             try:
-                key = order_key(order_of_payload(row.payload), fields, settings.store_timezone)
+                key = order_key(order_of_payload(row.payload), fields, settings.orders.store_timezone)
             except RecordRefused as error:
                 raise ConfigurationError(
                     f"The order from {row.reference} has no such key ({error.detail}); name other fields in "

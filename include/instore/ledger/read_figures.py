@@ -187,7 +187,7 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
             if status == Status.PENDING.value:
                 gone = by_rate(count)
             elif attempt:
-                last = oldest + timedelta(days=settings.unmatched_expiry_days)
+                last = oldest + timedelta(days=settings.lookups.unmatched_expiry_days)
                 gone = f"searched again from {attempt:%Y-%m-%d %H:%M} on, the oldest until {last:%Y-%m-%d}"
             found.append((status, reason, count, oldest, gone))
         for destination, status, reason, count, oldest, left_at in connection.execute(on_the_way):
@@ -195,7 +195,7 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
             if status == DeliveryStatus.CANCELLED.value:
                 gone = "once their destination is on, by a backfill that names it"
             elif status == DeliveryStatus.SENDING.value and left_at:
-                held = left_at + timedelta(hours=settings.doubt_hours)
+                held = left_at + timedelta(hours=settings.sending.doubt_hours)
                 gone = f"when a run finds out; held from {held:%Y-%m-%d %H:%M} on"
             found.append((status, ": ".join(filter(None, (destination, reason))), count, oldest, gone))
         for reason, count, oldest in connection.execute(refused):

@@ -30,7 +30,7 @@ from include.instore.model.codes import CODES
 from include.instore.model.customer_keys import card_of, email_of, masked
 from include.instore.model.errors import FatalError
 from include.instore.model.identifiers import number_root
-from include.instore.model.settings import Settings
+from include.instore.model.settings import OrderSettings, Settings
 
 FEW = ("cancelled", "held", "pending", "ready", "rejected", "sending")
 """Statuses that few orders are in, so that they can be listed without a day or a run."""
@@ -69,7 +69,7 @@ class Order:
 
 
 def find_orders(
-    ledger: Ledger, settings: Settings, *, number: str = "", card: str = "", email: str = "", event_id: str = "",
+    ledger: Ledger, settings: OrderSettings, *, number: str = "", card: str = "", email: str = "", event_id: str = "",
     origin: str = "", limit: int = 100,
 ) -> list[Order]:  # fmt: skip
     """The orders that one of these names, the last one first.
@@ -90,7 +90,7 @@ def find_orders(
     return _listed(ledger, [orders.c.number_root == kept_text(number_root(number))], limit)
 
 
-def known_of_person(ledger: Ledger, settings: Settings, *, card: str = "", email: str = "") -> dict[str, Any]:
+def known_of_person(ledger: Ledger, settings: OrderSettings, *, card: str = "", email: str = "") -> dict[str, Any]:
     """``answer`` of her card's last look-up, and the ``suppressed`` that say that nothing may be sent for her."""
     named = _person(settings, card, email)
     answer = sa.select(customers.c.outcome, customers.c.email, customers.c.asked_at, customers.c.expires_at)
@@ -101,7 +101,7 @@ def known_of_person(ledger: Ledger, settings: Settings, *, card: str = "", email
         return {"answer": dict(row) if row else None, "suppressed": [dict(each) for each in lists]}
 
 
-def _person(settings: Settings, card: str, email: str) -> str:
+def _person(settings: OrderSettings, card: str, email: str) -> str:
     kind = "card" if card else "email"
     try:
         named = card_of(card, settings) if card else email_of(email)
@@ -198,7 +198,7 @@ def life(ledger: Ledger, order: Order, settings: Settings) -> dict[str, Any]:
             at = delivery["sent_at"] or delivery["sending_at"] or row["received_at"]
             steps.append((at, delivery["status"], f"{name}, run {delivery['outcome_run']}{why}"))
     steps.sort(key=lambda step: step[0])
-    live = alive_at and alive_at > datetime.now(timezone.utc) - timedelta(minutes=settings.claim_minutes)
+    live = alive_at and alive_at > datetime.now(timezone.utc) - timedelta(minutes=settings.runs.claim_minutes)
     by = f"Run {row['claim_run']} is at work on it and" if live else "The next run"
     return {
         "steps": [dict(zip(("at", "what", "detail"), step, strict=True)) for step in steps],
@@ -220,7 +220,7 @@ def _next(order: Order, by: str, settings: Settings) -> str:
     told = []
     for each in order.latest:
         remedy = CODES[each["status"]].remedy(each["event_id"]) if each["status"] in CODES else ""
-        told.append(_NEXT[each["status"]].format(by=by, hours=settings.doubt_hours, remedy=remedy, **each))
+        told.append(_NEXT[each["status"]].format(by=by, hours=settings.sending.doubt_hours, remedy=remedy, **each))
     return " ".join(told) or "It goes to no destination: run its day as a backfill that names one."
 
 

@@ -28,7 +28,7 @@ from include.instore.ledger.tables import (
 )
 from include.instore.model.codes import SOFT
 from include.instore.model.forgotten import without_person
-from include.instore.model.settings import Settings
+from include.instore.model.settings import RetentionSettings
 
 _CHUNK = 500
 _OPEN = [each.value for each in (DeliveryStatus.READY, DeliveryStatus.SENDING, DeliveryStatus.HELD)]
@@ -53,7 +53,7 @@ class Pruned:
     alerts: int
 
 
-def prune(ledger: Ledger, settings: Settings) -> Pruned:
+def prune(ledger: Ledger, settings: RetentionSettings) -> Pruned:
     """Forget what is older than the settings keep it. What still waits, or is in doubt or held, is never too old.
 
     :raises RetriableError: the ledger failed; what was removed before is removed.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from include.instore.model.destinations import PROFILE_STORE
-from include.instore.model.settings import Settings
+from include.instore.model.settings import EventSettings
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:instore-orders:tracking-event")
 
@@ -44,7 +44,7 @@ class TrackingEvent(BaseModel):
         return self.model_dump(by_alias=True)
 
 
-def event_kind(order_type: str, settings: Settings) -> tuple[str, str]:
+def event_kind(order_type: str, settings: EventSettings) -> tuple[str, str]:
     """``(eventType, value)`` of a sale or a return; a return is never a purchase."""
     if order_type == "return":
         return settings.return_event_type, settings.return_event_value
@@ -80,7 +80,7 @@ def customer_key(scope: str, email: str) -> str:
 
 
 def build_event(
-    *, track_id: str, order_type: str, order_time: datetime, payload: str, email: str, settings: Settings
+    *, track_id: str, order_type: str, order_time: datetime, payload: str, email: str, settings: EventSettings
 ) -> tuple[dict[str, Any], bool]:
     """The event of one order, and whether its payload had to be truncated.
 

@@ -1,4 +1,4 @@
-"""The settings: one class, environment variables ``INSTORE_*``, every field with its unit and default.
+"""The settings: a class a section, environment variables ``INSTORE_*``, every field with its unit and default.
 
 Secrets and endpoints are not here: they are Airflow connections (design.md, "Settings").
 """
@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from include.instore.model.errors import ConfigurationError
@@ -72,10 +72,12 @@ def _known_outcomes(names: str) -> str:
     return ",".join(chosen)
 
 
-class Settings(BaseSettings):
-    """How the pipeline behaves. Read once per task by :func:`load_settings`."""
+class _Section(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+class RunSettings(_Section):
+    """The runs."""
 
     pipeline: str = Field(
         "instore_orders",
@@ -83,14 +85,31 @@ class Settings(BaseSettings):
         max_length=64,
         description="Name of this pipeline, written into its ledger: another brand's has another ledger.",
     )
-
-    # The sources
     use_topic: bool = Field(
         True, description="Off: no run drains a topic; for retailers whose stores only export files."
     )
     use_extracts: bool = Field(True, description="Off: no run reads extracts; for retailers whose ERP only publishes.")
+    max_bad_share: float = Field(
+        0.02, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
+    )
+    share_minimum: int = Field(
+        5,
+        ge=1,
+        description="Records that a share must be of to pass its limit, of every share: one bad message of three at "
+        "night says nothing about the stream. It is told all the same.",
+    )
+    batch_orders: int = Field(500, ge=1, description="Orders per mapped batch; grown where 50 batches would not do.")
+    claim_wait: float = Field(
+        300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
+    )
+    claim_minutes: float = Field(
+        120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."
+    )
 
-    # The topic
+
+class BusSettings(_Section):
+    """The topic."""
+
     topic: str = Field("orders", min_length=1, description="Service Bus topic the ERP publishes orders on.")
     subscription: str = Field("orderprocessing", min_length=1, description="Subscription of that topic to drain.")
     topic_adapter: Annotated[str, AfterValidator(_declared)] = Field(
@@ -112,11 +131,11 @@ class Settings(BaseSettings):
     drain_empty_reads: int = Field(
         2, ge=1, description="Empty reads in a row after which a receiver takes the subscription for drained."
     )
-    max_message_bytes: int = Field(
-        1_048_576, ge=1024, description="Bytes of the largest message or extract order accepted; above it: too_large."
-    )
 
-    # The extracts
+
+class ExtractSettings(_Section):
+    """The extracts."""
+
     extracts_url: str = Field(
         "",
         description="Folder or bucket with the ERP's extracts, such as abfs://extracts/orders; "
@@ -169,7 +188,13 @@ class Settings(BaseSettings):
     )
     extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
 
-    # Orders
+
+class OrderSettings(_Section):
+    """The orders."""
+
+    max_message_bytes: int = Field(
+        1_048_576, ge=1024, description="Bytes of the largest message or extract order accepted; above it: too_large."
+    )
     earliest_date: date = Field(
         date(2000, 1, 1), description="Orders dated before this day, or more than a day ahead, are refused."
     )
@@ -208,18 +233,11 @@ class Settings(BaseSettings):
         description="Addresses that are nobody's, of orders and of loyalty answers, as above. Add what your tills type "
         "to get on, such as *@store.example.com. Text without an @ is no address in any case.",
     )
-    max_bad_share: float = Field(
-        0.02, ge=0, le=1, description="Share of a run's records quarantined or rejected above which the run is red."
-    )
-    share_minimum: int = Field(
-        5,
-        ge=1,
-        description="Records that a share must be of to pass its limit, of every share: one bad message of three at "
-        "night says nothing about the stream. It is told all the same.",
-    )
 
-    # The loyalty look-ups
-    batch_orders: int = Field(500, ge=1, description="Orders per mapped batch; grown where 50 batches would not do.")
+
+class LookupSettings(_Section):
+    """The loyalty look-ups."""
+
     lookup_threads: int = Field(8, ge=1, le=64, description="Look-ups one mapped task has under way at once.")
     max_failed_look_ups: float = Field(
         0.2,
@@ -249,8 +267,10 @@ class Settings(BaseSettings):
         "API does not know; between the columns , ; tab or |. Empty: none.",
     )
 
-    # The events
-    enable_track_events: bool = Field(True, description="Off: nothing is sent and nothing is lost; orders stay ready.")
+
+class EventSettings(_Section):
+    """The events."""
+
     scope: str = Field(
         "Default", min_length=1, max_length=64, description="Scope of the events; must equal the website's own."
     )
@@ -267,7 +287,11 @@ class Settings(BaseSettings):
         256_000, ge=1024, description="Bytes of one event at most; above it the lines become a summary."
     )
 
-    # The sending
+
+class SendingSettings(_Section):
+    """The sending."""
+
+    enable_track_events: bool = Field(True, description="Off: nothing is sent and nothing is lost; orders stay ready.")
     track_bulk: bool = Field(True, description="On: TrackBulk; off: one Track request per event.")
     bulk_events: int = Field(100, ge=1, le=100, description="Events per TrackBulk request; the API takes 100 at most.")
     bulk_bytes: int = Field(1_000_000, ge=1024, description="Bytes per TrackBulk request.")
@@ -295,11 +319,11 @@ class Settings(BaseSettings):
     read_back_sample: int = Field(
         20, ge=0, le=1000, description="Events of those the previous run sent that each run reads back; 0: none."
     )
-    claim_wait: float = Field(
-        300, ge=0, description="Seconds a run of a window waits for orders that another run, alive, holds."
-    )
 
-    # When an outside service is in trouble
+
+class ServiceSettings(_Section):
+    """The outside services, when one fails."""
+
     breaker_failures: int = Field(
         5,
         ge=1,
@@ -323,7 +347,10 @@ class Settings(BaseSettings):
         900, gt=0, description="Seconds; a task waits no longer, whatever Retry-After a service asked for."
     )
 
-    # The alerts; the channels are connection instore_alerts
+
+class AlertSettings(_Section):
+    """The alerts; the channels are connection instore_alerts."""
+
     deadline_minutes: float = Field(
         90, ge=0, description="Minutes after a run was queued at which it is told that it is not done; 0: never."
     )
@@ -367,7 +394,10 @@ class Settings(BaseSettings):
         "docs/runbook.md", min_length=1, description="Where alerts say the runbook is: a path, or the URL of its page."
     )
 
-    # The pools; `python -m include.instore set-up` makes them
+
+class PoolSettings(_Section):
+    """The pools; `python -m include.instore set-up` makes them."""
+
     pool_bus: int = Field(1, ge=1, description="Slots of pool `instore_bus`: topic drains at once, of all runs.")
     pool_loyalty: int = Field(
         4, ge=1, description="Slots of pool `instore_loyalty`: mapped look-up tasks at once, of all runs."
@@ -376,12 +406,10 @@ class Settings(BaseSettings):
         4, ge=1, description="Slots of pool `instore_profile_store`: mapped sending tasks at once, of all runs."
     )
 
-    # The runs
-    claim_minutes: float = Field(
-        120, gt=0, description="Minutes after its last sign of life at which a dead run's orders go to another run."
-    )
 
-    # What is kept; DAG instore_maintenance removes daily what is older
+class RetentionSettings(_Section):
+    """What is kept; DAG instore_maintenance removes daily what is older."""
+
     retention_days_payloads: float = Field(
         730,
         ge=0,
@@ -408,20 +436,59 @@ class Settings(BaseSettings):
     )
 
 
+class Settings(BaseModel):
+    """How the pipeline behaves, in sections. Read once per task by :func:`load_settings`.
+
+    The environment variable of a field is ``INSTORE_`` and its name, without the section.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runs: RunSettings = Field(default_factory=RunSettings)
+    bus: BusSettings = Field(default_factory=BusSettings)
+    extracts: ExtractSettings = Field(default_factory=ExtractSettings)
+    orders: OrderSettings = Field(default_factory=OrderSettings)
+    lookups: LookupSettings = Field(default_factory=LookupSettings)
+    events: EventSettings = Field(default_factory=EventSettings)
+    sending: SendingSettings = Field(default_factory=SendingSettings)
+    services: ServiceSettings = Field(default_factory=ServiceSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
+    pools: PoolSettings = Field(default_factory=PoolSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+
+    def having(self, **values: Any) -> Settings:
+        """The same but for these fields, which are not validated."""
+        parts: dict[str, Any] = {}
+        for name, value in values.items():
+            section = SECTION_OF[name]
+            parts[section] = parts.get(section, getattr(self, section)).model_copy(update={name: value})
+        return self.model_copy(update=parts)
+
+
+SECTIONS: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+SECTION_OF = {name: section for section, kind in SECTIONS.items() for name in kind.model_fields}
+
+YOURS = {
+    "topic", "subscription", "topic_adapter", "extract_adapters", "order_key", "store_timezone", "scope", "device_id",
+    "verify_after", "enable_track_events",
+}  # fmt: skip
+"""What a newcomer sets, or looks at, before the first run."""
+
+
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process, read from its environment.
 
     :param overrides: values that win over the environment, such as a run's params.
     :raises ConfigurationError: a variable starts with INSTORE_ and is none of ours, or has a wrong value.
     """
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    for name in os.environ:
+    known = {f"{PREFIX}{name}".upper() for name in SECTION_OF}
+    for name in (*os.environ, *(f"{PREFIX}{name}" for name in overrides)):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists the settings."
             raise ConfigurationError(f"Setting {name} is unknown; {hint}")
     try:
-        return Settings(**overrides)
+        return Settings(**{section: kind(**overrides) for section, kind in SECTIONS.items()})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = f"{PREFIX}{'.'.join(str(part) for part in first['loc'])}".upper()

@@ -42,7 +42,7 @@ from include.instore.model.codes import (
     Told,
     code_of,
 )
-from include.instore.model.settings import Settings
+from include.instore.model.settings import AlertSettings, RunSettings, Settings
 from include.instore.runs.report import Failure
 
 _TOLD_COUNTS = (
@@ -119,7 +119,7 @@ _FAILED_MEANS = {
 }
 
 
-def _dead_letters(ages: Ages, settings: Settings) -> str:
+def _dead_letters(ages: Ages, settings: AlertSettings) -> str:
     if ages.expired:
         return (
             f"{ages.expired} messages expired on the subscription before any run had read them, and are dead letters "
@@ -152,38 +152,38 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         Alert(
             UNMATCHED_SHARE,
             f"{ages.new_unmatched} of {ages.new_orders} orders that arrived with this run have no customer, which is "
-            f"{_share(ages.new_unmatched, ages.new_orders)}; the limit is {settings.alert_unmatched_share:.1%}. "
+            f"{_share(ages.new_unmatched, ages.new_orders)}; the limit is {settings.alerts.alert_unmatched_share:.1%}. "
             f"Outcomes: {_by(counts.get('unmatched_by_outcome', {}))}.",
             codes=_codes(counts.get("unmatched_by_outcome", {})),
         ),
-        settings.alert_unmatched_share,
-        _share_of(ages.new_unmatched, ages.new_orders, settings) if shares else None,
+        settings.alerts.alert_unmatched_share,
+        _share_of(ages.new_unmatched, ages.new_orders, settings.runs) if shares else None,
     )
     judge(
         Alert(
             OLDEST_MESSAGE,
             f"After this run the oldest message on the subscription is {_age(ages.oldest_message or 0)} old; the limit "
-            f"is {_age(settings.alert_oldest_message_minutes * 60)}.",
+            f"is {_age(settings.alerts.alert_oldest_message_minutes * 60)}.",
         ),
-        settings.alert_oldest_message_minutes * 60,
+        settings.alerts.alert_oldest_message_minutes * 60,
         ages.oldest_message,
     )
     judge(
         Alert(
             OLDEST_UNSENT,
             f"The oldest order that is not sent yet arrived {_age(ages.oldest_unsent)} ago; the limit is "
-            f"{_age(settings.alert_oldest_unsent_minutes * 60)}. Waiting: {_by(_waiting(counts))}. Tracking is "
+            f"{_age(settings.alerts.alert_oldest_unsent_minutes * 60)}. Waiting: {_by(_waiting(counts))}. Tracking is "
             f"{'on' if counts.get('tracking') else 'switched off'}.",
         ),
-        settings.alert_oldest_unsent_minutes * 60,
+        settings.alerts.alert_oldest_unsent_minutes * 60,
         ages.oldest_unsent,
     )
     judge(
         Alert(
             DEAD_LETTERS,
-            _dead_letters(ages, settings),
+            _dead_letters(ages, settings.alerts),
         ),
-        1 if ages.expired else settings.alert_dead_letters,
+        1 if ages.expired else settings.alerts.alert_dead_letters,
         ages.dead_letters,
     )
     spent = counts["drain"] in _SPENT
@@ -197,14 +197,14 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     for name, found_silent in ages.silences.items():
         cause = f"{SILENCE}:{name}"
         judged[cause] = Alert(cause, _silence(name, found_silent)) if found_silent else None
-    judge(Alert(NOT_VISIBLE, _not_visible(counts)), settings.alert_not_visible, _unseen(counts, settings))
+    judge(Alert(NOT_VISIBLE, _not_visible(counts)), settings.alerts.alert_not_visible, _unseen(counts, settings.alerts))
     judge(
         Alert(
             SHARED,
-            f"{ages.shared} addresses or cards stand each on more than {settings.alert_shared} of this run's orders "
-            "within one hour.",
+            f"{ages.shared} addresses or cards stand each on more than {settings.alerts.alert_shared} of this run's "
+            "orders within one hour.",
         ),
-        min(1, settings.alert_shared),
+        min(1, settings.alerts.alert_shared),
         ages.shared,
     )
     waiting = dict(zip(_codes(counts["set_aside"]), counts["set_aside"].values(), strict=True))
@@ -232,7 +232,7 @@ def _silence(name: str, found: Silence | int) -> str:
     )
 
 
-def _unseen(counts: Mapping[str, Any], settings: Settings) -> int | None:
+def _unseen(counts: Mapping[str, Any], settings: AlertSettings) -> int | None:
     """Events of the sample that are not visible; the limit where nobody can tell; None where nothing was asked."""
     if not counts.get("read_back_asked"):
         return None
@@ -366,7 +366,7 @@ def _said(code: Code, alert: Code) -> str:
     return code.cause if code is alert else code.meaning
 
 
-def _share_of(part: int, whole: int, settings: Settings) -> float | None:
+def _share_of(part: int, whole: int, settings: RunSettings) -> float | None:
     """A share that says something: one of enough records, or none at all; None: too few to tell."""
     return part / whole if part >= settings.share_minimum else 0.0 if whole >= settings.share_minimum else None
 

@@ -38,14 +38,13 @@ def plan(ledger: Ledger, run: Run, settings: Settings) -> list[Batch]:
         raise ConfigurationError(
             f"Param destination names {run.destination!r}, which is not on; there is {', '.join(on) or 'none'}."
         )
-    tracking = settings.enable_track_events or run.dry_run
+    tracking = settings.sending.enable_track_events or run.dry_run
     if run.claims != "due":
-        held = held_elsewhere(ledger, run, claim_minutes=settings.claim_minutes, tracking=tracking)
+        held = held_elsewhere(ledger, run, claim_minutes=settings.runs.claim_minutes, tracking=tracking)
         waited = datetime.now(timezone.utc) - started_at(ledger, run.run_id)
-        if held and not run.dry_run and waited < timedelta(seconds=settings.claim_wait):
+        if held and not run.dry_run and waited < timedelta(seconds=settings.runs.claim_wait):
             raise HeldByAnotherRun(f"{held} orders of the window are held by another run.", _LOOK_AGAIN_SECONDS)
         if held:
             log.warning("%d orders of the window are held by another run; it or the next run sends them", held)
-    return claim(
-        ledger, run, batch_orders=settings.batch_orders, claim_minutes=settings.claim_minutes, tracking=tracking
-    )
+    most, minutes = settings.runs.batch_orders, settings.runs.claim_minutes
+    return claim(ledger, run, batch_orders=most, claim_minutes=minutes, tracking=tracking)

@@ -13,7 +13,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.deliveries import sent_by_the_previous_run
 from include.instore.model.destinations import ABSENT, SHOWN, ReadingSide
 from include.instore.model.errors import InStoreError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import SendingSettings
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def read_back(
     name: str,
     ledger: Ledger,
     run_id: str,
-    settings: Settings,
+    settings: SendingSettings,
 ) -> ReadBack:
     """Ask a destination for a sample of what the run before this one sent, at least ``verify_after`` ago."""
     before = datetime.now(timezone.utc) - timedelta(seconds=settings.verify_after)

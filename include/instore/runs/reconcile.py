@@ -69,9 +69,9 @@ def reconcile(
     """
     destination.look_for([])  # whether it can be asked at all is told even where there is nothing to ask
     run = Run(f"reconcile__{datetime.now(timezone.utc).isoformat()}", "reconcile", None, False, False, "own")
-    done, last, opened = Reconciled(held=count_held(ledger, name, settings.claim_minutes)), "", False
+    done, last, opened = Reconciled(held=count_held(ledger, name, settings.runs.claim_minutes)), "", False
     try:
-        while block := unsent_after(ledger, name, last, limit=_BLOCK, claim_minutes=settings.claim_minutes):
+        while block := unsent_after(ledger, name, last, limit=_BLOCK, claim_minutes=settings.runs.claim_minutes):
             last = next(reversed(block))  # by the database's own order of texts
             answers = destination.look_for(block.values())
             if unclear := sum(answer not in (SHOWN, ABSENT) for answer in answers.values()):
@@ -85,7 +85,7 @@ def reconcile(
                 if not opened:
                     open_run(ledger, run)
                     opened = True
-                marked = mark_sent(ledger, name, run.run_id, shown, settings.claim_minutes)
+                marked = mark_sent(ledger, name, run.run_id, shown, settings.runs.claim_minutes)
             else:
                 marked = len(shown)
             done = replace(done, asked=done.asked + len(block), sent=done.sent + marked)

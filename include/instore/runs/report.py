@@ -21,7 +21,7 @@ from include.instore.model.codes import (
     TASK_FAILED,
     UNREAD_FILES,
 )
-from include.instore.model.settings import Settings
+from include.instore.model.settings import RunSettings, Settings
 from include.instore.model.windows import Run
 
 _NAMED_FILES = 5
@@ -71,7 +71,7 @@ def report_run(ledger: Ledger, run: Run, failed: Sequence[Failure], settings: Se
     fault_points.reach("report.released")
     by_cause: dict[str, list[str]] = {
         NUMBERS: faults_in(counts),
-        BAD_SHARE: _too_many_bad(counts, settings),
+        BAD_SHARE: _too_many_bad(counts, settings.runs),
         COLLISIONS: _collisions(counts),
         UNREAD_FILES: _unread(ledger, run.run_id, counts),
         HELD_EVENTS: _held(counts),
@@ -84,7 +84,7 @@ def report_run(ledger: Ledger, run: Run, failed: Sequence[Failure], settings: Se
         "run_kind": run.kind,
         "window": str(run.window) if run.window else None,
         **{name: value for name, value in asdict(counts).items() if name not in _INNER},
-        "tracking": settings.enable_track_events,
+        "tracking": settings.sending.enable_track_events,
         "red": red,
     }
     if run.dry_run:
@@ -118,7 +118,7 @@ def _unread(ledger: Ledger, run_id: str, counts: RunCounts) -> list[str]:
     return [f"{counts.unread_files} extracts were not read to their end, and nothing of them was landed: {named}{more}"]
 
 
-def _too_many_bad(counts: RunCounts, settings: Settings) -> list[str]:
+def _too_many_bad(counts: RunCounts, settings: RunSettings) -> list[str]:
     # What is behind the fault of a file that a person released is no record of any share.
     quarantined = counts.quarantined - counts.quarantined_by_reason.get(BROKEN_FILE, 0)
     bad, handled = quarantined + counts.rejected, quarantined + counts.touched

@@ -74,13 +74,13 @@ def silences(
 
 
 def _silence(came: Mapping[int, int], now: datetime, since: datetime, settings: Settings) -> Silence | None:
-    if not settings.alert_silence_hours:
+    if not settings.alerts.alert_silence_hours:
         return None
     this_hour = hour_of(now)
     first, last = min(came, default=hour_of(since)), max(came, default=hour_of(since))
     if last - first < _YOUNG:
         hours = max(0, this_hour - last - 1)
-        return Silence(hours) if hours >= settings.alert_silence_hours else None
+        return Silence(hours) if hours >= settings.alerts.alert_silence_hours else None
     first = max(first, last - _PAST + 1)
     seen = Counter(hour % _WEEK for hour in range(first, last + 1))
     usual: Counter[int] = Counter()
@@ -102,7 +102,7 @@ def _silence(came: Mapping[int, int], now: datetime, since: datetime, settings: 
     now_missed, now_opened = between(last, max(this_hour, last + 1))
     if now_missed <= limit:
         return None
-    zone = ZoneInfo(settings.store_timezone)
+    zone = ZoneInfo(settings.orders.store_timezone)
 
     def weekday(hour: int) -> str:
         return f"{datetime.fromtimestamp(hour * 3600, timezone.utc).astimezone(zone):%A}"

@@ -32,7 +32,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import UNDECODABLE
 from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import BusSettings, Settings
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.decoding import Undecodable, decoded, undecodable
 from include.instore.sources.landing import Record, records_of_body
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def bus_errors(settings: Settings) -> Iterator[None]:
+def bus_errors(settings: BusSettings) -> Iterator[None]:
     """The SDK's errors as ours; their own texts may hold the connection string."""
     try:
         yield
@@ -73,7 +73,7 @@ def bus_errors(settings: Settings) -> Iterator[None]:
         ) from None
 
 
-def _not_there(settings: Settings) -> ConfigurationError:
+def _not_there(settings: BusSettings) -> ConfigurationError:
     return ConfigurationError(
         f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
         f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
@@ -209,7 +209,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def keeps_expired(client: ServiceBusAdministrationClient, settings: Settings) -> bool | None:
+def keeps_expired(client: ServiceBusAdministrationClient, settings: BusSettings) -> bool | None:
     """Whether a message that expires on the subscription becomes a dead letter; None: the key may not ask for it."""
     try:
         with client:
@@ -239,8 +239,8 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
     :raises ConfigurationError: wrong key, or no such topic or subscription.
     :raises RetriableError: the bus failed.
     """
-    names = (settings.topic, settings.subscription)
-    with bus_errors(settings), client:
+    names = (settings.bus.topic, settings.bus.subscription)
+    with bus_errors(settings.bus), client:
         with client.get_subscription_receiver(*names) as receiver:
             oldest = (
                 message.enqueued_time_utc
@@ -250,7 +250,7 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
             )
             waiting_since = next(oldest, None)
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
-            most = max(_LOOKED_AT_MOST, settings.alert_dead_letters)
+            most = max(_LOOKED_AT_MOST, settings.alerts.alert_dead_letters)
             reasons = [
                 dead_letter_reason(message)
                 for messages in peeked(receiver, _COUNTED_AT_ONCE, most)

@@ -35,7 +35,7 @@ from include.instore.ledger.quarantined import (
     of_message,
 )
 from include.instore.model.errors import RecordRefused
-from include.instore.model.settings import Settings
+from include.instore.model.settings import BusSettings, Settings
 from include.instore.sources.adapters import adapter_of_topic
 from include.instore.sources.bus import (
     bus_errors,
@@ -81,7 +81,7 @@ class Redriven:
     settle_failed: int = 0
 
 
-def list_dead_letters(client: ServiceBusClient, settings: Settings, limit: int) -> list[DeadLetter]:
+def list_dead_letters(client: ServiceBusClient, settings: BusSettings, limit: int) -> list[DeadLetter]:
     """The oldest dead letters, which stay as they are.
 
     :raises ConfigurationError: wrong key, or no such topic or subscription.
@@ -126,9 +126,9 @@ def redrive_dead_letters(
     :raises RetriableError: the bus or the ledger failed; what was not completed is still there.
     """
     with (
-        bus_errors(settings),
+        bus_errors(settings.bus),
         client,
-        _receiver(client, settings, deferred=deferred) as receiver,
+        _receiver(client, settings.bus, deferred=deferred) as receiver,
         contextlib.ExitStack() as opened,
     ):
         if dry_run:
@@ -137,9 +137,9 @@ def redrive_dead_letters(
             land_all(look, would_land(ledger, settings))
             return look.done
         # A send returns once the bus has taken the message.
-        sender = opened.enter_context(client.get_topic_sender(settings.topic)) if publish else None
+        sender = opened.enter_context(client.get_topic_sender(settings.bus.topic)) if publish else None
         run = opened.enter_context(redrive_run(ledger, settings))
-        pages = _deferred(receiver, limit, take=True) if deferred else _received(receiver, settings, limit)
+        pages = _deferred(receiver, limit, take=True) if deferred else _received(receiver, settings.bus, limit)
         source = _DeadLetters(
             ledger, settings, opened.enter_context(contextlib.closing(pages)), receiver, sender, publish=publish
         )
@@ -147,7 +147,7 @@ def redrive_dead_letters(
         return source.done
 
 
-def erase_dead_letters(client: ServiceBusClient, settings: Settings, is_theirs: Callable[[bytes], bool]) -> int:
+def erase_dead_letters(client: ServiceBusClient, settings: BusSettings, is_theirs: Callable[[bytes], bool]) -> int:
     """Complete the dead letters of persons who want to be forgotten; how many were.
 
     :param is_theirs: whether a body is of them. :raises ConfigurationError, RetriableError: as for the list.
@@ -287,7 +287,7 @@ def _again(letter: _Letter) -> ServiceBusMessage:
     )
 
 
-def _receiver(client: ServiceBusClient, settings: Settings, *, deferred: bool = False) -> ServiceBusReceiver:
+def _receiver(client: ServiceBusClient, settings: BusSettings, *, deferred: bool = False) -> ServiceBusReceiver:
     queue = None if deferred else ServiceBusSubQueue.DEAD_LETTER
     return client.get_subscription_receiver(settings.topic, settings.subscription, sub_queue=queue)
 
@@ -303,7 +303,7 @@ def _deferred(receiver: ServiceBusReceiver, limit: int, *, take: bool) -> _Pages
             yield receiver.receive_deferred_messages(numbers) if take else found
 
 
-def _received(receiver: ServiceBusReceiver, settings: Settings, limit: int) -> _Pages:
+def _received(receiver: ServiceBusReceiver, settings: BusSettings, limit: int) -> _Pages:
     """Blocks of locked messages, each message once.
 
     A message that stays is unlocked at the end only: before, it would come again and again. Its lock may expire

@@ -180,7 +180,7 @@ def records_of_body(
 def order_or_refusal(raw: bytes, settings: Settings) -> InStoreOrder | RecordRefused:
     """The order of an order document, or why it is none."""
     try:
-        return parse_order(raw, settings.max_message_bytes)
+        return parse_order(raw, settings.orders.max_message_bytes)
     except RecordRefused as error:
         return error
 

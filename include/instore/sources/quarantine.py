@@ -195,7 +195,7 @@ def _number_in(row: Quarantined, settings: Settings) -> str:
     unreadable = (ValueError, LookupError, StopIteration, RecursionError, AttributeError, csv.Error, RecordRefused)
     with contextlib.suppress(*unreadable):
         if row.heading:
-            text = (row.heading + row.raw).decode(adapter.settings.extract_encoding, "replace")
+            text = (row.heading + row.raw).decode(adapter.settings.extracts.extract_encoding, "replace")
             return adapter.number_in_rows(text)[:64]
         return adapter.number_in(json.loads(row.raw))[:64]
     return ""
@@ -230,7 +230,7 @@ def _read_file_again(row: Quarantined, adapter: Adapter) -> list[InStoreOrder | 
     if read is None:
         return [RecordRefused(row.reason, "its file's name no longer names a known format")]
     try:
-        alone = adapter.settings.model_copy(update={"extract_trailer": ""})
+        alone = adapter.settings.having(extract_trailer="")
         orders = [record.order for record in read(io.BytesIO(row.heading + row.raw), alone, adapter)]
     except BrokenExtract as error:
         return [RecordRefused("bad_value", f"its rows break off: {error.detail}")]

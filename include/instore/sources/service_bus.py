@@ -96,7 +96,7 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     :raises RetriableError: the bus or the ledger failed; whatever was not committed comes again.
     """
     begun = datetime.now(timezone.utc)
-    budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
+    budget = _Budget(settings.bus.drain_max_messages, settings.bus.drain_max_seconds)
     with ThreadPoolExecutor(len(clients), thread_name_prefix="receiver") as threads:
         others = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients[1:]]
         first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others, begun)
@@ -119,8 +119,12 @@ def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settin
 
     Nothing is locked and no delivery is counted. Bounds and errors as :func:`drain`.
     """
-    budget = _Budget(settings.drain_max_messages, settings.drain_max_seconds)
-    with bus_errors(settings), client, client.get_subscription_receiver(settings.topic, settings.subscription) as bus:
+    budget = _Budget(settings.bus.drain_max_messages, settings.bus.drain_max_seconds)
+    with (
+        bus_errors(settings.bus),
+        client,
+        client.get_subscription_receiver(settings.bus.topic, settings.bus.subscription) as bus,
+    ):
         source = _Peeked(bus, settings, budget)
         landed = land_all(source, into_ledger(ledger, lambda: run_id, settings))
     return _noted(ledger, run_id, Drained(landed, stopped_by=budget.stopped_by(), deferred=source.deferred))
@@ -148,9 +152,9 @@ def _receive(
     lander = into_ledger(ledger, lambda: run_id, settings)
     try:
         with (
-            bus_errors(settings),
+            bus_errors(settings.bus),
             client,
-            client.get_subscription_receiver(settings.topic, settings.subscription) as receiver,
+            client.get_subscription_receiver(settings.bus.topic, settings.bus.subscription) as receiver,
         ):
             source = _Received(receiver, settings, budget)
             drained = Drained(land_all(source, lander))
@@ -203,7 +207,7 @@ class _Peeked:
         self._budget = budget
 
     def blocks(self) -> Iterator[Block]:
-        for messages in peeked(self._receiver, self._settings.drain_block, self._settings.drain_max_messages):
+        for messages in peeked(self._receiver, self._settings.bus.drain_block, self._settings.bus.drain_max_messages):
             if not self._budget.take(len(messages)):
                 return
             # No drain is ever given the deferred ones.
@@ -224,11 +228,11 @@ class _Received:
         self._receiver = receiver
         self._settings = settings
         self._budget = budget
-        self._size = settings.drain_block
+        self._size = settings.bus.drain_block
         self._adapter = adapter_of_topic(settings)
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
         self._orders: Sequence[int] = ()  # in each of them, or 1 where it has none
-        self._wait, self._empty_reads = settings.drain_wait, settings.drain_empty_reads
+        self._wait, self._empty_reads = settings.bus.drain_wait, settings.bus.drain_empty_reads
 
     def be_patient(self) -> None:
         """From now on one empty read ends it, but a long one: the bus has something."""

@@ -32,7 +32,7 @@ def run_failed(context: Mapping[str, Any]) -> None:
     from include.instore.runs.alerts import no_report_alert
 
     dag_run = context.get("dag_run") or _bare_dag_run(context["dag"].dag_id, context["run_id"])
-    run, settings = _run_of(dag_run), _settings()
+    run, settings = _run_of(dag_run), _settings().alerts
     text = text_of(no_report_alert(str(context.get("reason") or "")), run, None, settings, context["dag"].dag_id)
     key = run.tries[-1]
     with _ledger_if_possible() as ledger:
@@ -64,7 +64,7 @@ def deadline() -> Any:
     from airflow.sdk.definitions.deadline import DeadlineAlert
     from instore_provider.deadlines import RunQueuedDeadline
 
-    minutes = _settings().deadline_minutes
+    minutes = _settings().alerts.deadline_minutes
     if not minutes:
         return None
     return DeadlineAlert(
@@ -81,7 +81,7 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
         return  # it ended meanwhile; a red one was told as such
     if told["run_type"] == "backfill" and told["state"] == "queued":
         return  # many are created at once and wait for their turn
-    settings, queued_at = _settings(), _moment(told.get("queued_at"))
+    settings, queued_at = _settings().alerts, _moment(told.get("queued_at"))
     if queued_at is not None and datetime.now(timezone.utc) - queued_at < timedelta(minutes=settings.deadline_minutes):
         return  # it was cleared meanwhile; who clears a run looks at it
     dates = ("data_interval_start", "data_interval_end", "logical_date", "run_after")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from include.instore.ledger import Ledger
     from include.instore.ledger.alerts import Waiting
-    from include.instore.model.settings import Settings
+    from include.instore.model.settings import AlertSettings
     from include.instore.runs.alerts import Alert
 
 _DELIVERY_SECONDS = 60
@@ -110,7 +110,7 @@ def _urls(connection: Connection) -> list[str]:
 
 
 def text_of(
-    alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: Settings, dag_id: str
+    alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: AlertSettings, dag_id: str
 ) -> tuple[str, str]:
     from include.instore.runs.alerts import alert_text, run_in_words
 

@@ -87,7 +87,7 @@ def _write_down(
     counts = reported.document
 
     def text(alert: Alert) -> tuple[str, str]:
-        return text_of(alert, run, counts, settings, dag_id)
+        return text_of(alert, run, counts, settings.alerts, dag_id)
 
     def recovery(ended: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
         words = run_in_words(run.kind, airflows_id(run, dag_id), counts.get("window"))
@@ -109,10 +109,10 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
     """What is measured in the ledger, and on the bus where this run drained it."""
     from include.instore.ledger.alerts import measure
 
-    ages, failed_tasks = measure(ledger, run.run_id, settings.alert_shared), [each.task for each in failed]
+    ages, failed_tasks = measure(ledger, run.run_id, settings.alerts.alert_shared), [each.task for each in failed]
     if run.dry_run:
         return ages
-    if run.drains_topic and settings.use_topic and "drain_topic" not in failed_tasks:
+    if run.drains_topic and settings.runs.use_topic and "drain_topic" not in failed_tasks:
         from include.instore.sources.bus import look
 
         try:
@@ -131,7 +131,7 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
     feeds = []
     if ages.oldest_message is not None and ages.oldest_message < _BEHIND:
         feeds.append("topic")
-    if settings.use_extracts and "load_extracts" not in failed_tasks:
+    if settings.runs.use_extracts and "load_extracts" not in failed_tasks:
         feeds.append("extract")
     now = datetime.now(timezone.utc)
     return replace(ages, silences=silences(recent_arrivals(ledger, now), now, feeds, first_run_at(ledger), settings))

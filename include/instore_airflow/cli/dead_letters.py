@@ -35,7 +35,7 @@ dead_letters_app = typer.Typer(
 def list_dead_letters(most: MaxOption = 100, as_json: JsonOption = False) -> None:
     """List the oldest dead letters: id, number, reason; never the message itself. They stay as they are."""
     with errors_told():
-        letters = dead_letters.list_dead_letters(service_bus_client(), load_settings(), most)
+        letters = dead_letters.list_dead_letters(service_bus_client(), load_settings().bus, most)
     if as_json:
         print_json([asdict(letter) for letter in letters])
     else:

@@ -49,7 +49,9 @@ def show_order(
     """
     with opened() as ledger:
         settings = load_settings()
-        found = find_orders(ledger, settings, number=number) or find_orders(ledger, settings, event_id=number)
+        found = find_orders(ledger, settings.orders, number=number) or find_orders(
+            ledger, settings.orders, event_id=number
+        )
         lives = [each.shown(_mask(unmask)) | life(ledger, each, settings) for each in found]
         aside = quarantined_as(ledger, number, settings)
         if not lives and not aside:
@@ -119,8 +121,8 @@ def show_customer(
         if bool(card) == bool(email):
             raise FatalError("Give --card or --email, one of the two.")
         settings = load_settings()
-        known: dict[str, Any] = known_of_person(ledger, settings, card=card, email=email)
-        found = find_orders(ledger, settings, card=card, email=email, limit=most)
+        known: dict[str, Any] = known_of_person(ledger, settings.orders, card=card, email=email)
+        found = find_orders(ledger, settings.orders, card=card, email=email, limit=most)
         if unmask:
             note_done(
                 ledger, "customers show --unmask", len(found), ", ".join(each.row["order_number"] for each in found)

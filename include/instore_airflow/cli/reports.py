@@ -39,7 +39,7 @@ def print_report(
     are no orders: they are counted apart, by when they came. Hours are, unless told otherwise, those of the last day.
     """
     with opened() as ledger:
-        end = _day(last) or datetime.now(ZoneInfo(load_settings().store_timezone)).date()
+        end = _day(last) or datetime.now(ZoneInfo(load_settings().orders.store_timezone)).date()
         begin = _day(first) or (end if by is By.HOUR else end - timedelta(days=_DAYS - 1))
         lines = report(ledger, by, begin, end)
     whole = total(lines).shown()

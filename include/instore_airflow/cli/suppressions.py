@@ -61,7 +61,7 @@ def add_suppressions(
         settings, persons = load_settings(), []
         for number, line in enumerate(file, 1):
             try:
-                person = email_of(line, settings) if "@" in line else card_of(line, settings)
+                person = email_of(line, settings.orders) if "@" in line else card_of(line, settings.orders)
             except ValueError as error:
                 raise FatalError(f"Line {number} {error}; correct it. Nothing was changed.") from None
             persons += [person] if person else []

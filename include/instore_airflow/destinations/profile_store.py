@@ -25,7 +25,7 @@ def opened(ledger: Ledger, settings: Settings) -> Iterator[ProfileStoreDestinati
 
     get_connection(PROFILE_STORE)  # a missing one is said in our sentence, not in Airflow's
     with contextlib.closing(ProfileStoreHook(PROFILE_STORE)) as hook:
-        share(hook, PROFILE_STORE, ledger, settings)
+        share(hook, PROFILE_STORE, ledger, settings.services)
         yield ProfileStoreDestination(hook, settings)
 
 
@@ -35,12 +35,12 @@ class ProfileStoreDestination:
     def __init__(self, hook: ProfileStoreHook, settings: Settings) -> None:
         self._hook = hook
         self._settings = settings
-        self.bulk_events = settings.bulk_events
+        self.bulk_events = settings.sending.bulk_events
 
     def event(self, order: OutgoingOrder) -> tuple[dict[str, Any], bool]:
         from include.instore.destinations.profile_store import event_of
 
-        return event_of(order, self._settings)
+        return event_of(order, self._settings.events)
 
     def send_events(
         self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
@@ -48,9 +48,9 @@ class ProfileStoreDestination:
         with translated():
             yield from self._hook.send_events(
                 events,
-                bulk=self._settings.track_bulk,
-                bulk_size=self._settings.bulk_events,
-                max_bulk_bytes=self._settings.bulk_bytes,
+                bulk=self._settings.sending.track_bulk,
+                bulk_size=self._settings.sending.bulk_events,
+                max_bulk_bytes=self._settings.sending.bulk_bytes,
                 before_leaving=before_leaving,
             )
 

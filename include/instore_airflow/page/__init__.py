@@ -75,7 +75,7 @@ def _ledger() -> Ledger:
 
 def _overview(request: Request) -> HTMLResponse:
     settings, ledger = load_settings(), _ledger()
-    today = datetime.now(ZoneInfo(settings.store_timezone)).date()
+    today = datetime.now(ZoneInfo(settings.orders.store_timezone)).date()
     first = today - timedelta(days=_DAYS - 1)
     came = {line.group: line for line in report(ledger, By.DAY, first, today)}
     days = [came.get(day) or total([], day) for day in (f"{first + timedelta(days=n)}" for n in range(_DAYS))]
@@ -97,13 +97,13 @@ def _found(request: Request, kind: Annotated[str, Form()], text: Annotated[str, 
     if kind not in _KINDS or not text.strip():
         raise HTTPException(422, "Say what orders are searched by.")
     asked: dict[str, Any] = {kind: text.strip()}
-    orders = [each.shown() for each in find_orders(_ledger(), load_settings(), limit=_MOST, **asked)]
+    orders = [each.shown() for each in find_orders(_ledger(), load_settings().orders, limit=_MOST, **asked)]
     aside = quarantined_as(_ledger(), text.strip(), load_settings()) if kind == "number" else []
     return _page(request, "orders.html", "Orders", kinds=_KINDS, kind=kind, orders=orders, aside=map(vars, aside))
 
 
 def _order(request: Request, event_id: str) -> HTMLResponse:
-    found = find_orders(_ledger(), load_settings(), event_id=event_id)
+    found = find_orders(_ledger(), load_settings().orders, event_id=event_id)
     if not found:
         raise HTTPException(404, "No order has this event.")
     told = life(_ledger(), found[0], load_settings())

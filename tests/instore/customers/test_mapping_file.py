@@ -34,7 +34,7 @@ def test_a_mapping_file_answers_by_card(tmp_path: Path) -> None:
         "\n",
         encoding="utf-8",
     )
-    mapping = MappingFile(file, SETTINGS)
+    mapping = MappingFile(file, SETTINGS.orders)
     answers = {card: mapping.resolve(card) for card in ("001234", "77", "88", "99", "55", "44", "33", "card", "1234")}
     assert {card: (each.outcome, each.email) for card, each in answers.items() if card != "99"} == {
         "001234": ("matched", "ann@example.com"),
@@ -75,7 +75,7 @@ def test_a_card_is_the_same_in_the_mapping_file_and_in_an_order(tmp_path: Path, 
     card = f"{around}6035{between}7707{around}"
     file = tmp_path / "cards.csv"
     file.write_text(f"card,email\n{card},ann@example.com\n42,bo@example.com\n", encoding="utf-8")
-    mapping = MappingFile(file, SETTINGS)
+    mapping = MappingFile(file, SETTINGS.orders)
     try:
         of_order = parse_order(given.body(loyaltyCardNumber=card), 1_000_000).loyalty_card_number
     except RecordRefused:
@@ -90,7 +90,7 @@ def test_a_row_whose_card_cannot_be_read_is_told_by_its_line(tmp_path: Path, cap
     file.write_text(
         "card,email\n42,bo@example.com\n6035\x007,ann@example.com\n6035\t8,cy@example.com\n", encoding="utf-8"
     )
-    assert MappingFile(file, SETTINGS).resolve("42").outcome == "matched"
+    assert MappingFile(file, SETTINGS.orders).resolve("42").outcome == "matched"
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert "2 rows" in message
     assert "line 3" in message
@@ -103,7 +103,7 @@ def test_a_mapping_file_that_cannot_be_read_names_its_setting(tmp_path: Path, co
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigurationError, match="INSTORE_MAPPING_FILE"):
-        MappingFile(file, SETTINGS)
+        MappingFile(file, SETTINGS.orders)
 
 
 ROWS = (("2001", "ann@example.com"), ("2002", "bo@example.com"))
@@ -111,7 +111,7 @@ ROWS = (("2001", "ann@example.com"), ("2002", "bo@example.com"))
 
 def written(file: Path, heading: str, *rows: str, before: str = "") -> MappingFile:
     file.write_text(before + "\n".join([heading, *rows, ""]), encoding="utf-8")
-    return MappingFile(file, SETTINGS)
+    return MappingFile(file, SETTINGS.orders)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"], ids=ascii)
@@ -171,7 +171,7 @@ def test_a_card_of_the_file_is_read_by_the_same_rules_as_one_of_an_order(
 ) -> None:
     file = tmp_path / "cards.csv"
     file.write_text("card,email\n12345,<Ann@Example.com>;\n\uff17\uff17\u20138,bo@example.com\n", encoding="utf-8")
-    mapping = MappingFile(file, settings(card_length=8))
+    mapping = MappingFile(file, settings(card_length=8).orders)
     assert (mapping.resolve("00012345").email, mapping.resolve("00000778").email) == (
         "Ann@Example.com",
         "bo@example.com",

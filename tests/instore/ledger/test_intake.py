@@ -12,7 +12,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import known_versions
 from include.instore.ledger.intake import Landed, LoadedExtract, land, refusal
 from include.instore.model.errors import RecordRefused
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from tests.instore import given
 
 
@@ -159,4 +159,4 @@ def test_a_clock_may_be_some_hours_ahead_and_a_shop_old() -> None:
     soon = datetime.now(timezone.utc) + timedelta(hours=20)
     assert given.arrivals(given.document("S1", date=soon.isoformat()))
     old = given.document("S1", date="1999-12-31T12:00:00Z")
-    assert given.arrivals(old, settings=Settings(earliest_date=date(1990, 1, 1)))
+    assert given.arrivals(old, settings=load_settings(earliest_date=date(1990, 1, 1)))

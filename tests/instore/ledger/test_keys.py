@@ -10,11 +10,11 @@ from include.instore.ledger.intake import land
 from include.instore.ledger.keys import adopt, check_key, check_pipeline, rekey
 from include.instore.ledger.quarantined import Wanted
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from include.instore.sources.quarantine import redrive
 from tests.instore import given
 
-NUMBER, STORE = Settings(), Settings(order_key="store_id,order_number")
+NUMBER, STORE = Settings(), load_settings(order_key="store_id,order_number")
 
 
 def test_the_key_is_written_into_a_new_ledger_and_another_is_refused_there(ledger: Ledger) -> None:
@@ -33,20 +33,22 @@ def test_orders_that_were_there_before_are_known_by_their_number(ledger: Ledger)
 
 def test_a_ledger_with_orders_is_refused_by_another_pipeline_until_a_person_says_it_was_renamed(ledger: Ledger) -> None:
     check_pipeline(ledger, Settings())
-    check_pipeline(ledger, Settings(scope="web", subscription="corrected"))  # nothing was received by the wrong one
-    ours = Settings(scope="web", subscription="corrected")
+    check_pipeline(
+        ledger, load_settings(scope="web", subscription="corrected")
+    )  # nothing was received by the wrong one
+    ours = load_settings(scope="web", subscription="corrected")
     given.landed(ledger, given.document("S1"))
     check_pipeline(ledger, ours)
     for name, other, known in (
-        ("pipeline", Settings(scope="web", subscription="corrected", pipeline="brand_b"), "instore_orders"),
-        ("scope", Settings(scope="brand-b", subscription="corrected"), "web"),
-        ("subscription", Settings(scope="web", subscription="other"), "orders/corrected"),
+        ("pipeline", load_settings(scope="web", subscription="corrected", pipeline="brand_b"), "instore_orders"),
+        ("scope", load_settings(scope="brand-b", subscription="corrected"), "web"),
+        ("subscription", load_settings(scope="web", subscription="other"), "orders/corrected"),
     ):
         with pytest.raises(ConfigurationError, match=f"has orders of {name} '{known}'.*ledger adopt"):
             check_pipeline(ledger, other)
     # One that drains no topic has no subscription.
-    check_pipeline(ledger, Settings(scope="web", subscription="other", use_topic=False))
-    renamed = Settings(scope="web", subscription="renamed")
+    check_pipeline(ledger, load_settings(scope="web", subscription="other", use_topic=False))
+    renamed = load_settings(scope="web", subscription="renamed")
     assert adopt(ledger, renamed, dry_run=True) == {"subscription": ("orders/corrected", "orders/renamed")}
     check_pipeline(ledger, ours)
     adopt(ledger, renamed)
@@ -88,9 +90,9 @@ def test_a_collision_that_is_redriven_too_early_stays(ledger: Ledger) -> None:
 def test_a_key_by_which_two_orders_would_become_one_is_refused_with_both_named(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"), given.document("S2"))
     with pytest.raises(ConfigurationError, match="ref-0 and ref-1 would become one"):
-        rekey(ledger, Settings(order_key="store_id"))
+        rekey(ledger, load_settings(order_key="store_id"))
     with pytest.raises(ConfigurationError, match="ref-0 has no such key"):
-        rekey(ledger, Settings(order_key="till_id"))
+        rekey(ledger, load_settings(order_key="till_id"))
     assert {row["key"] for row in given.on_the_way(ledger)} == {'["s1", "sale"]', '["s2", "sale"]'}
 
 
@@ -98,7 +100,7 @@ def test_keys_may_change_places(ledger: Ledger) -> None:
     given.landed(ledger, given.document("1", tillId="2"), given.document("2", tillId="1"))
     with ledger.write() as connection:
         connection.execute(sa.update(given.orders).values(claim_run="run-1"))
-    rekey(ledger, Settings(order_key="till_id"))
+    rekey(ledger, load_settings(order_key="till_id"))
     assert {row["order_number"]: row["key"] for row in given.on_the_way(ledger)} == {
         "1": '["2", "sale"]', "2": '["1", "sale"]',
     }  # fmt: skip

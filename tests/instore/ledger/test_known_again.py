@@ -14,14 +14,14 @@ from include.instore.ledger.intake import Landed, land
 from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.runs import count_run, faults_in
 from include.instore.ledger.tables import orders, quarantine, runs
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from include.instore.sources.quarantine import redrive
 from tests.instore import given
 
 
 def landed(ledger: Ledger, *documents: dict[str, Any], key: str = "order_number", by_rows: bool = False) -> Landed:
     given.landed(ledger)
-    arrivals = given.arrivals(*documents, settings=Settings(order_key=key))
+    arrivals = given.arrivals(*documents, settings=load_settings(order_key=key))
     return land(ledger, "run-1", [replace(each, by_rows=by_rows) for each in arrivals], [])
 
 
@@ -161,7 +161,7 @@ def test_a_return_is_not_its_sale(ledger: Ledger) -> None:
 
 def test_a_return_that_is_sent_as_the_same_type_has_an_event_id_of_its_own(ledger: Ledger) -> None:
     given.landed(ledger)
-    settings = Settings(return_event_type="StorePurchase")
+    settings = load_settings(return_event_type="StorePurchase")
     items = given.arrivals(given.document("S1"), given.document("S1", total="-3.50"), settings=settings)
     assert land(ledger, "run-1", items, []).orders == 2
 

@@ -23,7 +23,7 @@ from include.instore.ledger.intake import land
 from include.instore.ledger.keys import check_key
 from include.instore.ledger.tables import metadata
 from include.instore.model.errors import ConfigurationError, RetriableError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from tests.instore import given
 from tests.instore.destinations.test_delivery import Store
 
@@ -226,7 +226,7 @@ def test_the_hour_after_a_migration_sends_nothing_twice_and_finishes_what_was_un
             return CardAnswer(card, "matched", f"{card.replace(' ', '')}@example.com")
 
     (batch,) = given.planned(ledger, given.run("run-1"), claim_minutes=120)
-    settings = Settings(verify_after=0)
+    settings = load_settings(verify_after=0)
     look_up_batch([Everybody()], ledger, "run-1", 0, settings)
     store = Store(ledger)
     store.shows = False

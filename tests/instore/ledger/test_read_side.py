@@ -43,15 +43,15 @@ FIRST, LAST = (NOW - timedelta(days=1)).date(), NOW.date()
 RUN = f"run-{MANY * 24 // 2500 - 30}"
 
 ASKED: dict[str, Callable[[Ledger], Any]] = {
-    "number": lambda ledger: find_orders(ledger, SETTINGS, number=number_of(7, MANY)),
-    "card": lambda ledger: find_orders(ledger, SETTINGS, card=f"60{7:014d}"),
-    "person": lambda ledger: known_of_person(ledger, SETTINGS, card=f"60{7:014d}"),
-    "email": lambda ledger: find_orders(ledger, SETTINGS, email="c7@example.com"),
-    "event": lambda ledger: find_orders(ledger, SETTINGS, event_id=f"{7:036d}"),
-    "event of nobody": lambda ledger: find_orders(ledger, SETTINGS, event_id=f"{78:036d}"),
-    "message": lambda ledger: find_orders(ledger, SETTINGS, origin="m7"),
-    "file": lambda ledger: find_orders(ledger, SETTINGS, origin="day-3.csv"),
-    "life": lambda ledger: life(ledger, *find_orders(ledger, SETTINGS, event_id=f"{7:036d}"), SETTINGS),
+    "number": lambda ledger: find_orders(ledger, SETTINGS.orders, number=number_of(7, MANY)),
+    "card": lambda ledger: find_orders(ledger, SETTINGS.orders, card=f"60{7:014d}"),
+    "person": lambda ledger: known_of_person(ledger, SETTINGS.orders, card=f"60{7:014d}"),
+    "email": lambda ledger: find_orders(ledger, SETTINGS.orders, email="c7@example.com"),
+    "event": lambda ledger: find_orders(ledger, SETTINGS.orders, event_id=f"{7:036d}"),
+    "event of nobody": lambda ledger: find_orders(ledger, SETTINGS.orders, event_id=f"{78:036d}"),
+    "message": lambda ledger: find_orders(ledger, SETTINGS.orders, origin="m7"),
+    "file": lambda ledger: find_orders(ledger, SETTINGS.orders, origin="day-3.csv"),
+    "life": lambda ledger: life(ledger, *find_orders(ledger, SETTINGS.orders, event_id=f"{7:036d}"), SETTINGS),
     "set aside": lambda ledger: quarantined_as(ledger, "Q7", SETTINGS),
     "day": lambda ledger: list_orders(ledger, day=f"{LAST}"),
     "day, store and status": lambda ledger: list_orders(ledger, day=f"{LAST}", store="0007", status="sent"),
@@ -157,12 +157,15 @@ def test_an_order_is_found_by_whatever_of_it_is_known(ledger: Ledger) -> None:
         {"number": "00123"}, {"number": "123"}, {"email": "Ann@Example.com"}, {"origin": "ref-0"},
         {"event_id": given.row(ledger, "00123")["event_id"]},
     ):  # fmt: skip
-        (found,) = find_orders(ledger, SETTINGS, **asked)
+        (found,) = find_orders(ledger, SETTINGS.orders, **asked)
         assert (found.row["order_number"], found.status) == ("00123", "pending")
-    assert _numbers(find_orders(ledger, SETTINGS, card=f" {given.CARD[:4]}-{given.CARD[4:]} ")) == {"00123", "S2"}
-    assert find_orders(ledger, SETTINGS, number="S3") == find_orders(ledger, SETTINGS, number="S\0") == []
+    assert _numbers(find_orders(ledger, SETTINGS.orders, card=f" {given.CARD[:4]}-{given.CARD[4:]} ")) == {
+        "00123",
+        "S2",
+    }
+    assert find_orders(ledger, SETTINGS.orders, number="S3") == find_orders(ledger, SETTINGS.orders, number="S\0") == []
     with pytest.raises(FatalError, match="not an email"):
-        find_orders(ledger, SETTINGS, email="a@b@c")
+        find_orders(ledger, SETTINGS.orders, email="a@b@c")
 
 
 def test_a_message_and_a_file_find_the_orders_they_brought(ledger: Ledger) -> None:
@@ -171,8 +174,8 @@ def test_a_message_and_a_file_find_the_orders_they_brought(ledger: Ledger) -> No
         for number, reference in (("S1", "a:b#17"), ("S2", "2017/06/x.csv:2"), ("S3", "2017/06/x.csv:40")):
             moved = {"reference": reference, "origin": origin_of(reference)}
             connection.execute(sa.update(orders).where(orders.c.order_number == number).values(moved))
-    assert _numbers(find_orders(ledger, SETTINGS, origin="a:b")) == {"S1"}
-    assert _numbers(find_orders(ledger, SETTINGS, origin="2017/06/x.csv")) == {"S2", "S3"}
+    assert _numbers(find_orders(ledger, SETTINGS.orders, origin="a:b")) == {"S1"}
+    assert _numbers(find_orders(ledger, SETTINGS.orders, origin="2017/06/x.csv")) == {"S2", "S3"}
 
 
 def test_a_correction_is_found_by_the_message_that_brought_it(ledger: Ledger) -> None:
@@ -181,19 +184,19 @@ def test_a_correction_is_found_by_the_message_that_brought_it(ledger: Ledger) ->
     later.row.update(reference="m9#1", origin="m9")
     land(ledger, "run-1", [later], [])
     assert given.row(ledger, "S1")["reference"] == "m9#1"
-    assert _numbers(find_orders(ledger, SETTINGS, origin="m9")) == {"S1"}
-    assert find_orders(ledger, SETTINGS, origin="ref-0") == []
+    assert _numbers(find_orders(ledger, SETTINGS.orders, origin="m9")) == {"S1"}
+    assert find_orders(ledger, SETTINGS.orders, origin="ref-0") == []
 
 
 def test_the_life_of_an_order_that_was_sent(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
-    (order,) = find_orders(ledger, SETTINGS, number="S1")
+    (order,) = find_orders(ledger, SETTINGS.orders, number="S1")
     assert life(ledger, order, SETTINGS)["next"] == "Run run-1 is at work on it and sends it to profile_store."
     given.alive_hours_ago(ledger, 5)
     assert life(ledger, order, SETTINGS)["next"] == "The next run sends it to profile_store."
     now = given.hours_ago(0)
     given.set_orders(ledger, status="sent", attempts=2, sending_at=now, sent_at=now, outcome_run="run-1")
-    (order,) = find_orders(ledger, SETTINGS, number="S1")
+    (order,) = find_orders(ledger, SETTINGS.orders, number="S1")
     whole = life(ledger, order, SETTINGS)
     assert [step["what"] for step in whole["steps"]] == ["planned", "received", "left", "sent"]
     assert "attempt 2" in whole["steps"][2]["detail"]
@@ -221,7 +224,7 @@ def test_the_life_of_an_order_that_was_sent(ledger: Ledger) -> None:
 def test_what_happens_next_is_said_of_every_state(ledger: Ledger, values: dict[str, Any], told: str) -> None:
     given.ready(ledger, "S1")
     given.set_orders(ledger, **values)
-    (order,) = find_orders(ledger, SETTINGS, number="S1")
+    (order,) = find_orders(ledger, SETTINGS.orders, number="S1")
     assert order.status == values["status"]
     assert told in life(ledger, order, SETTINGS)["next"]
 
@@ -257,14 +260,14 @@ def test_what_is_known_of_a_person(ledger: Ledger) -> None:
     given.planned(ledger)
     answer = CardAnswer(given.CARD, "suppressed", "ann@example.com")
     remember_answers(ledger, "run-1", 0, [answer], cache=timedelta(hours=1), negative=timedelta(hours=1))
-    known = known_of_person(ledger, SETTINGS, card=given.CARD)
+    known = known_of_person(ledger, SETTINGS.orders, card=given.CARD)
     assert known["answer"]["outcome"] == "suppressed"
     assert [each["source"] for each in known["suppressed"]] == ["loyalty"]
-    assert [each.status for each in find_orders(ledger, SETTINGS, card=given.CARD)] == ["suppressed"]
-    of_address = known_of_person(ledger, SETTINGS, email="ann@example.com")
+    assert [each.status for each in find_orders(ledger, SETTINGS.orders, card=given.CARD)] == ["suppressed"]
+    of_address = known_of_person(ledger, SETTINGS.orders, email="ann@example.com")
     assert (of_address["answer"], len(of_address["suppressed"])) == (None, 1)
     with pytest.raises(FatalError, match="it stands for none"):
-        known_of_person(ledger, SETTINGS, card="0")
+        known_of_person(ledger, SETTINGS.orders, card="0")
 
 
 def test_what_is_undelivered_says_how_much_since_when_and_who(ledger: Ledger) -> None:

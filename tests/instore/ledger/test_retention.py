@@ -83,21 +83,21 @@ def test_an_order_that_is_done_with_keeps_nothing_of_its_person(ledger: Ledger, 
     sent(ledger, personal("S1"), personal("S2"))
     given.landed(ledger, personal("S1", total="4.00"))  # corrected after it was sent
     assert canaries(ledger) >= {"orders.payload", "orders.email", "contents.payload", "deliveries.email"}
-    assert prune(ledger, settings(**KEEP)) == NONE, "they are young"
+    assert prune(ledger, settings(**KEEP).retention) == NONE, "they are young"
     age(ledger)
-    assert prune(ledger, settings()) == NONE, "they are younger than two years"
-    done = prune(ledger, settings(**KEEP))
+    assert prune(ledger, settings().retention) == NONE, "they are younger than two years"
+    done = prune(ledger, settings(**KEEP).retention)
     assert (done.orders, done.contents) == (2, 0), "contents go with their order"
     assert canaries(ledger) == set()
     assert given.statuses(ledger) == {"S1": "sent", "S2": "sent"}
-    assert prune(ledger, settings(**KEEP)).orders == 0
+    assert prune(ledger, settings(**KEEP).retention).orders == 0
 
 
 def test_a_pruned_order_is_known_again(ledger: Ledger, settings: MakeSettings) -> None:
     sent(ledger, personal("S1"), personal("S2"))
     given.landed(ledger, personal("S2", total="4.00"))
     age(ledger)
-    prune(ledger, settings(**KEEP))
+    prune(ledger, settings(**KEEP).retention)
     again = given.landed(ledger, personal("S1"), personal("S2"), personal("S2", total="4.00"), run=given.run("later"))
     assert (again.orders, again.duplicates, again.corrections) == (0, 3, 0)
     assert canaries(ledger) == set()
@@ -107,12 +107,12 @@ def test_a_pruned_order_is_known_again(ledger: Ledger, settings: MakeSettings) -
 def test_what_comes_late_for_a_pruned_order_is_pruned_in_its_turn(ledger: Ledger, settings: MakeSettings) -> None:
     sent(ledger, personal("S1"))
     age(ledger)
-    prune(ledger, settings(**KEEP))
+    prune(ledger, settings(**KEEP).retention)
     assert given.landed(ledger, personal("S1", total="4.00"), run=given.run("later")).corrections == 1
     assert canaries(ledger) == {f"contents.{name}" for name in ("payload", "email", "loyalty_card")}
     assert given.tally(ledger, "later")["corrected_after_sent"] == 1
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).contents == 1
+    assert prune(ledger, settings(**KEEP).retention).contents == 1
     assert canaries(ledger) == set()
 
 
@@ -121,7 +121,7 @@ def test_no_run_sends_a_pruned_order_again(ledger: Ledger, settings: MakeSetting
     sent(ledger, personal("S1"), personal("S2"))
     given.set_orders(ledger, orders.c.order_number == "S2", status="rejected")
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 2
+    assert prune(ledger, settings(**KEEP).retention).orders == 2
     window = given.window("2017-06-05", "2017-06-06")
     for number, changes in enumerate(({"resend": True}, {}, {"destination": "archive"})):
         run = given.run(f"again-{number}", "manual", window=window, claims="in_window", **changes)
@@ -136,7 +136,7 @@ def test_what_still_waits_is_never_too_old(ledger: Ledger, settings: MakeSetting
     sent(ledger, personal("S1"))
     given.set_orders(ledger, status=status)
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 0
+    assert prune(ledger, settings(**KEEP).retention).orders == 0
 
 
 def test_an_order_that_is_asked_for_again_is_not_pruned(ledger: Ledger, settings: MakeSettings) -> None:
@@ -144,7 +144,7 @@ def test_an_order_that_is_asked_for_again_is_not_pruned(ledger: Ledger, settings
     given.set_orders(ledger, orders.c.order_number == "S1", status="unmatched", next_attempt=datetime.now(timezone.utc))
     given.set_orders(ledger, orders.c.order_number == "S2", status="unmatched")
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 1
+    assert prune(ledger, settings(**KEEP).retention).orders == 1
 
 
 def test_a_pruned_order_that_comes_corrected_before_it_was_sent_is_whole_again(
@@ -152,7 +152,7 @@ def test_a_pruned_order_that_comes_corrected_before_it_was_sent_is_whole_again(
 ) -> None:
     given.landed(ledger, given.document("S1", loyaltyCardNumber=None, tillId="T7"))  # nobody's
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 1
+    assert prune(ledger, settings(**KEEP).retention).orders == 1
     assert given.landed(ledger, personal("S1"), run=given.run("later")).corrections == 1
     row = given.row(ledger, "S1")
     assert (row["status"], row["pruned_at"], row["loyalty_card"]) == ("pending", None, "canary7f3a")
@@ -162,7 +162,7 @@ def test_a_rekey_works_on_pruned_orders(ledger: Ledger, settings: MakeSettings) 
     sent(ledger, personal("S1"), given.document("S2", tillId="T8"))
     check_key(ledger, settings())
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 2
+    assert prune(ledger, settings(**KEEP).retention).orders == 2
     by_till = settings(order_key="store_id,day,tillId,order_number")
     assert rekey(ledger, by_till).orders == 2
     assert {row["key"] for row in given.rows(ledger, "orders")} == {
@@ -190,13 +190,13 @@ def test_a_record_that_nobody_settled_is_given_up_and_counted(ledger: Ledger, se
     with ledger.engine.begin() as connection:
         connection.execute(sa.update(quarantine).where(quarantine.c.reference == "other").values(state="redriven"))
     age(ledger)
-    done = prune(ledger, settings(**KEEP))
+    done = prune(ledger, settings(**KEEP).retention)
     assert (done.quarantine, done.given_up) == (2, 1)
     assert canaries(ledger) == set()
     assert {row["state"] for row in given.rows(ledger, "quarantine")} == {"redriven", "discarded"}
     again = given.landed(ledger, run=given.run("later"), refusals=[given.refused(raw)])
     assert (again.quarantined, again.duplicates) == (0, 1), "a second copy is known still"
-    assert prune(ledger, settings(**KEEP)).quarantine == 0
+    assert prune(ledger, settings(**KEEP).retention).quarantine == 0
 
 
 def test_answers_reports_and_alerts_are_removed_and_open_alerts_stay(ledger: Ledger, settings: MakeSettings) -> None:
@@ -209,7 +209,7 @@ def test_answers_reports_and_alerts_are_removed_and_open_alerts_stay(ledger: Led
         for run, cause, ended in (("r1", "numbers", "r2"), ("r2", "dead_letters", "r3"), ("r3", "dead_letters", None)):
             connection.execute(sa.insert(alerts).values(run=run, cause=cause, ended_run=ended, **alert))
     age(ledger)
-    done = prune(ledger, settings(**KEEP))
+    done = prune(ledger, settings(**KEEP).retention)
     assert (done.customers, done.reports, done.alerts) == (1, 1, 2)
     with ledger.engine.connect() as connection:
         assert connection.scalars(sa.select(alerts.c.run)).all() == ["r3"]
@@ -219,7 +219,7 @@ def test_it_works_in_chunks_and_nothing_is_left_out(ledger: Ledger, settings: Ma
     documents = [given.document(f"S{number}", loyaltyCardNumber=None) for number in range(1203)]
     given.landed(ledger, *documents)
     age(ledger)
-    assert prune(ledger, settings(**KEEP)).orders == 1203
+    assert prune(ledger, settings(**KEEP).retention).orders == 1203
     with ledger.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).where(orders.c.pruned_at.is_(None))) == 0
 
@@ -229,5 +229,5 @@ def test_a_file_that_was_loaded_stays_known(ledger: Ledger, settings: MakeSettin
         at = datetime.now(timezone.utc) - timedelta(days=3650)
         row = {"path": "a.csv", "version": "1", "orders": 1, "bad_rows": 0, "state": "loaded", "run": "r"}
         connection.execute(sa.insert(extracts).values(**row, loaded_at=at))
-    prune(ledger, settings(**KEEP))
+    prune(ledger, settings(**KEEP).retention)
     assert [row["path"] for row in given.rows(ledger, "extracts")] == ["a.csv"]

@@ -16,7 +16,7 @@ from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.suppressions import lift, list_suppressed, suppress
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from include.instore.model.windows import Run
 from include.instore.sources.quarantine import redrive
 from tests.instore import given
@@ -59,9 +59,9 @@ def test_orders_that_stand_beside_others_get_plain_keys_where_a_key_tells_them_a
     check_key(collided, given.SETTINGS)
     accepted(collided, AcceptAs.NEW_ORDER)
     events = {row["store_id"]: row["event_id"] for row in given.rows(collided, "orders")}
-    rekey(collided, Settings(order_key="order_number,day"))
+    rekey(collided, load_settings(order_key="order_number,day"))
     assert sorted(len(json.loads(row["key"])) for row in given.rows(collided, "orders")) == [3, 4]
-    rekey(collided, Settings(order_key="store_id,order_number"))
+    rekey(collided, load_settings(order_key="store_id,order_number"))
     found = {row["store_id"]: row for row in given.rows(collided, "orders")}
     assert json.loads(found["0505"]["key"]) == ["0505", "s1", "sale"]
     assert {store: row["event_id"] for store, row in found.items()} == events
@@ -166,7 +166,7 @@ def test_nothing_is_sent_for_a_suppressed_person_until_it_is_lifted(ledger: Ledg
 
 def test_of_two_orders_that_would_be_one_again_the_rekey_keeps_apart_what_a_person_did(collided: Ledger) -> None:
     accepted(collided, AcceptAs.NEW_ORDER)
-    assert rekey(collided, Settings(order_key="order_number,day")).orders == 2
+    assert rekey(collided, load_settings(order_key="order_number,day")).orders == 2
     given.landed(collided, given.document("S2"))
     with pytest.raises(ConfigurationError, match="would become one"):
-        rekey(collided, Settings(order_key="day"))
+        rekey(collided, load_settings(order_key="day"))

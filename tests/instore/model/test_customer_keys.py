@@ -103,10 +103,10 @@ def test_a_text_that_does_not_try_to_be_an_address_is_no_address(written: str | 
     ["noreply@store.example.com", "No-Reply@example.com", "<none@example.com>", "unknown@x.org", "a@test.com"],
 )
 def test_a_placeholder_address_is_no_address(settings: MakeSettings, written: str) -> None:
-    more = settings(placeholder_emails=Settings().placeholder_emails + ", *@TEST.com")
-    assert email_of(written, more) is None
-    assert email_of(JANE, more) == JANE
-    assert email_of(written, settings(placeholder_emails="")) is not None
+    more = settings(placeholder_emails=Settings().orders.placeholder_emails + ", *@TEST.com")
+    assert email_of(written, more.orders) is None
+    assert email_of(JANE, more.orders) == JANE
+    assert email_of(written, settings(placeholder_emails="").orders) is not None
 
 
 @pytest.mark.parametrize(
@@ -176,15 +176,15 @@ def test_a_card_that_a_spreadsheet_has_made_a_number_of_is_refused(written: Any)
 def test_a_card_that_lost_its_leading_zeros_gets_them_back_by_setting(
     settings: MakeSettings, written: Any, length: int, card: str
 ) -> None:
-    assert card_of(written, settings(card_length=length)) == card
+    assert card_of(written, settings(card_length=length).orders) == card
 
 
 @pytest.mark.parametrize("written", ["0", "0000000000", "n/a", "NULL", "none", "#N/A", "9999", "99-99 1"])
 def test_a_dummy_card_is_no_card(settings: MakeSettings, written: str) -> None:
-    some = settings(dummy_cards=Settings().dummy_cards + ",9999*", card_length=12)
-    assert card_of(written, some) is None
-    assert card_of("1009999", some) == "000001009999"
-    assert card_of(written, settings(dummy_cards="")) is not None
+    some = settings(dummy_cards=Settings().orders.dummy_cards + ",9999*", card_length=12)
+    assert card_of(written, some.orders) is None
+    assert card_of("1009999", some.orders) == "000001009999"
+    assert card_of(written, settings(dummy_cards="").orders) is not None
 
 
 _ODD = st.text(st.sampled_from("60.,E+-'=\" \u2013\uff16\u00b2\u0301\u200da@#\u0660\u3000;<>"), max_size=12) | st.text(

@@ -100,4 +100,4 @@ def test_two_adapters_of_one_name_are_refused(tmp_path: Path) -> None:
     paths = {"a/*": str(declared(tmp_path, CSV)), "b/*": str(declared(other, CSV))}
     with pytest.raises(ConfigurationError, match="two adapters have the name acme"):
         load_settings(extract_adapters=paths)
-    assert load_settings(extract_adapters={"a/*": paths["a/*"], "c/*": paths["a/*"]}).extract_adapters
+    assert load_settings(extract_adapters={"a/*": paths["a/*"], "c/*": paths["a/*"]}).extracts.extract_adapters

@@ -28,7 +28,7 @@ def event(settings: Settings, email: str = "ann@example.com", **changes: Any) ->
         order_time=order.time("UTC"),
         payload=order.payload(),
         email=email,
-        settings=settings,
+        settings=settings.events,
     )
 
 
@@ -71,7 +71,7 @@ def test_a_return_is_never_a_purchase(settings: MakeSettings) -> None:
 
 def test_event_types_and_values_are_settings(settings: MakeSettings) -> None:
     own = settings(event_type="a", event_value="b", return_event_type="c", return_event_value="d")
-    assert (event_kind("sale", own), event_kind("return", own)) == (("a", "b"), ("c", "d"))
+    assert (event_kind("sale", own.events), event_kind("return", own.events)) == (("a", "b"), ("c", "d"))
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.settings import Settings, load_settings
+from include.instore.model.settings import SECTION_OF, SECTIONS, load_settings
 
 
 def test_the_defaults_are_the_original_designs() -> None:
     settings = load_settings()
-    assert (settings.scope, settings.device_id) == ("Default", "InStoreDevice")
-    assert (settings.event_type, settings.event_value) == ("StorePurchase", "StorePurchase")
-    assert (settings.return_event_type, settings.return_event_value) == ("StoreReturn", "StoreReturn")
-    assert (settings.topic, settings.subscription) == ("orders", "orderprocessing")
-    assert (settings.enable_track_events, settings.on_ambiguous, settings.max_bad_share) == (True, "verify", 0.02)
-    assert (settings.store_timezone, settings.max_event_bytes, settings.bulk_events) == ("UTC", 256_000, 100)
-    assert (settings.mapping_file, settings.extract_columns) == (None, {})
+    assert (settings.events.scope, settings.events.device_id) == ("Default", "InStoreDevice")
+    assert (settings.events.event_type, settings.events.event_value) == ("StorePurchase", "StorePurchase")
+    assert (settings.events.return_event_type, settings.events.return_event_value) == ("StoreReturn", "StoreReturn")
+    assert (settings.bus.topic, settings.bus.subscription) == ("orders", "orderprocessing")
+    sending = settings.sending
+    assert (sending.enable_track_events, sending.on_ambiguous, sending.bulk_events) == (True, "verify", 100)
+    assert (settings.orders.store_timezone, settings.events.max_event_bytes) == ("UTC", 256_000)
+    assert settings.runs.max_bad_share == 0.02
+    assert (settings.lookups.mapping_file, settings.extracts.extract_columns) == (None, {})
 
 
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,14 +29,14 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("INSTORE_EXTRACT_COLUMNS", '{"Receipt": "order_number"}')
     monkeypatch.setenv("INSTORE_MAPPING_FILE", "/data/cards.csv")
     settings = load_settings()
-    assert (settings.scope, settings.enable_track_events) == ("web", False)
-    assert settings.extract_columns == {"Receipt": "order_number"}
-    assert settings.mapping_file == Path("/data/cards.csv")
+    assert (settings.events.scope, settings.sending.enable_track_events) == ("web", False)
+    assert settings.extracts.extract_columns == {"Receipt": "order_number"}
+    assert settings.lookups.mapping_file == Path("/data/cards.csv")
 
 
 def test_a_runs_own_values_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTORE_SCOPE", "web")
-    assert load_settings(scope="other").scope == "other"
+    assert load_settings(scope="other").events.scope == "other"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name:
 
 def test_a_scope_of_64_characters_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTORE_SCOPE", "x" * 64)
-    assert load_settings().scope == "x" * 64
+    assert load_settings().events.scope == "x" * 64
 
 
 def test_an_unknown_variable_is_refused_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,5 +96,19 @@ def test_no_refusal_tells_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    silent = [name for name, field in Settings.model_fields.items() if not field.description]
-    assert silent == []
+    fields = [each for section in SECTIONS.values() for each in section.model_fields.items()]
+    assert [name for name, field in fields if not field.description] == []
+
+
+def test_no_two_sections_have_a_field_of_one_name() -> None:
+    assert len(SECTION_OF) == sum(len(section.model_fields) for section in SECTIONS.values())
+
+
+def test_a_changed_field_is_changed_in_its_section_and_an_unknown_one_is_refused() -> None:
+    changed = load_settings(scope="web").having(topic="other", subscription="ours", sums="off")
+    assert (changed.bus.topic, changed.bus.subscription, changed.orders.sums) == ("other", "ours", "off")
+    assert (changed.events.scope, changed.bus.drain_block) == ("web", 200)
+    with pytest.raises(KeyError):
+        changed.having(topics="other")
+    with pytest.raises(ConfigurationError, match="did you mean INSTORE_TOPIC"):
+        load_settings(topics="other")

@@ -51,7 +51,7 @@ def back(ledger: Ledger, reading: Reading, settings: Settings, run: str = "run-9
         yield reading
 
     given.landed(ledger, run=given.run(run))
-    return read_back(opened, PROFILE_STORE, ledger, run, settings)
+    return read_back(opened, PROFILE_STORE, ledger, run, settings.sending)
 
 
 def test_a_sample_of_what_the_previous_run_sent_is_asked_for_and_no_other(

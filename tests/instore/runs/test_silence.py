@@ -20,13 +20,13 @@ from include.instore.ledger.arrivals import (
     note_arrivals,
     recent_arrivals,
 )
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from include.instore.runs.silence import SEVERAL, silences
 from tests.instore import given
 
 WEEK = 7 * 24
 START = given.moment("2017-01-01")
-SETTINGS = Settings(store_timezone="UTC")
+SETTINGS = load_settings(store_timezone="UTC")
 QUIET = given.moment("2017-05-21")
 """Eight weeks begin here without a day on which shops are closed."""
 
@@ -50,7 +50,7 @@ def judged(
 ) -> dict[str, Silence | int | None]:
     """As a report of ten past the hour does it, which has what came before the hour."""
     known = [row for row in rows if hour - KEPT_HOURS <= row.hour < hour]
-    return silences(known, at(hour), feeds, since, SETTINGS.model_copy(update=settings))
+    return silences(known, at(hour), feeds, since, SETTINGS.having(**settings))
 
 
 def silent(found: dict[str, Silence | int | None]) -> list[str]:

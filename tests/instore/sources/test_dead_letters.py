@@ -81,7 +81,7 @@ class Bus:
         )  # fmt: skip
 
     def _send(self, number: int, body: bytes, **properties: Any) -> None:
-        properties = {"message_id": f"m{number}", "subject": self.settings.subscription, **properties}
+        properties = {"message_id": f"m{number}", "subject": self.settings.bus.subscription, **properties}
         self._sender.send_messages(ServiceBusMessage(body, **properties))
 
     def refuse_in_a_drain(self, ledger: Ledger, *bodies: bytes, **properties: Any) -> None:
@@ -89,7 +89,7 @@ class Bus:
         for number, body in enumerate(bodies):
             self._send(number, body, **properties)
         open_run(ledger, given.run())
-        tight = self.settings.model_copy(update={"max_message_bytes": 10})
+        tight = self.settings.having(max_message_bytes=10)
         assert drain([self.client()], ledger, "run-1", tight).dead_lettered == len(bodies)
 
     def defer(self, *bodies: bytes) -> None:
@@ -98,14 +98,14 @@ class Bus:
             self._send(number, body)
         with (
             self.client() as client,
-            client.get_subscription_receiver("orders", self.settings.subscription) as receiver,
+            client.get_subscription_receiver("orders", self.settings.bus.subscription) as receiver,
         ):
             for message in receiver.receive_messages(len(bodies), max_wait_time=5):
                 receiver.defer_message(message)
 
     def refuse_undecodable(self, ledger: Ledger) -> dict[str, bytes]:
         """Dead letters that cannot be decoded, and one behind them that can."""
-        kinds = undecodable(self.settings.subscription)
+        kinds = undecodable(self.settings.bus.subscription)
         send_encoded(self._sender, *kinds.values())
         open_run(ledger, given.run())
         assert drain([self.client()], ledger, "run-1", self.settings).dead_lettered == len(kinds)
@@ -119,7 +119,7 @@ class Bus:
     @property
     def counts(self) -> dict[str, Any]:
         entities: dict[str, dict[str, Any]] = self.broker.state()["entities"]
-        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.subscription}"))
+        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.bus.subscription}"))
         return found
 
     @property
@@ -131,7 +131,7 @@ class Bus:
         with (
             self.client() as client,
             client.get_subscription_receiver(
-                "orders", self.settings.subscription, receive_mode="receiveanddelete"
+                "orders", self.settings.bus.subscription, receive_mode="receiveanddelete"
             ) as receiver,
         ):
             return receiver.receive_messages(1, max_wait_time=5)[0]
@@ -300,7 +300,7 @@ def test_a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_
 @on_one_database
 def test_dead_letters_are_listed_without_their_bodies_and_stay(ledger: Ledger, bus: Bus) -> None:
     bus.refuse(ledger, given.body("S1", emailAddress=f"{given.CANARY}@example.com"))
-    (letter,) = list_dead_letters(bus.client(), bus.settings, 10)
+    (letter,) = list_dead_letters(bus.client(), bus.settings.bus, 10)
     assert (letter.message_id, letter.reason) == ("m0", "TTLExpiredException")
     assert letter.size > 100
     assert given.CANARY not in repr(letter)
@@ -310,7 +310,7 @@ def test_dead_letters_are_listed_without_their_bodies_and_stay(ledger: Ledger, b
 @on_one_database
 def test_the_list_and_the_redrive_go_on_past_what_cannot_be_decoded(ledger: Ledger, bus: Bus) -> None:
     kinds = bus.refuse_undecodable(ledger)
-    listed = list_dead_letters(bus.client(), bus.settings, 100)
+    listed = list_dead_letters(bus.client(), bus.settings.bus, 100)
     assert len(listed) == len(kinds) + 1
     assert listed[-1].reason == "TTLExpiredException"
     assert {letter.reason for letter in listed[:-1]} <= {"undecodable", ""}
@@ -333,9 +333,9 @@ def test_a_dead_letter_s_id_and_reason_may_be_anything(ledger: Ledger, bus: Bus)
     reason = encoded.section(encoded.APPLICATION, encoded.map_of({"DeadLetterReason": b"\xa1\x02\xff\xfe"}))
     for number, odd in enumerate((uuid.UUID(int=7), 7, b"\xff")):
         body = encoded.data(given.body(f"S{number}"))
-        send_encoded(bus._sender, head + encoded.properties(bus.settings.subscription, odd) + reason + body)
+        send_encoded(bus._sender, head + encoded.properties(bus.settings.bus.subscription, odd) + reason + body)
     eventually_dead(bus, 3)
-    listed = list_dead_letters(bus.client(), bus.settings, 10)
+    listed = list_dead_letters(bus.client(), bus.settings.bus, 10)
     assert [letter.message_id for letter in listed] == [str(uuid.UUID(int=7)), "7", "\ufffd"]
     done = bus.redrive(ledger)
     assert {outcome.outcome for outcome in done.outcomes} == {"landed"}
@@ -376,6 +376,6 @@ def test_deferred_messages_are_landed_and_completed_and_what_is_no_order_stays(l
 
 @on_one_database
 def test_a_subscription_that_is_not_there_is_named(ledger: Ledger, bus: Bus) -> None:
-    bus.settings = bus.settings.model_copy(update={"subscription": "nobody"})
+    bus.settings = bus.settings.having(subscription="nobody")
     with pytest.raises(ConfigurationError, match="INSTORE_SUBSCRIPTION"):
         bus.redrive(ledger)

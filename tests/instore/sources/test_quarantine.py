@@ -42,7 +42,7 @@ def refused_message(ledger: Ledger, body: bytes, reference: str = "m1#1", reason
 def refused_extract(
     ledger: Ledger, folder: Path, text: str, settings: Settings, name: str = "week.csv", *, released: bool = False
 ) -> None:
-    (folder / name).write_bytes(text.encode(settings.extract_encoding))
+    (folder / name).write_bytes(text.encode(settings.extracts.extract_encoding))
     run = given.run()
     open_run(ledger, run)
     load_extracts(Storage.local(folder), ledger, run, settings)

@@ -26,7 +26,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.model.errors import ConfigurationError, RetriableError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from include.instore.sources.bus import keeps_expired, look
 from include.instore.sources.service_bus import Drained, drain, peek
 from sandbox.servicebus import ServiceBusStandIn, connection_string
@@ -67,7 +67,7 @@ class Bus:
         self._sender = sender
 
     def send(self, *bodies: bytes | AmqpAnnotatedMessage, message_id: Any = None) -> None:
-        label = self.settings.subscription
+        label = self.settings.bus.subscription
         for each in bodies:
             message = each if isinstance(each, AmqpAnnotatedMessage) else AmqpAnnotatedMessage(data_body=each)
             message.properties = AmqpMessageProperties(subject=label, message_id=message_id)
@@ -81,7 +81,7 @@ class Bus:
         """Somebody else holds so many of the messages, or has deferred them."""
         with (
             self.client() as client,
-            client.get_subscription_receiver("orders", self.settings.subscription) as receiver,
+            client.get_subscription_receiver("orders", self.settings.bus.subscription) as receiver,
         ):
             messages = receiver.receive_messages(count, max_wait_time=5)
             assert len(messages) == count
@@ -93,7 +93,7 @@ class Bus:
     def drain(self, ledger: Ledger, run_id: str = "run-1", receivers: int = 1, **changes: Any) -> Drained:
         open_run(ledger, given.run(run_id))
         clients = [self.client() for _ in range(receivers)]
-        return drain(clients, ledger, run_id, self.settings.model_copy(update=changes))
+        return drain(clients, ledger, run_id, self.settings.having(**changes))
 
     def client(self) -> ServiceBusClient:
         # Without retries: a refusal that the SDK would repeat three times is seen at once.
@@ -103,7 +103,7 @@ class Bus:
         with (
             self.client() as client,
             client.get_subscription_receiver(
-                "orders", self.settings.subscription, sub_queue="deadletter", receive_mode="receiveanddelete"
+                "orders", self.settings.bus.subscription, sub_queue="deadletter", receive_mode="receiveanddelete"
             ) as receiver,
         ):
             return receiver.receive_messages(count, max_wait_time=5)
@@ -118,7 +118,7 @@ class Bus:
     @property
     def counts(self) -> dict[str, Any]:
         entities: dict[str, dict[str, Any]] = self.broker.state()["entities"]
-        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.subscription}"))
+        (found,) = (each for name, each in entities.items() if name.endswith(f"/{self.settings.bus.subscription}"))
         return found
 
     @property
@@ -371,7 +371,7 @@ def test_no_message_can_stop_the_others(bus: Bus, ledger: Ledger) -> None:
 
 @on_both_databases
 def test_a_message_that_cannot_be_decoded_is_set_aside_and_stops_nobody(bus: Bus, ledger: Ledger) -> None:
-    kinds = undecodable(bus.settings.subscription)
+    kinds = undecodable(bus.settings.bus.subscription)
     bus.send(given.body("before"))
     bus.send_encoded(*kinds.values())
     bus.send(given.body("after"))
@@ -392,7 +392,7 @@ def test_a_message_that_cannot_be_decoded_is_set_aside_and_stops_nobody(bus: Bus
 
 @on_both_databases
 def test_an_undecodable_message_that_comes_again_is_known(bus: Bus, ledger: Ledger) -> None:
-    bus.send_encoded(*undecodable(bus.settings.subscription).values())
+    bus.send_encoded(*undecodable(bus.settings.bus.subscription).values())
     bus.set_faults(refuse_every_settle=1)
     first = bus.drain(ledger, drain_max_messages=9)
     bus.set_faults()
@@ -403,7 +403,7 @@ def test_an_undecodable_message_that_comes_again_is_known(bus: Bus, ledger: Ledg
 
 @on_both_databases
 def test_a_dry_run_tells_of_a_message_that_cannot_be_decoded(bus: Bus, ledger: Ledger) -> None:
-    bus.send_encoded(*undecodable(bus.settings.subscription).values())
+    bus.send_encoded(*undecodable(bus.settings.bus.subscription).values())
     bus.send(given.body("S1"))
     open_run(ledger, given.run())
     seen = peek(bus.client(), ledger, "run-1", bus.settings)
@@ -515,7 +515,7 @@ def test_a_look_lands_what_is_there_and_takes_nothing_off(bus: Bus, ledger: Ledg
     bus.send(given.body("S1"), given.body("S2"), b"not json")
     open_run(ledger, given.run())
     for orders, duplicates in ((2, 0), (0, 3)):
-        seen = peek(bus.client(), ledger, "run-1", bus.settings.model_copy(update={"drain_block": 2}))
+        seen = peek(bus.client(), ledger, "run-1", bus.settings.having(drain_block=2))
         assert (seen.landed.received, seen.landed.orders, seen.landed.duplicates) == (3, orders, duplicates)
     assert (bus.left, bus.counts["locked"], set(bus.counts["settled"].values())) == (3, 0, {0})
     assert bus.drain(ledger).landed.duplicates == 3
@@ -566,7 +566,7 @@ def test_a_wrong_key_is_a_configuration_error_that_names_the_connection(bus: Bus
 @cuts_connections
 @pytest.mark.parametrize(("setting", "name"), [("subscription", "INSTORE_SUBSCRIPTION"), ("topic", "INSTORE_TOPIC")])
 def test_an_unknown_entity_is_a_configuration_error_that_names_the_setting(bus: Bus, setting: str, name: str) -> None:
-    error = _broken(bus, bus.connection_string, bus.settings.model_copy(update={setting: "missing"}))
+    error = _broken(bus, bus.connection_string, bus.settings.having(**{setting: "missing"}))
     assert isinstance(error, ConfigurationError)
     assert name in str(error)
     assert "'missing'" in str(error)
@@ -575,7 +575,7 @@ def test_an_unknown_entity_is_a_configuration_error_that_names_the_setting(bus: 
 
 @cuts_connections
 def test_a_subscription_that_requires_sessions_says_so_in_one_sentence(bus: Bus) -> None:
-    error = _broken(bus, bus.connection_string, bus.settings.model_copy(update={"subscription": "sessions"}))
+    error = _broken(bus, bus.connection_string, bus.settings.having(subscription="sessions"))
     assert isinstance(error, ConfigurationError)
     assert "'sessions' of topic 'orders' requires sessions" in str(error)
 
@@ -633,4 +633,4 @@ def test_whether_what_expires_becomes_a_dead_letter_is_asked_where_the_key_may(k
         for key, answer in ((None, keeps), ("wrong", None)):
             string = connection_string(broker.port, key=key) if key else broker.connection_string
             client = ServiceBusAdministrationClient.from_connection_string(string, transport=PlainHttp())
-            assert keeps_expired(client, Settings(subscription="s")) is answer
+            assert keeps_expired(client, load_settings(subscription="s").bus) is answer

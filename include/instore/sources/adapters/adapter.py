@@ -29,13 +29,13 @@ _AMOUNTS = {"order": ("total",), "lines": ("quantity", "unitPrice", "discount", 
 
 def adapter_of_topic(settings: Settings) -> Adapter:
     """The one of the topic's messages."""
-    return Adapter(settings, load_declaration(settings.topic_adapter) if settings.topic_adapter else None)
+    return Adapter(settings, load_declaration(settings.bus.topic_adapter) if settings.bus.topic_adapter else None)
 
 
 def adapter_of_file(name: str, settings: Settings) -> Adapter:
     """The one whose pattern fits an extract's name first, or that of the archive it is in."""
     archive, within, _ = name.partition(".zip/")
-    for pattern, path in settings.extract_adapters.items():
+    for pattern, path in settings.extracts.extract_adapters.items():
         if fnmatch(name, pattern) or (within and fnmatch(f"{archive}.zip", pattern)):
             return Adapter(settings, load_declaration(path))
     return Adapter(settings)
@@ -43,7 +43,7 @@ def adapter_of_file(name: str, settings: Settings) -> Adapter:
 
 def adapter_named(name: str, settings: Settings, *, of_files: bool) -> Adapter | None:
     """The one that read a quarantined record; None where no setting names it any more."""
-    for path in settings.extract_adapters.values() if of_files else (settings.topic_adapter,):
+    for path in settings.extracts.extract_adapters.values() if of_files else (settings.bus.topic_adapter,):
         if path and load_declaration(path).name == name.removesuffix(_ELEMENT):
             return Adapter(settings, load_declaration(path), element=name.endswith(_ELEMENT))
     return None
@@ -60,7 +60,7 @@ class Adapter:
         self.declared = declared
         self.name = declared.name if declared else ""
         self.element = element
-        self.settings = settings.model_copy(update={"extract_encoding": declared.encoding}) if declared else settings
+        self.settings = settings.having(extract_encoding=declared.encoding) if declared else settings
         self.found: Counter[str] = Counter()
         """In how many orders, or lines, each mapped field had a value."""
         self.unused: list[str] = []
@@ -97,7 +97,9 @@ class Adapter:
             if self.declared and isinstance(document, Mapping):
                 refuse_references(document)
                 document = self._adapted(self.declared, document, of_rows)
-            return order_from_document(document, thousands_ok=not of_rows or self.settings.three_decimals == "accept")
+            return order_from_document(
+                document, thousands_ok=not of_rows or self.settings.extracts.three_decimals == "accept"
+            )
         except RecordRefused as error:
             return error
 
@@ -108,7 +110,7 @@ class Adapter:
         """
         names = [name.strip() for name in headings]
         if not self.declared:
-            return [self.settings.extract_columns.get(name, name) for name in names]
+            return [self.settings.extracts.extract_columns.get(name, name) for name in names]
         ours: dict[str, tuple[str, str]] = {}
         self._copies = []
         for part, field, heading in _columns(self.declared):

@@ -44,7 +44,7 @@ def read_body(raw: bytes, adapter: Adapter, *, is_utf_8: bool = False) -> list[P
 
     :param is_utf_8: it is a line of a file, already decoded.
     """
-    limit = adapter.settings.max_message_bytes
+    limit = adapter.settings.orders.max_message_bytes
     try:
         document = parse_document(raw if is_utf_8 else _unwrapped(raw, adapter, limit), limit)
         return parts_of(_unquoted(document, limit), raw, adapter)
@@ -57,7 +57,7 @@ def parts_of(document: Any, raw: bytes, adapter: Adapter) -> list[Part]:
 
     :raises RecordRefused: there is none.
     """
-    documents = [_unquoted(each, adapter.settings.max_message_bytes) for each in adapter.documents(document)]
+    documents = [_unquoted(each, adapter.settings.orders.max_message_bytes) for each in adapter.documents(document)]
     if not any(isinstance(each, Mapping) for each in documents):
         return [Part(raw, adapter.read(documents[0] if len(documents) == 1 else documents), adapter.own_name)]
     if len(documents) == 1:
@@ -87,7 +87,7 @@ def _unwrapped(raw: bytes, adapter: Adapter, limit: int) -> bytes:
         raw, is_string = _of_data_contract(raw), raw.startswith(_DATA_CONTRACT[0])
         if is_string:  # whatever encoding is declared
             return raw
-    encoding = adapter.settings.extract_encoding if adapter.declared else "utf-8-sig"
+    encoding = adapter.settings.extracts.extract_encoding if adapter.declared else "utf-8-sig"
     found = json.detect_encoding(raw)
     if encoding in _UTF_8 and found in _UTF_8:
         return raw

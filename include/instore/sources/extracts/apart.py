@@ -21,7 +21,7 @@ class OrdersOfFile:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fields = key_fields(settings.order_key)
+        self._fields = key_fields(settings.orders.order_key)
         self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, which goes with it
         self._database.execute(
             "CREATE TABLE seen (key TEXT PRIMARY KEY, times INT, adds_up INT, beside INT) WITHOUT ROWID"
@@ -56,7 +56,7 @@ class OrdersOfFile:
             self._database.execute(
                 "INSERT INTO seen VALUES (?, 1, ?, ?) ON CONFLICT (key)"
                 " DO UPDATE SET times = times + 1, adds_up = min(adds_up, excluded.adds_up)",
-                (key, order.adds_up(self._settings.sums_tolerance), self._behind_refused),
+                (key, order.adds_up(self._settings.orders.sums_tolerance), self._behind_refused),
             )
         self._behind_refused = refused
 
@@ -132,14 +132,14 @@ class OrdersOfFile:
                 ExtractRecord(line, raw, order_of_payload(payload), heading, adapter=adapter, member=member)
                 for line, raw, payload, heading, adapter, member in rows
             ]
-            yield from _together(pieces, self._settings.sums_tolerance)
+            yield from _together(pieces, self._settings.orders.sums_tolerance)
 
     def _keyed(self, record: ExtractRecord) -> tuple[str, InStoreOrder] | None:
         """An order in rows, and its key; a document is never a piece of another."""
         if not record.heading or not isinstance(record.order, InStoreOrder):
             return None
         try:
-            return order_key(record.order, self._fields, self._settings.store_timezone), record.order
+            return order_key(record.order, self._fields, self._settings.orders.store_timezone), record.order
         except RecordRefused:
             return None  # and refused for it where it is landed
 

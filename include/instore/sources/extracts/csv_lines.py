@@ -59,10 +59,10 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
     heading = lines.taken()
     if not lines.complete and _is_begun(header[-1]):
         raise BrokenExtract(1, "breaks off in the name of a column", heading)
-    csv.field_size_limit(settings.max_message_bytes)
-    order = _OrderRows(header, heading, settings.max_message_bytes, adapter)
+    csv.field_size_limit(settings.orders.max_message_bytes)
+    order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
     last_column = _LastColumn()
-    source = _Rows(lines, delimiter, len(header), settings.extract_row_lines)
+    source = _Rows(lines, delimiter, len(header), settings.extracts.extract_row_lines)
     while True:
         first = lines.number + 1
         broken: BrokenExtract | None = None
@@ -73,7 +73,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
             break
         except BrokenExtract as error:
             broken, raw, fault, breaks_off = error, error.raw, "", False
-            row = _first_row(raw.decode(settings.extract_encoding, errors="surrogateescape"), delimiter)
+            row = _first_row(raw.decode(settings.extracts.extract_encoding, errors="surrogateescape"), delimiter)
         raw += lines.taken()
         if not (row or fault or broken):
             continue
@@ -86,7 +86,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         number = row[order.key] if len(row) > order.key + (broken is not None) else None
         if order.raw and number is not None and order.ends_before(row, number, whole=broken is None):
             yield order.record(settings)
-            order = _OrderRows(header, heading, settings.max_message_bytes, adapter)
+            order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
         if broken is not None:
             raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
         order.add(row, first, raw, number, fault)
@@ -311,8 +311,10 @@ class _OrderRows:
     def _order(self, settings: Settings) -> Any:
         try:
             # Before any other fault: of these the raw rows are not whole, so they are never read again.
-            if len(self.raw) > settings.max_message_bytes or not self._has_its_end:
-                raise RecordRefused("too_large", f"{len(self.raw)} bytes, {settings.max_message_bytes} are accepted")
+            if len(self.raw) > settings.orders.max_message_bytes or not self._has_its_end:
+                raise RecordRefused(
+                    "too_large", f"{len(self.raw)} bytes, {settings.orders.max_message_bytes} are accepted"
+                )
             if fault := self._fault or self._disagreement:
                 raise RecordRefused("bad_value", fault)
             document: dict[str, Any] = {ORDER_COLUMNS[column]: value for column, value in self._said.items()}

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 
 from include.instore.ledger.tables import kept_text
-from include.instore.model.settings import Settings
+from include.instore.model.settings import ExtractSettings, Settings
 from include.instore.model.windows import Run
 from include.instore.sources.extracts.formats import is_read
 from include.instore.sources.extracts.storage import Listed, Storage
@@ -59,12 +59,12 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
     due: list[ExtractFile] = []
     unread: list[ExtractFile] = []
     left = 0
-    listing = storage.files(settings.extract_glob)
+    listing = storage.files(settings.extracts.extract_glob)
     while page := list(islice(listing, _PAGE)):
         known: list[tuple[str, Listed]] = []
         for file in page:
             name = kept_text(file.name)
-            if settings.extract_marker and name.endswith(settings.extract_marker):
+            if settings.extracts.extract_marker and name.endswith(settings.extracts.extract_marker):
                 continue
             if _is_hidden(name) and not is_read(name, settings):
                 continue  # a folder's own, such as .DS_Store or _SUCCESS
@@ -79,7 +79,7 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
             found = ExtractFile(file.path, name, file.version, file.modified)
             if _is_hidden(name) or not is_read(name, settings):
                 unread.append(found)
-            elif _still_written(storage, file, settings):
+            elif _still_written(storage, file, settings.extracts):
                 left += 1
             else:
                 due.append(found)
@@ -90,14 +90,14 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _still_written(storage: Storage, file: Listed, settings: Settings) -> bool:
+def _still_written(storage: Storage, file: Listed, settings: ExtractSettings) -> bool:
     # A file of the future is one of a clock that is wrong.
     if abs(time.time() - file.modified) < settings.extract_min_age:
         return True
     return bool(settings.extract_marker) and marker_of(storage, file.path, settings) is None
 
 
-def marker_of(storage: Storage, path: str, settings: Settings) -> str | None:
+def marker_of(storage: Storage, path: str, settings: ExtractSettings) -> str | None:
     """Where the marker of a file is, None while there is none."""
     marker = settings.extract_marker
     # Asked of the storage and not of what was listed: the glob that chooses the extracts may leave the markers out.

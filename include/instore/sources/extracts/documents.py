@@ -29,8 +29,8 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
 
     :raises BrokenExtract: it is not JSON from somewhere on, or nothing is where the declaration says.
     """
-    text = io.TextIOWrapper(stream, encoding=settings.extract_encoding)
-    read = _Read(text, settings.max_message_bytes)
+    text = io.TextIOWrapper(stream, encoding=settings.extracts.extract_encoding)
+    read = _Read(text, settings.orders.max_message_bytes)
     path = adapter.declared.orders if adapter.declared and not adapter.element else ""
     try:
         with _broken_at(read):
@@ -60,7 +60,7 @@ def _of_documents(read: _Read, prefix: str, adapter: Adapter) -> Iterator[Extrac
 
 
 def _of_document(document: Any, line: int, adapter: Adapter) -> Iterator[ExtractRecord]:
-    limit = adapter.settings.max_message_bytes
+    limit = adapter.settings.orders.max_message_bytes
     try:
         raw = as_json(document)
         if len(raw) > limit:
@@ -84,7 +84,7 @@ def read_xml(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator
     declared = adapter.declared
     if declared is None:
         raise BrokenExtract(1, "XML is read by an adapter only; declare one with INSTORE_EXTRACT_ADAPTERS")
-    read, found = _Read(stream, settings.max_message_bytes), 0
+    read, found = _Read(stream, settings.orders.max_message_bytes), 0
     with _broken_at(read):
         if not read.first_character():
             return
@@ -98,9 +98,9 @@ def read_xml(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator
                 continue  # one of the same name within an order
             _refuse_entities(element.getroottree(), element.sourceline)
             raw, line = etree.tostring(element, with_tail=False), element.sourceline
-            if len(raw) > settings.max_message_bytes:
-                why = f"{len(raw)} bytes, {settings.max_message_bytes} are accepted"
-                part = Part(raw[: settings.max_message_bytes], RecordRefused("too_large", why), adapter.name)
+            if len(raw) > settings.orders.max_message_bytes:
+                why = f"{len(raw)} bytes, {settings.orders.max_message_bytes} are accepted"
+                part = Part(raw[: settings.orders.max_message_bytes], RecordRefused("too_large", why), adapter.name)
             else:
                 part = Part(raw, adapter.read(plain_element(element, declared.lists)), adapter.name)
             element.clear()

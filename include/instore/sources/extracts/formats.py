@@ -75,8 +75,8 @@ def _of_archive(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter |
                     each for each in archive.infolist() if not each.is_dir() and not _is_the_zippers(each.filename)
                 ]
                 size = sum(each.file_size for each in members)
-                if size > settings.max_extract_bytes:
-                    raise BrokenExtract(1, f"holds {size} bytes, {settings.max_extract_bytes} are accepted")
+                if size > settings.extracts.max_extract_bytes:
+                    raise BrokenExtract(1, f"holds {size} bytes, {settings.extracts.max_extract_bytes} are accepted")
                 for member in members:
                     inner = f"{name}/{member.filename}"
                     chosen = adapter or adapter_of_file(inner, settings)

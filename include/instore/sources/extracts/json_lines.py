@@ -27,7 +27,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
             continue
         parts = read_body(line.strip().encode(errors="surrogatepass"), adapter, is_utf_8=True)
         if too_long:
-            why = f"the line has more than {settings.max_message_bytes} characters"
+            why = f"the line has more than {settings.orders.max_message_bytes} characters"
             parts = [Part(raw, RecordRefused("too_large", why), adapter.own_name)]
         order = parts[0].order
         if isinstance(order, RecordRefused) and order.reason == "not_json" and not lines.complete:

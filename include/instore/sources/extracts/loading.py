@@ -25,7 +25,7 @@ from include.instore.ledger.intake import Landed, LoadedExtract
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
-from include.instore.model.settings import Settings
+from include.instore.model.settings import ExtractSettings, Settings
 from include.instore.model.windows import Run
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.extracts.apart import OrdersOfFile
@@ -95,13 +95,17 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
     # Both readings are of one copy: what was found whole is what is landed.
     with tempfile.NamedTemporaryFile(prefix="instore-extract-") as copy, OrdersOfFile(settings) as orders:
         with storage.open(file.path) as stream:
-            whole, checksum = _copy(stream, copy, settings)
+            whole, checksum = _copy(stream, copy, settings.extracts)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
         looks = FileLooks(file.name, ledger)
         reading = Reading(Path(copy.name), file, orders, looks, settings)
-        fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {settings.max_extract_bytes} bytes")
-        fault = fault or _against_marker(storage, file, checksum, settings)
+        fault = (
+            reading.to_its_end()
+            if whole
+            else BrokenExtract(1, f"larger than {settings.extracts.max_extract_bytes} bytes")
+        )
+        fault = fault or _against_marker(storage, file, checksum, settings.extracts)
         fault_points.reach("extracts.read")
         # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
         if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
@@ -114,7 +118,7 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
         return land_all(reading, into_ledger(ledger, lambda: run_id, settings)), "loaded"
 
 
-def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> tuple[bool, str]:
+def _copy(stream: BinaryIO, copy: IO[bytes], settings: ExtractSettings) -> tuple[bool, str]:
     """Copy the file to disk; False where it is larger than it may be, and its SHA-256."""
     checksum = hashlib.sha256()
     while block := stream.read(_COPY_BYTES):
@@ -127,7 +131,9 @@ def _copy(stream: BinaryIO, copy: IO[bytes], settings: Settings) -> tuple[bool, 
     return True, checksum.hexdigest()
 
 
-def _against_marker(storage: Storage, file: ExtractFile, checksum: str, settings: Settings) -> BrokenExtract | None:
+def _against_marker(
+    storage: Storage, file: ExtractFile, checksum: str, settings: ExtractSettings
+) -> BrokenExtract | None:
     """Why the file is not the one that its marker's checksum is of; nothing where the marker holds none."""
     marker = marker_of(storage, file.path, settings) if settings.extract_marker else None
     if marker is None:
@@ -197,7 +203,7 @@ class Reading:
         self.orders, records = 0, []
         for record in self._whole():
             records.append(record)
-            if len(records) >= self._settings.extract_block:
+            if len(records) >= self._settings.extracts.extract_block:
                 yield Block(records)
                 records = []
         detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else self._looks.remark()

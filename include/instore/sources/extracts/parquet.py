@@ -24,7 +24,7 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
 
     :raises BrokenExtract: it is damaged, has columns of lists or objects, or pyarrow is not installed.
     """
-    settings = settings.model_copy(update={"extract_encoding": "utf-8", "extract_trailer": ""})
+    settings = settings.having(extract_encoding="utf-8", extract_trailer="")
     if stream.read(len(_MAGIC)) != _MAGIC:
         stream.seek(0)
         yield from read_csv(stream, settings, adapter)

@@ -76,20 +76,20 @@ class Lines:
     """
 
     def __init__(self, stream: BinaryIO, settings: Settings) -> None:
-        self._encoding = settings.extract_encoding
+        self._encoding = settings.extracts.extract_encoding
         # Text is decoded in blocks: a byte of another encoding is let through, so that it spoils its own line and not
         # the good ones of its block.
         self._text = io.TextIOWrapper(stream, encoding=self._encoding, errors="surrogateescape", newline="")
-        self._limit = settings.max_message_bytes
+        self._limit = settings.orders.max_message_bytes
         # Remembers that the byte order mark is written: only the file's first line has one. UTF-8 needs none.
         written = self._encoding if codecs.lookup(self._encoding).name != "utf-8-sig" else "utf-8"
         self._encoder = codecs.getincrementalencoder(written)(errors="surrogateescape")
         self._taken: list[tuple[str, bool]] = []
         self._back: deque[tuple[str, bool]] = deque()
-        self._trailer = re.compile(settings.extract_trailer) if settings.extract_trailer else None
+        self._trailer = re.compile(settings.extracts.extract_trailer) if settings.extracts.extract_trailer else None
         self._said: re.Match[str] | None = None
         self._goes_on = False  # behind its trailer
-        self._tolerance = settings.sums_tolerance
+        self._tolerance = settings.orders.sums_tolerance
         self.number = 0
         self.complete = True
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from include.instore.model.declarations import load_declaration
 from include.instore.model.errors import FatalError, RecordRefused
-from include.instore.model.settings import Settings
+from include.instore.model.settings import load_settings
 from include.instore.sources.adapters import Adapter, read_body
 from include.instore.sources.extracts.formats import read_file
 from include.instore.sources.extracts.records import BrokenExtract
 from include.instore.sources.suggesting import as_yaml, suggest
 from tests.instore.sources.adapters.test_examples import ADAPTERS, EXAMPLES, sample_of
 
-SETTINGS = Settings(max_message_bytes=20_000)
+SETTINGS = load_settings(max_message_bytes=20_000)
 edits = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=12) | st.sampled_from([b"", b'"', b"<", b"\0"])),
     max_size=4,
