@@ -148,7 +148,7 @@ def test_events_that_an_open_breaker_kept_back_are_unsent_each_with_the_reason(
 ) -> None:
     wire.on("/api/v1.0/Track", Reply(200), Reply(429))
     hook = profile_store(breaker=breaker(2))
-    outcomes = list(hook.send_events([event(number) for number in range(5)], bulk=False))
+    outcomes = list(hook.send_events([event(number) for number in range(5)], bulk_size=1))
     assert [outcome.state for outcome in outcomes] == ["accepted"] + ["unsent"] * 4
     assert outcomes[1].detail == (
         "the Tracking API was not called: circuit open after 2 failures in a row (the last one answered 429)"
@@ -170,7 +170,7 @@ def test_the_two_apis_of_the_profile_store_have_breakers_of_their_own(
     hook = profile_store(breaker=make)
     with pytest.raises(ServiceUnavailable, match="Profile Store API was not called"):
         hook.look_for_events(["t1"])
-    assert [outcome.state for outcome in hook.send_events([event(1)], bulk=False)] == ["accepted"]
+    assert [outcome.state for outcome in hook.send_events([event(1)], bulk_size=1)] == ["accepted"]
     assert sorted(named) == ["the Profile Store API", "the Tracking API"]
 
 
@@ -208,7 +208,7 @@ def test_a_given_limiter_is_asked_before_writes_and_reads_of_the_profile_store(
         limiter=lambda per_second: lambda: turns.append(per_second),
         extra={"read_host": wire.url, "read_api_key": "k", "rate_limit": 2.5},
     )
-    list(hook.send_events([event(1), event(2)], bulk=False))
+    list(hook.send_events([event(1), event(2)], bulk_size=1))
     hook.look_for_events(["t1"])
     assert turns == [2.5] * 3
 
@@ -219,7 +219,7 @@ def test_the_profile_store_s_own_limit_spaces_the_calls_of_a_process(
     wire.on("/api/v1.0/Track", Reply(200))
     hook = profile_store(extra={"rate_limit": 10})
     begun = time.monotonic()
-    list(hook.send_events([event(number) for number in range(4)], bulk=False))
+    list(hook.send_events([event(number) for number in range(4)], bulk_size=1))
     assert time.monotonic() - begun >= 0.29
 
 

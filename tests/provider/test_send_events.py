@@ -83,7 +83,7 @@ def test_more_events_a_bulk_than_the_api_takes_are_not_sent(wire: Wire, profile_
 
 def test_one_by_one_goes_to_track_with_one_object_each(wire: Wire, profile_store: Any) -> None:
     wire.on(ONE, Reply(202), Reply(400, {"message": "no scope"}), Reply(202))
-    outcomes = list(profile_store().send_events(events(3), bulk=False))
+    outcomes = list(profile_store().send_events(events(3), bulk_size=1))
     assert [seen.json["trackId"] for seen in wire.to(ONE)] == ["t0", "t1", "t2"]
     assert states(outcomes) == ["accepted", "refused", "accepted"]
 
@@ -190,7 +190,7 @@ def test_what_may_have_been_taken_is_ambiguous_and_not_sent_again_and_the_next_b
 
 
 def test_three_ambiguous_bulks_in_a_row_stop_the_sending(wire: Wire, profile_store: Any) -> None:
-    wire.on(BULK, Reply(502), Reply(502), Reply(202), Reply(502), Reply(502), Reply(502), Reply(202))
+    wire.on(ONE, Reply(502), Reply(502), Reply(202), Reply(502), Reply(502), Reply(502), Reply(202))
     outcomes = list(profile_store().send_events(events(8), bulk_size=1))
     assert states(outcomes) == ["ambiguous"] * 2 + ["accepted"] + ["ambiguous"] * 3 + ["unsent"] * 2
     assert len(wire.seen) == 6
@@ -361,7 +361,7 @@ def test_cookies_and_netrc_are_left_alone(
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    wire.on(BULK, Reply(202, headers={"Set-Cookie": "session=1"}))
+    wire.on(ONE, Reply(202, headers={"Set-Cookie": "session=1"}))
     list(profile_store(extra={"auth_preset": "epi_single"}).send_events(events(2), bulk_size=1))
     assert all("Cookie" not in seen.headers for seen in wire.seen)
     assert wire.seen[1].headers["Authorization"] == f"epi-single {TRACKING_KEY}"

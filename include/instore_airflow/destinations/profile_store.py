@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from include.instore_airflow.connections import PROFILE_STORE, get_connection
-from include.instore_airflow.shared_limits import share, translated
+from include.instore_airflow.connections import PROFILE_STORE, get_connection, translated
+from include.instore_airflow.shared_limits import share
 
 if TYPE_CHECKING:
     from instore_provider.hooks.profile_store import ProfileStoreHook
@@ -45,12 +45,12 @@ class ProfileStoreDestination:
     def send_events(
         self, events: Sequence[Mapping[str, Any]], before_leaving: Callable[[], None]
     ) -> Iterable[EventOutcome]:
+        sending = self._settings.sending
         with translated():
             yield from self._hook.send_events(
                 events,
-                bulk=self._settings.sending.track_bulk,
-                bulk_size=self._settings.sending.bulk_events,
-                max_bulk_bytes=self._settings.sending.bulk_bytes,
+                bulk_size=sending.bulk_events if sending.track_bulk else 1,
+                max_bulk_bytes=sending.bulk_bytes,
                 before_leaving=before_leaving,
             )
 

@@ -82,7 +82,6 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         self,
         events: Sequence[Mapping[str, Any]],
         *,
-        bulk: bool = True,
         bulk_size: int = LARGEST_BULK,
         max_bulk_bytes: int = 1_000_000,
         before_request: Callable[[Sequence[int]], None] | None = None,
@@ -95,8 +94,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         a later one raises. An event without an outcome when this raises was not taken.
 
         :param events: bodies of Track, camelCase; Decimals go out as JSON numbers with their exact digits.
-        :param bulk: False sends them one by one.
-        :param bulk_size: events per request at most; the API takes 100.
+        :param bulk_size: events per request at most, and 100 at most; 1 sends each by itself, to Track.
         :param max_bulk_bytes: bytes of body per request at most.
         :param before_request: called with the indexes of a bulk before it leaves, once per bulk, such as to commit
             that they are about to be sent. It is not called again when a bulk is retried or cut.
@@ -104,13 +102,12 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             the request does not leave.
         :raises ConfigurationError: the key is refused, the URL is wrong, or TLS cannot be verified.
         """
-        bulks = self._bulks(events, bulk, bulk_size, max_bulk_bytes, before_request, before_leaving)
+        bulks = self._bulks(events, bulk_size, max_bulk_bytes, before_request, before_leaving)
         return chain.from_iterable(bulks)
 
     def _bulks(
         self,
         events: Sequence[Mapping[str, Any]],
-        bulk: bool,
         bulk_size: int,
         max_bulk_bytes: int,
         before_request: Callable[[Sequence[int]], None] | None,
@@ -128,8 +125,9 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             else:
                 encoded.append(item)
 
+        bulk = bulk_size > 1
         path = _TRACK_BULK if bulk else _TRACK
-        bulks = cut_into_bulks(encoded, bulk_size if bulk else 1, max_bulk_bytes)
+        bulks = cut_into_bulks(encoded, bulk_size, max_bulk_bytes)
         ambiguous_in_a_row = 0
         # Events that the service says it did not take, as long as it has taken none: it may be the service.
         suspects: list[EventOutcome] | None = []

@@ -177,7 +177,7 @@ class ProfileStoreTrackOperator(BaseOperator):
             tally.in_flight.update(indexes[each] for each in part)
 
         leave = [tally.events[index] for index in indexes]
-        sent = hook.send_events(leave, bulk=self.bulk_size > 1, bulk_size=self.bulk_size, before_request=leaving)
+        sent = hook.send_events(leave, bulk_size=self.bulk_size, before_request=leaving)
         try:
             for outcome in sent:
                 self._note(tally, [replace(outcome, index=indexes[outcome.index])])
