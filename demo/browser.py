@@ -165,11 +165,12 @@ def press_run_backfill(form: Locator) -> None:
         expect(form.page.get_by_text("Backfill generated")).to_be_visible()
 
 
-def press_test_button(page: Page, conn_id: str) -> Locator:
-    """Find a connection in the list that is shown and press its Test button; the message of success.
+def press_test_button(page: Page, conn_id: str, *, works: bool = True) -> Locator:
+    """Find a connection in the list that is shown and press its Test button; the message.
 
     The message goes after two seconds unless the pointer is on it, so the pointer is put there.
 
+    :param works: whether it must be one of success, or of failure.
     :raises AirflowFailed: the message is another one.
     """
     page.get_by_placeholder("Search Connections").fill(conn_id)  # it finds by the beginning of the id
@@ -179,9 +180,29 @@ def press_test_button(page: Page, conn_id: str) -> Locator:
     with must(f"The Test button of {conn_id} was pressed, and no message came."):
         message.hover()
     title, _, said = message.inner_text().partition("\n")
-    if title != "Test Connection Successful":
+    if (title == "Test Connection Successful") != works:
         raise AirflowFailed(f"The Test button of {conn_id} says {title}: {said}")
     return message
+
+
+def open_new_connection(page: Page, kind: str) -> Locator:
+    """Open the form of a new connection of a type, by the type's name."""
+    page.get_by_role("button", name="Add Connection").click()
+    form: Locator = page.get_by_role("dialog")
+    form.get_by_role("combobox").first.fill(kind)
+    page.get_by_role("option", name=kind, exact=True).click()
+    return form
+
+
+def create_by_form(page: Page, conn_id: str, kind: str, **filled: str) -> None:
+    """Create a connection by the form of the list that is shown. :param filled: standard fields by their names."""
+    form = open_new_connection(page, kind)
+    form.locator("input[name=connection_id]").fill(conn_id)
+    for name, text in filled.items():
+        form.locator(f"input[name={name}]").fill(text)
+    form.get_by_role("button", name="Save").click()
+    with must(f"Connection {conn_id} was filled in and saved, and the form is still there."):
+        expect(form).to_have_count(0)
 
 
 def press_link_button(page: Page, name: str, address: str) -> None:

@@ -9,9 +9,13 @@ picture is kept of a page that shows a key or the password.
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -24,7 +28,7 @@ from demo.local_airflow import ROOT, AirflowFailed, LocalAirflow
 from demo.processes import Processes
 from demo.run_checks import check_backfill, check_dry_run, check_nothing_arrived
 from demo.runs import DAG, follow, scheduled_run
-from demo.stage import console, give_up, held_by_profile_store, sole_use, start
+from demo.stage import connect_by_form, console, give_up, held_by_profile_store, sole_use, start
 
 try:
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]
@@ -55,6 +59,12 @@ _ASKED = {
 _BAD_DATE = "2017/02/30"
 _WEEK = ("2017/06/05 00:00", "2017/06/12 00:00")
 _WINDOW = "2017-06-05T00:00:00+00:00/2017-06-12T00:00:00+00:00"
+_FORMS = {
+    "Profile Store": "connection-form-extra",
+    "Loyalty": "connection-form-loyalty",
+    "Service Bus": "connection-form-service-bus",
+    "Alert channels": "connection-form-alerts",
+}
 _UNFINISHED = ".chakra-skeleton, .chakra-spinner, [data-part=skeleton], [role=progressbar]"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -154,7 +164,7 @@ def _take_all(camera: Camera, airflow: LocalAirflow, run_id: str, sandbox: dict[
     _returned_counts(camera, run)
     _link_button(camera, run, store)
     _connection_forms(camera, f"{airflow.url}/connections")
-    _connection_test(camera, f"{airflow.url}/connections")
+    _connection_tests(camera, airflow, sandbox)
     _profile_store(camera, store)
     held = held_by_profile_store(sandbox)
     _dry_run(camera, airflow, dag)
@@ -248,7 +258,7 @@ def _backfill(camera: Camera, airflow: LocalAirflow, dag: str) -> None:
 
 
 def _connection_forms(camera: Camera, connections: str) -> None:
-    """The Profile Store's connection with its key masked, and the further fields of a new one with their help."""
+    """The Profile Store's connection with its key masked, and the form of a new one of each type."""
     dialog = camera.page.get_by_role("dialog")
     camera.visit(connections)
     row = camera.page.get_by_role("row", name="instore_profile_store")
@@ -257,23 +267,65 @@ def _connection_forms(camera: Camera, connections: str) -> None:
     camera.make_room_for(dialog)
     camera.take("connection-form")
 
-    camera.visit(connections)
-    camera.page.get_by_role("button", name="Add Connection").click()
-    dialog.get_by_role("combobox").first.fill("Profile Store")
-    camera.page.get_by_role("option", name="Profile Store", exact=True).click()
-    dialog.get_by_role("button", name="Extra Fields", exact=True).click()
-    expect(dialog.get_by_text("CA bundle", exact=True)).to_be_visible()
-    camera.page.wait_for_timeout(1000)  # the section opens slowly, and its height is wanted
-    camera.make_room_for(dialog)
-    camera.take("connection-form-extra")
+    for kind, name in _FORMS.items():
+        camera.visit(connections)
+        browser.open_new_connection(camera.page, kind)
+        further = dialog.get_by_role("button", name="Extra Fields", exact=True)
+        if further.count():
+            further.click()
+            camera.page.wait_for_timeout(1000)  # the section opens slowly, and its height is wanted
+        camera.make_room_for(dialog)
+        camera.take(name)
 
 
-def _connection_test(camera: Camera, connections: str) -> None:
-    """The Test button of the Profile Store's connection, and what the service behind it says."""
-    camera.visit(connections)
-    camera.page.set_viewport_size({"width": _WIDTH, "height": _MESSAGE_HEIGHT})
-    message = browser.press_test_button(camera.page, "instore_profile_store")
-    camera.take("connection-test", pointer=message)
+def _connection_tests(camera: Camera, airflow: LocalAirflow, sandbox: dict[str, Any]) -> None:
+    """The Test button of each connection, and of a copy of it with something wrong, and what each says."""
+    connections = f"{airflow.url}/connections"
+    with _channel() as (url, titles):
+        camera.visit(connections)
+        browser.create_by_form(camera.page, "instore_alerts", "Alert channels", password=url)
+        _connect_wrongly(airflow, sandbox)
+        for name in ("service_bus", "loyalty", "extracts", "ledger", "alerts", "profile_store"):
+            for conn_id, works in ((f"wrong_{name}", False), (f"instore_{name}", True)):
+                camera.visit(connections)
+                camera.page.set_viewport_size({"width": _WIDTH, "height": _MESSAGE_HEIGHT})
+                message = browser.press_test_button(camera.page, conn_id, works=works)
+                console.print(f"{conn_id}: {' '.join(message.inner_text().split())}", highlight=False)
+        camera.take("connection-test", pointer=message)
+    if titles != ["Test alert"]:
+        raise AirflowFailed(f"The channel of connection instore_alerts was sent {titles}, not one test alert.")
+
+
+def _connect_wrongly(airflow: LocalAirflow, sandbox: dict[str, Any]) -> None:
+    bus, store, loyalty = (sandbox[name] for name in ("service_bus", "profile_store", "loyalty"))
+    key = bus["connection_string"].replace("SharedAccessKey=", "SharedAccessKey=x")
+    connect_by_form(airflow, "wrong_service_bus", "service_bus", schema=key)
+    connect_by_form(airflow, "wrong_loyalty", "loyalty", host=loyalty["url"], password="wrong")  # noqa: S106
+    connect_by_form(airflow, "wrong_profile_store", "profile_store", host=store["url"], password="wrong")  # noqa: S106
+    connect_by_form(airflow, "wrong_alerts", "alerts", password="nonsense://channel")  # noqa: S106
+    airflow.connect("wrong_extracts", "fs", extra={"path": "/nowhere"})
+    airflow.connect("wrong_ledger", "sqlite", host="/nowhere/ledger.db")
+
+
+@contextmanager
+def _channel() -> Iterator[tuple[str, list[str]]]:
+    """The Apprise URL of a channel that takes what it is sent, and the titles of that."""
+    titles: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            titles.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["title"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"json://127.0.0.1:{server.server_port}/", titles
+        finally:
+            server.shutdown()
 
 
 def _profile_store(camera: Camera, store: str) -> None:

@@ -200,10 +200,10 @@ def connect(
     :param anew: change those to the sandbox where they are there already.
     """
     store, loyalty, bus = sandbox["profile_store"], sandbox["loyalty"], sandbox["service_bus"]
-    airflow.connect("instore_service_bus", "azure_service_bus", schema=bus["connection_string"], anew=anew)
-    _connect_by_form(airflow, "instore_loyalty", "loyalty", loyalty["url"], loyalty["api_key"], anew)
-    _connect_by_form(
-        airflow, "instore_profile_store", "profile_store", store["url"], store["key"], anew,
+    connect_by_form(airflow, "instore_service_bus", "service_bus", anew, schema=bus["connection_string"])
+    connect_by_form(airflow, "instore_loyalty", "loyalty", anew, host=loyalty["url"], password=loyalty["api_key"])
+    connect_by_form(
+        airflow, "instore_profile_store", "profile_store", anew, host=store["url"], password=store["key"],
         read_host=store["url"], read_api_key=store["key"], events_page=store["page"],
     )  # fmt: skip
     airflow.connect("instore_extracts", "fs", extra={"path": str(extracts)})
@@ -220,18 +220,14 @@ def _hash_key(folder: Path) -> str:
     return path.read_text()
 
 
-def _connect_by_form(
-    airflow: LocalAirflow, conn_id: str, conn_type: str, host: str, password: str, anew: bool, **filled: str
-) -> None:
-    """Create a connection as its form does: with every field, or editing it would show those that are stored only.
-
-    Airflow 3.3.2's Test button works for connections with a port only, so there is one, which nobody reads.
-    """
+def connect_by_form(airflow: LocalAirflow, conn_id: str, conn_type: str, anew: bool = False, **filled: str) -> None:
+    """Create a connection as its form does: with every field, or editing it would show those that are stored only."""
     (fields,) = (
         each["conn-fields"] for each in get_provider_info()["connection-types"] if each["connection-type"] == conn_type
     )
+    standard = {name: filled.pop(name) for name in ("host", "password", "schema") if name in filled}
     extra = {name: field["schema"].get("default") for name, field in fields.items()} | filled
-    airflow.connect(conn_id, conn_type, host=host, password=password, port=0, extra=extra, anew=anew)
+    airflow.connect(conn_id, conn_type, extra=extra, anew=anew, **standard)
 
 
 def _told_port(what: str, wanted: int) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from include.instore.model.errors import ConfigurationError, InStoreError, RetriableError
-from include.instore_airflow.alerting.channels import use_channels
 from include.instore_airflow.connections import (
     ALERTS,
     EXTRACTS,
@@ -21,6 +20,7 @@ from include.instore_airflow.connections import (
     get_connection,
     open_ledger,
     service_bus_client,
+    translated,
 )
 
 if TYPE_CHECKING:
@@ -191,8 +191,13 @@ def _tested(tested: tuple[bool, str], conn_id: str) -> str:
 
 
 def _alerts(test_alert: bool) -> Said:
-    used, faults = use_channels(send=test_alert)
-    if used:
+    from instore_provider.hooks.alerts import AlertsHook
+
+    get_connection(ALERTS)
+    text = "This is a test: somebody checks the connections of the in-store orders."
+    with translated():
+        said = AlertsHook(ALERTS).deliver("Test alert", text, send=test_alert)
+    if used := said.count(""):
         yield f"{used} channels took a test alert" if test_alert else f"{used} channels; none was sent a test alert"
-    if faults:
-        raise ConfigurationError(" ".join(faults))
+    if any(said):
+        raise ConfigurationError(" ".join(each for each in said if each))

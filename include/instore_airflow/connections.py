@@ -6,9 +6,11 @@ DAG file is imported again in every task process.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.errors import ConfigurationError
+from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -28,19 +30,14 @@ ALERTS = "instore_alerts"
 
 _SHORTEST_HASH_KEY = 16
 
-CHANNELS = (
-    "Generic, with one or several Apprise URLs, spaces between them, as password: mailtos://, msteams://, slack://, "
-    "pagerduty:// and a hundred more"
-)
-
 CONNECTIONS = {
-    SERVICE_BUS: "Azure Service Bus, with the connection string of the namespace",
+    SERVICE_BUS: "Service Bus, with the connection string of the namespace",
     PROFILE_STORE: "Profile Store, with the Tracking API's URL and key",
     LOYALTY: "Loyalty, with the provider's URL and key",
     EXTRACTS: "File (path), Azure Blob Storage or SFTP, with the folder as path",
     LEDGER: "Sqlite with a path as host, or Postgres",
     HASH_KEY: "Generic, with at least 16 random characters as password, made once for a ledger and kept with it",
-    ALERTS: CHANNELS,
+    ALERTS: "Alert channels, with one or several Apprise URLs: mailtos://, msteams://, slack:// and a hundred more",
 }
 """What each connection has to be, by its id."""
 
@@ -61,6 +58,21 @@ def get_connection(conn_id: str) -> Connection:
             f"{CONNECTIONS.get(conn_id, 'the source or destination of its name needs it')}."
         ) from None
     return connection
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The provider's errors as the pipeline's."""
+    from instore_provider import errors as provider
+
+    try:
+        yield
+    except provider.ConfigurationError as error:
+        raise ConfigurationError(str(error)) from None
+    except provider.CardNotAnswered as error:
+        raise CardNotAnswered(str(error), code=error.code, passing=error.passing) from None
+    except provider.ServiceUnavailable as error:
+        raise RetriableError(str(error), error.retry_after) from None
 
 
 def open_ledger(settings: Settings | None = None, *, by_any_key: bool = False) -> Ledger:
@@ -129,22 +141,11 @@ def _hash_key() -> str:
 
 def service_bus_client() -> ServiceBusClient:
     """A client of its own for the namespace behind connection ``instore_service_bus``; the caller closes it."""
-    from airflow.providers.microsoft.azure.hooks.asb import MessageHook
+    from instore_provider.hooks.service_bus import ServiceBusHook
 
-    connection = get_connection(SERVICE_BUS)
-    # The hook takes a namespace by managed identity only where the connection string is an empty string, not None.
-    if connection.schema is None and not connection.extra_dejson.get("fully_qualified_namespace"):
-        raise ConfigurationError(
-            f"Connection {SERVICE_BUS} has no connection string; put one into its Connection String field, or "
-            "fully_qualified_namespace into its extra for a managed identity."
-        )
-    try:
-        return MessageHook(azure_service_bus_conn_id=SERVICE_BUS).get_conn()
-    except (ValueError, TypeError):  # the SDK's errors repeat the connection string
-        raise ConfigurationError(
-            f"The connection string of connection {SERVICE_BUS} cannot be read; copy it again from the namespace's "
-            "shared access policy."
-        ) from None
+    get_connection(SERVICE_BUS)
+    with translated():
+        return ServiceBusHook(SERVICE_BUS).get_conn()
 
 
 def extracts(settings: Settings) -> Storage:

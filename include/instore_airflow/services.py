@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from include.instore.model.customer_keys import card_of
 from include.instore.model.errors import ConfigurationError
-from include.instore_airflow.connections import LOYALTY, get_connection
-from include.instore_airflow.shared_limits import share, translated
+from include.instore_airflow.connections import LOYALTY, get_connection, translated
+from include.instore_airflow.shared_limits import share
 
 if TYPE_CHECKING:
     from instore_provider.hooks.loyalty import LoyaltyHook

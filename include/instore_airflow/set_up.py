@@ -19,9 +19,9 @@ from include.instore_airflow.connections import (
     SERVICE_BUS,
     get_connection,
     ledger_as_it_is,
+    translated,
 )
 from include.instore_airflow.destinations import DESTINATIONS
-from include.instore_airflow.shared_limits import translated
 
 if TYPE_CHECKING:
     from include.instore.model.settings import BusSettings, PoolSettings, Settings

@@ -1,12 +1,9 @@
-"""The limits that all tasks keep to when they call a service, and the provider's errors as the pipeline's."""
+"""The limits that all tasks keep to when they call a service."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
 
 if TYPE_CHECKING:
     from instore_provider.breaker import Breaker
@@ -34,18 +31,3 @@ def share(hook: LoyaltyHook | ProfileStoreHook, conn_id: str, ledger: Ledger, se
         )
 
     hook.limiter, hook.breaker = limiter, breaker
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """The provider's errors as the pipeline's."""
-    from instore_provider import errors as provider
-
-    try:
-        yield
-    except provider.ConfigurationError as error:
-        raise ConfigurationError(str(error)) from None
-    except provider.CardNotAnswered as error:
-        raise CardNotAnswered(str(error), code=error.code, passing=error.passing) from None
-    except provider.ServiceUnavailable as error:
-        raise RetriableError(str(error), error.retry_after) from None

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from instore_provider.fields import (
     BaseUrl,
+    ConnectionFields,
     HeaderName,
     HeaderText,
     JmesPath,
@@ -178,6 +179,59 @@ class LoyaltyFields(ServiceFields):
             wrong("body_template", 'must be JSON with {card} inside a text, such as {"card": "{card}"}')
         if (self.not_found_body_path is None) != (not self.not_found_body_value):
             wrong("not_found_body_path", "and 'not_found_body_value' belong together, so set both or none")
+        return self
+
+
+class ServiceBusFields(ConnectionFields):
+    """A connection of type `service_bus`."""
+
+    # Where Airflow's own type keeps it, so that Airflow's hooks read it as well.
+    connection_string: str = field(
+        "Connection string",
+        secret=True,
+        alias="schema",
+        example="Endpoint=sb://NAME.servicebus.windows.net/;SharedAccessKeyName=...; empty for a managed identity",
+    )
+    fully_qualified_namespace: str = field(
+        "Namespace", "Instead of a connection string, for a managed identity: NAME.servicebus.windows.net."
+    )
+    topic: str = field("Topic to test with", "The Test button looks at it, and nobody else does.", "orders")
+    subscription: str = field(
+        "Subscription to test with",
+        "Of that topic; the button looks at one message and takes none.",
+        "orderprocessing",
+    )
+
+    @model_validator(mode="after")
+    def _names_a_namespace(self) -> Self:
+        if not (self.connection_string or self.fully_qualified_namespace):
+            wrong("schema", "is empty, so put a connection string into it, or fill in 'fully_qualified_namespace'")
+        return self
+
+
+class AlertFields(ConnectionFields):
+    """A connection of type `alerts`."""
+
+    password: str = field(
+        "Apprise URLs", secret=True, example="mailtos://... msteams://... slack://... with spaces between them"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_place(cls, given: dict[str, Any]) -> dict[str, Any]:
+        more = given.get("urls") or []
+        texts = [given.get("password") or "", *([more] if isinstance(more, str) else map(str, more))]
+        return {**given, "password": " ".join(texts)}
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs; each has a token or a password in it."""
+        return self.password.split()
+
+    @model_validator(mode="after")
+    def _names_a_channel(self) -> Self:
+        if not self.urls:
+            wrong("password", "has no URL, so put one or several Apprise URLs into it, with spaces between them")
         return self
 
 

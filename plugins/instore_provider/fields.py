@@ -35,6 +35,7 @@ def field(
     example: str = "",
     choices: tuple[str, ...] = (),
     secret: bool = False,
+    alias: str | None = None,
 ) -> Any:
     """
     Declare a field.
@@ -44,12 +45,14 @@ def field(
     :param example: what an empty standard field shows.
     :param choices: all values it may have.
     :param secret: whether it is a key: masked in the form, and never in a repr.
+    :param alias: the standard field of a connection that it is.
     """
     schema: dict[str, Any] = {"enum": list(choices)} if choices else {}
     if secret:
         schema["format"] = "password"
     return Field(
         default=default,
+        alias=alias,
         title=title,
         description=description,
         examples=[example] if example else None,
@@ -168,24 +171,10 @@ Url = Annotated[str, BeforeValidator(_url)]
 CaBundle = Annotated[str | None, BeforeValidator(_ca_bundle)]
 
 
-class ServiceFields(BaseModel):
-    """The fields that every connection to an HTTP service has; a type adds its own."""
+class ConnectionFields(BaseModel):
+    """What the fields of every connection have in common."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, hide_input_in_errors=True)
-
-    port: str = field("Port", example="any number, such as 443: Airflow's Test button needs one, and nobody else does")
-    rate_limit: Number = field(
-        "Calls per second",
-        "At most, to all APIs of the connection together; empty is no limit. The in-store DAG's tasks share it, "
-        "elsewhere it is for each worker process.",
-    )
-    connect_timeout: Number = field("Connect timeout", "Seconds until the connection must stand.", 5)
-    read_timeout: Number = field("Read timeout", "Seconds until an answer must begin.", 30)
-    ca_bundle: CaBundle = field(
-        "CA bundle",
-        "Path of a PEM file on the workers, for a service whose certificate is signed by a private authority. "
-        "TLS is always verified.",
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -234,12 +223,12 @@ class ServiceFields(BaseModel):
     @classmethod
     def form(cls) -> dict[str, Any]:
         """Return the form in the shape of airflow/provider.yaml.schema.json."""
-        own = {name: each for name, each in cls.model_fields.items() if name not in ServiceFields.model_fields}
-        fields = own | ServiceFields.model_fields
+        last = ServiceFields.model_fields if issubclass(cls, ServiceFields) else {}
+        fields = {each.alias or name: each for name, each in cls.model_fields.items() if name not in last} | last
         standard = {name: each for name, each in fields.items() if name in _STANDARD_FIELDS}
         return {
             "ui-field-behaviour": {
-                "hidden-fields": [name for name in ("schema", "login", "port", "extra") if name not in standard],
+                "hidden-fields": [name for name in _STANDARD_FIELDS if name not in standard],
                 "relabeling": {name: each.title for name, each in standard.items()},
                 "placeholders": {name: each.examples[0] for name, each in standard.items() if each.examples},
             },
@@ -249,6 +238,23 @@ class ServiceFields(BaseModel):
                 if name not in standard
             },
         }
+
+
+class ServiceFields(ConnectionFields):
+    """The fields that every connection to an HTTP service has; a type adds its own."""
+
+    rate_limit: Number = field(
+        "Calls per second",
+        "At most, to all APIs of the connection together; empty is no limit. The in-store DAG's tasks share it, "
+        "elsewhere it is for each worker process.",
+    )
+    connect_timeout: Number = field("Connect timeout", "Seconds until the connection must stand.", 5)
+    read_timeout: Number = field("Read timeout", "Seconds until an answer must begin.", 30)
+    ca_bundle: CaBundle = field(
+        "CA bundle",
+        "Path of a PEM file on the workers, for a service whose certificate is signed by a private authority. "
+        "TLS is always verified.",
+    )
 
 
 def _schema(declared: Any) -> dict[str, Any]:
@@ -264,5 +270,5 @@ def _given(connection: Connection) -> dict[str, Any]:
     extra = connection.extra_dejson if connection.extra else {}
     if not isinstance(extra, dict) or (connection.extra and not extra and connection.extra.strip() != "{}"):
         return {"extra": connection.extra}
-    standard = {name: getattr(connection, name) for name in ("host", "login", "password")}
+    standard = {name: getattr(connection, name) for name in ("host", "login", "password", "schema")}
     return {name: value for name, value in (extra | standard).items() if value is not None and str(value).strip()}

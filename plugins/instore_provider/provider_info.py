@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from instore_provider.connections import LoyaltyFields, ProfileStoreFields
+from instore_provider.connections import AlertFields, LoyaltyFields, ProfileStoreFields, ServiceBusFields
 
 PACKAGE_NAME = "instore-provider"  # must equal the name of the distribution, or Airflow refuses to start
+
+_HOOKS = "instore_provider.hooks"
+_TYPES = (
+    ("profile_store", "Profile Store", "profile_store.ProfileStoreHook", ProfileStoreFields),
+    ("loyalty", "Loyalty", "loyalty.LoyaltyHook", LoyaltyFields),
+    ("service_bus", "Service Bus", "service_bus.ServiceBusHook", ServiceBusFields),
+    ("alerts", "Alert channels", "alerts.AlertsHook", AlertFields),
+)
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -19,13 +27,10 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": PACKAGE_NAME,
         "name": "In-store orders",
         "description": "Profile Store tracking and loyalty look-ups for in-store orders.",
-        "integrations": [
-            {"integration-name": "Profile Store", "tags": ["service"]},
-            {"integration-name": "Loyalty", "tags": ["service"]},
-        ],
+        "integrations": [{"integration-name": name, "tags": ["service"]} for _, name, _, _ in _TYPES],
         "hooks": [
-            {"integration-name": "Profile Store", "python-modules": ["instore_provider.hooks.profile_store"]},
-            {"integration-name": "Loyalty", "python-modules": ["instore_provider.hooks.loyalty"]},
+            {"integration-name": name, "python-modules": [f"{_HOOKS}.{hook.partition('.')[0]}"]}
+            for _, name, hook, _ in _TYPES
         ],
         "operators": [
             {"integration-name": "Profile Store", "python-modules": ["instore_provider.operators.profile_store"]},
@@ -33,16 +38,11 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": ["instore_provider.links.EventsPageLink"],
         "connection-types": [
             {
-                "connection-type": "profile_store",
-                "hook-class-name": "instore_provider.hooks.profile_store.ProfileStoreHook",
-                "hook-name": "Profile Store",
-                **ProfileStoreFields.form(),
-            },
-            {
-                "connection-type": "loyalty",
-                "hook-class-name": "instore_provider.hooks.loyalty.LoyaltyHook",
-                "hook-name": "Loyalty",
-                **LoyaltyFields.form(),
-            },
+                "connection-type": conn_type,
+                "hook-class-name": f"{_HOOKS}.{hook}",
+                "hook-name": name,
+                **fields.form(),
+            }
+            for conn_type, name, hook, fields in _TYPES
         ],
     }

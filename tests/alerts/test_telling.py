@@ -169,7 +169,10 @@ def test_an_alert_that_cannot_be_delivered_is_an_error_in_the_log_counted_and_to
     assert counts["red"][0].startswith("task_failed: task drain_topic failed: it ended without a sentence")
     assert counts["alerts_failed"] == 1
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == ["URL 1 of connection instore_alerts did not take: In-store orders: Task drain_topic failed"]
+    title = "In-store orders: Task drain_topic failed"
+    assert errors == [
+        f"URL 1 of connection instore_alerts did not take the message {title!r}; check its host and token."
+    ]
     webhook.answer = 200
     callback(run)
     assert webhook.titles == ["Task drain_topic failed"]
@@ -184,8 +187,9 @@ def test_one_dead_channel_does_not_keep_the_other_from_telling(
     assert webhook.titles == ["Task drain_topic failed"]
     assert counts["alerts_failed"] == 0
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "URL 2 of connection instore_alerts is none that Apprise knows; correct it.",
-        "URL 1 of connection instore_alerts did not take: In-store orders: Task drain_topic failed",
+        "URL 1 of connection instore_alerts did not take the message 'In-store orders: Task drain_topic failed'; "
+        "check its host and token.",
+        "URL 2 of connection instore_alerts is not a URL that Apprise knows; correct it.",
     ]
 
 
@@ -194,7 +198,7 @@ def test_a_connection_without_a_url_is_an_error_in_the_log(
 ) -> None:
     connect("instore_alerts", "generic")
     assert report(dag_run(), "drain_topic")["alerts_failed"] == 1
-    assert "Connection instore_alerts has no URL" in caplog.text
+    assert "Connection 'instore_alerts': its field 'password' has no URL" in caplog.text
 
 
 def test_no_url_of_a_channel_and_nobody_s_data_is_in_a_log_a_report_or_an_alert(

@@ -165,7 +165,7 @@ WRONG: Mapping[str, tuple[Callable[[Sandbox], object], str, str, str]] = {
         lambda s: _key(s, "service_bus", schema=None),
         BUS,
         BAD,
-        "has no connection string",
+        "its field 'schema' is empty",
     ),
     "topic": (lambda s: s.settings.update(INSTORE_TOPIC="ordes"), BUS, BAD, "INSTORE_TOPIC"),
     "subscription": (lambda s: s.settings.update(INSTORE_SUBSCRIPTION="x"), BUS, BAD, "INSTORE_SUBSCRIPTION"),
@@ -246,7 +246,7 @@ WRONG: Mapping[str, tuple[Callable[[Sandbox], object], str, str, str]] = {
         lambda s: _key(s, "alerts", password="nonsense://x"),
         ALERTS,
         BAD,
-        "URL 1 of connection instore_alerts is none",
+        "URL 1 of connection instore_alerts is not a URL",
     ),
     "channel that refuses": (
         lambda s: setattr(s.channel, "answer", 500),

@@ -15,15 +15,27 @@ import jsonschema
 import pytest
 import requests
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
+from instore_provider.hooks.alerts import AlertsHook
 from instore_provider.hooks.loyalty import LoyaltyHook
 from instore_provider.hooks.profile_store import ProfileStoreHook
+from instore_provider.hooks.service_bus import ServiceBusHook
 from instore_provider.provider_info import get_provider_info
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from sandbox.servicebus import ServiceBusStandIn, connection_string
+from tests.alerts.channels import TOKEN, Webhook
 from tests.provider.wire import Reply, Wire, free_port
 
+ROOT = Path(__file__).parents[2]
+
 TYPES: dict[str, dict[str, Any]] = {each["connection-type"]: each for each in get_provider_info()["connection-types"]}
-HOOKS: dict[str, Any] = {"profile_store": ProfileStoreHook, "loyalty": LoyaltyHook}
+HOOKS: dict[str, Any] = {
+    "profile_store": ProfileStoreHook,
+    "loyalty": LoyaltyHook,
+    "service_bus": ServiceBusHook,
+    "alerts": AlertsHook,
+}
+SERVICES = ("profile_store", "loyalty")
 
 
 def test_the_provider_is_installed_and_named_like_its_distribution() -> None:
@@ -65,7 +77,7 @@ def test_every_field_has_a_label_and_a_help_text_and_every_secret_is_masked_by_i
             assert should_hide_value_for_key(name), name
 
 
-@pytest.mark.parametrize("conn_type", TYPES)
+@pytest.mark.parametrize("conn_type", SERVICES)
 def test_the_defaults_in_the_form_are_those_of_the_hook(conn_type: str, connection: Any, wire: Wire) -> None:
     defaults = {
         name: field["schema"]["default"]
@@ -80,7 +92,7 @@ def test_the_defaults_in_the_form_are_those_of_the_hook(conn_type: str, connecti
         if conn_type == "loyalty":
             answers.append((hook.look_up("1"), hook._load()[1]))
         else:
-            answers.append(list(hook.send_events([{"trackId": "t"}], bulk=False)))
+            answers.append(list(hook.send_events([{"trackId": "t"}], bulk_size=1)))
         hook.close()
     assert str(answers[0]) == str(answers[1])
     assert wire.seen[0].headers == wire.seen[1].headers
@@ -94,7 +106,7 @@ def airflow(environment: dict[str, str], *arguments: str) -> str:
     return run.stdout
 
 
-def test_the_providers_command_lists_both_hooks(airflow_environment: dict[str, str]) -> None:
+def test_the_providers_command_lists_the_hooks(airflow_environment: dict[str, str]) -> None:
     listed = json.loads(airflow(airflow_environment, "providers", "hooks", "--output", "json"))
     ours = {each["connection_type"]: each for each in listed if each["package_name"] == "instore-provider"}
     assert {name: each["class"] for name, each in ours.items()} == {
@@ -155,25 +167,28 @@ def test_nobody_sees_the_forms_without_a_token(server: str) -> None:
     assert requests.get(f"{server}/ui/connections/hook_meta", timeout=20).status_code == 401
 
 
-def test_both_types_have_their_forms(server: str, keeper: requests.Session) -> None:
+def test_each_type_has_its_form(server: str, keeper: requests.Session) -> None:
     answer = keeper.get(f"{server}/ui/connections/hook_meta", timeout=20)
     forms = {each["connection_type"]: each for each in answer.json()}
     for conn_type, metadata in TYPES.items():
         form = forms[conn_type]
         assert form["hook_name"] == metadata["hook-name"]
-        assert form["extra_fields"].keys() == metadata["conn-fields"].keys()
+        assert (form["extra_fields"] or {}).keys() == metadata["conn-fields"].keys()
         for name, field in metadata["conn-fields"].items():
             shown = form["extra_fields"][name]
             assert shown["schema"]["title"] == field["label"]
             assert shown["description"] == field["description"]
             assert shown["value"] == field["schema"].get("default")
             assert shown["schema"].get("format") == field["schema"].get("format")
-        assert form["standard_fields"]["url_schema"]["hidden"]
-        # Airflow 3.3.2's Test button refuses a connection without one.
-        assert not form["standard_fields"]["port"]["hidden"]
-        assert "Test button" in form["standard_fields"]["port"]["placeholder"]
-        assert form["standard_fields"]["password"]["title"]
-        assert form["standard_fields"]["host"]["placeholder"].startswith("https://")
+        assert form["standard_fields"]["port"]["hidden"]
+        shown = {name for name, each in form["standard_fields"].items() if not (each and each["hidden"])} - {
+            "description"
+        }
+        assert shown == {
+            "url_schema" if name == "schema" else name for name in metadata["ui-field-behaviour"]["relabeling"]
+        }
+    assert forms["alerts"]["standard_fields"]["password"]["title"] == "Apprise URLs"
+    assert forms["loyalty"]["standard_fields"]["host"]["placeholder"].startswith("https://")
     assert forms["profile_store"]["extra_fields"]["read_api_key"]["schema"]["format"] == "password"
 
 
@@ -193,21 +208,31 @@ def test_a_saved_connection_shows_no_key(server: str, keeper: requests.Session) 
     assert "https://read.example.com" in shown.text
 
 
-def test_a_saved_connection_can_be_tested_as_the_button_does_it_where_it_has_a_port(
+def press_test(server: str, keeper: requests.Session, conn_id: str) -> requests.Response:
+    """As the UI does it: what the server shows of the connection, with 0 for no port."""
+    shown = keeper.get(f"{server}/api/v2/connections/{conn_id}", timeout=20).json()
+    button = {name: shown[name] or "" for name in ("conn_type", "connection_id", "host", "password", "login", "schema")}
+    button |= {"port": shown["port"] or 0, "extra": shown["extra"] or "{}"}
+    return keeper.post(f"{server}/api/v2/connections/test", json=button, timeout=60)
+
+
+def test_a_saved_connection_can_be_tested_as_the_button_does_it(
     server: str, keeper: requests.Session, wire: Wire
 ) -> None:
-    """The button sends 0 for no port, and the server then takes it for another service's."""
     wire.on("/customers/by-loyalty-card/no-such-card-connection-test", Reply(404))
     fields = {"conn_type": "loyalty", "host": wire.url, "password": "some-key", "extra": "{}"}
-    for port, status in ((None, 400), (443, 200)):
+    for port in (None, 443):
         made = {**fields, "connection_id": f"by_form_{port}", **({"port": port} if port else {})}
         assert keeper.post(f"{server}/api/v2/connections", json=made, timeout=20).status_code == 201
-        shown = keeper.get(f"{server}/api/v2/connections/{made['connection_id']}", timeout=20).json()
-        button = {name: shown[name] for name in ("conn_type", "connection_id", "host", "password", "extra")}
-        button |= {"port": shown["port"] or 0, "login": shown["login"] or "", "schema": shown["schema"] or ""}
-        tested = keeper.post(f"{server}/api/v2/connections/test", json=button, timeout=20)
-        assert tested.status_code == status, tested.text
-    assert tested.json()["status"], tested.text
+        tested = press_test(server, keeper, made["connection_id"])
+        assert tested.status_code == 200, tested.text
+        assert tested.json()["status"], tested.text
+
+
+def test_a_request_that_is_no_test_is_answered_as_before(server: str, keeper: requests.Session) -> None:
+    answer = keeper.post(f"{server}/api/v2/connections/test", data=b"{", timeout=20)
+    assert answer.status_code == 422, answer.text
+    assert requests.post(f"{server}/api/v2/connections/test", json={"port": 0}, timeout=20).status_code == 401
 
 
 def test_the_test_button_calls_the_service(server: str, keeper: requests.Session, wire: Wire) -> None:
@@ -224,3 +249,37 @@ def test_the_test_button_calls_the_service(server: str, keeper: requests.Session
         assert answer.json()["status"] is works, answer.text
     assert "'password'" in answer.json()["message"]
     assert len(wire.seen) == 2
+
+
+def test_the_button_of_an_alert_connection_sends_a_test_alert_to_each_channel(
+    server: str, keeper: requests.Session
+) -> None:
+    with Webhook().running() as webhook:
+        for urls, works, said in (
+            (f"{webhook.url} {webhook.url}", True, "Channels that took a test alert: 2, which is all."),
+            (f"{webhook.url} nonsense://{TOKEN}", False, "URL 2 is not a URL that Apprise knows; correct it."),
+            ("", False, "its field 'password' has no URL"),
+        ):
+            body = {"connection_id": "alerts", "conn_type": "alerts", "password": urls, "extra": "{}", "port": 0}
+            answer = keeper.post(f"{server}/api/v2/connections/test", json=body, timeout=60).json()
+            assert (answer["status"], said in answer["message"]) == (works, True), answer
+            assert TOKEN not in answer["message"]
+        assert webhook.titles == ["Test alert"] * 3
+
+
+def test_the_button_of_a_service_bus_connection_looks_at_the_subscription(
+    server: str, keeper: requests.Session
+) -> None:
+    with ServiceBusStandIn() as broker:
+        wrong_key = connection_string(broker.port, key="d3Jvbmc=")
+        for string, extra, works, said in (
+            (broker.connection_string, {}, True, "shows topic 'orders' with subscription 'orderprocessing'"),
+            (broker.connection_string, {"topic": "none"}, False, "correct 'topic'"),
+            (wrong_key, {}, False, "refused the key"),
+            ("nonsense", {}, False, "field 'schema' is no connection string"),
+            ("", {}, False, "field 'schema' is empty"),
+        ):
+            body = {"connection_id": "bus", "conn_type": "service_bus", "schema": string, "extra": json.dumps(extra)}
+            answer = keeper.post(f"{server}/api/v2/connections/test", json=body, timeout=60).json()
+            assert (answer["status"], said in answer["message"]) == (works, True), answer
+            assert "SharedAccessKey" not in answer["message"]

@@ -886,7 +886,7 @@ def test_a_run_is_red_and_nobody_was_told_until_the_url_is_corrected(begin: Begi
     assert not done.green
     assert done.report is not None
     assert (done.report["alerts"], done.report["alerts_failed"]) == ([], 1)
-    told = {"the channel refuses": "did not take", "a typing error": "is none that Apprise knows"}[why]
+    told = {"the channel refuses": "did not take", "a typing error": "is not a URL that Apprise knows"}[why]
     assert f"URL 1 of connection instore_alerts {told}" in _log_of_the_last_report(world)
 
     webhook.answer = 200

@@ -16,12 +16,12 @@ from enum import Enum
 from typing import Annotated, Any
 
 import typer
+from instore_provider.log_levels import at_level
 
 from include.instore.ledger import Ledger
 from include.instore.model.errors import FatalError, RetriableError
 from include.instore.sources.quarantine import Outcome
 from include.instore_airflow.connections import open_ledger
-from include.instore_airflow.log_levels import at_level
 
 EXIT_TRY_AGAIN = 1
 EXIT_CHANGE_SOMETHING = 2
