@@ -89,6 +89,14 @@ cases: $(INSTALLED)  ## Inputs that went wrong elsewhere, through the DAG's task
 benchmark: $(INSTALLED)  ## What people ask of the ledger, timed with a million orders in it, on both databases; ten minutes
 	$(BIN)/python -W ignore -m benchmarks
 
+.PHONY: bench
+bench: $(INSTALLED)  ## What a run costs, beside the release before and beside simple scripts; ratios as JSON on the last line; 40 minutes
+	$(BIN)/python -W ignore -m benchmarks.compare full
+
+.PHONY: bench-quick
+bench-quick: $(INSTALLED)  ## The same of a month of extracts, a small run and a ledger of 100,000 orders; 4 minutes
+	$(BIN)/python -W ignore -m benchmarks.compare quick
+
 .PHONY: mutants
 mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line
 	$(BIN)/python -m tests.mutants
