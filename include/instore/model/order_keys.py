@@ -46,7 +46,7 @@ def order_key(order: InStoreOrder, fields: Sequence[str], store_timezone: str) -
 
     :param fields: as :func:`key_fields` gives them. :raises RecordRefused: one of them is absent, or is no identity.
     """
-    document = order.model_dump(by_alias=True)
+    document = {"orderNumber": order.order_number} if fields == NUMBER_ALONE else order.model_dump(by_alias=True)
     elements = [
         day_of(order.date, store_timezone) if field == DAY else _element(_value(document, field), field)
         for field in fields

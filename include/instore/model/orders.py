@@ -9,6 +9,9 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
+from operator import itemgetter
 from typing import Annotated, Any, Literal, NoReturn
 from zoneinfo import ZoneInfo
 
@@ -223,22 +226,41 @@ class InStoreOrder(_Contract):
 
     def fingerprint(self) -> str:
         """Equal for two copies of the same order, also where a message and an extract spell it differently."""
-        document = _plain(self.model_dump(by_alias=True))
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+        return hashlib.sha256(_canonical(self).encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """The value without what two spellings of the same order differ in: absent or null, 1.0 or 1, Z or an offset."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in sorted(value.items()) if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+def _canonical(value: Any) -> str:
+    """JSON text of it without what two spellings of one order differ in: absent or null, 1.0 or 1, Z or an offset.
+
+    Ledgers hold hashes of it, so it never changes: names in order, ``", "`` and ``": "`` between, every value a text.
+    """
+    if isinstance(value, str):
+        return _quoted(value)
     if isinstance(value, Decimal):
-        # An exponent beyond those of the decimal context cannot be normalised.
-        return format(value.normalize(), "f") if abs(value.adjusted()) < 64 else str(value)
+        if abs(value.adjusted()) >= 64:
+            return f'"{value}"'  # an exponent beyond those of the decimal context cannot be normalised
+        value = value.normalize()
+        return f'"{value:f}"' if "E" in str(value) else f'"{value}"'
+    if isinstance(value, _Contract):
+        said, named = value.__dict__, _names_in_order(type(value))
+        if value.__pydantic_extra__:
+            return _canonical(value.__pydantic_extra__ | {head: said[name] for name, head in named})
+        pairs = [f'"{head}": {_canonical(said[name])}' for name, head in named if said[name] is not None]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, Mapping):
+        pairs = [f"{_quoted(name)}: {_canonical(inner)}" for name, inner in sorted(value.items()) if inner is not None]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_canonical, value))}]"
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return str(value - _BEGINNING)
-    return str(value)
+        value = value - _BEGINNING
+    return _quoted(str(value))
+
+
+@cache
+def _names_in_order(kind: type[_Contract]) -> list[tuple[str, str]]:
+    """Of a model's fields, in the order of the names that they have outside, which are the second ones."""
+    return sorted(((name, to_camel(name)) for name in kind.model_fields), key=itemgetter(1))
 
 
 def parse_order(body: bytes, max_bytes: int) -> InStoreOrder:
@@ -350,18 +372,28 @@ def _may_be_thousands(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    return levels == 0 or any(
-        _is_deeper(inner, levels - 1) for inner in (value.values() if isinstance(value, dict) else value)
-    )
+def _is_deeper(document: Any, levels: int) -> bool:
+    level = [document]
+    for _ in range(levels):
+        within = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in within for inner in each if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
     """Names with a lower-case first letter; where both spellings are there, camelCase wins."""
-    named = {name[:1].lower() + name[1:]: value for name, value in document.items()}
-    return named | {name: value for name, value in document.items() if name in named}
+    names = tuple(document)
+    named = dict(zip(_lower_case(names), document.values(), strict=True))
+    if len(named) < len(names):
+        named |= {name: value for name, value in document.items() if name in named}
+    return named
+
+
+@lru_cache(maxsize=512)  # the lines of all orders have the same
+def _lower_case(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name[:1].lower() + name[1:] for name in names)
 
 
 def _no_constant(name: str) -> NoReturn:

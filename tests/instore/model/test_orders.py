@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
 from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import InStoreOrder, order_from_document, parse_order
+from include.instore.model.orders import InStoreOrder, order_from_document, order_of_payload, parse_order
+from sandbox import week
 from tests.instore.given import CANARY, SETTINGS, body, document
 
 MAX_BYTES = 1_048_576
@@ -419,6 +422,26 @@ def test_the_same_moment_told_with_another_offset_is_the_same_order() -> None:
         for date in ("2017-06-05T10:04:12Z", "2017-06-05T10:04:12+00:00", "2017-06-05T12:04:12.000+02:00")
     }
     assert len(fingerprints) == 1
+
+
+STORED = json.loads((Path(__file__).parent / "fingerprints.json").read_text())
+"""Documents and the fingerprints that ledgers in use hold of them."""
+
+
+@pytest.mark.parametrize("at", range(len(STORED)))
+def test_the_fingerprint_of_an_order_never_changes(at: int) -> None:
+    text, stored = STORED[at]
+    assert parse_order(text.encode(), MAX_BYTES).fingerprint() == stored
+
+
+def test_the_fingerprints_of_a_week_never_change() -> None:
+    all_ = hashlib.sha256()
+    for message in week.messages():
+        order = parse_order(message.body, MAX_BYTES)
+        all_.update(order.fingerprint().encode())
+        # Of what the ledger keeps of it as well: pieces are put together of it.
+        assert order_of_payload(order.payload()).fingerprint() == order.fingerprint()
+    assert all_.hexdigest() == "887a28de62f7172f510dfc8ae4e3dde1ef9159fdb126519530c31d89093ee4b8"
 
 
 @pytest.mark.parametrize(
