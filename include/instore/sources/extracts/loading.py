@@ -39,6 +39,8 @@ from include.instore.sources.landing import Block, LandedBlock, Record, into_led
 SOURCE = "extract"
 _COPY_BYTES = 1 << 20
 _MARKER_BYTES = 1 << 16
+_KEPT_BYTES = 2 << 20
+"""Of a file with no more raw records, tenfold as orders, the second reading is what the first one has kept."""
 _CHECKSUM = re.compile(r"\b([0-9a-fA-F]{64})\b(?:[ \t]+\*?(\S+))?")
 """As sha256sum writes it: the sum, and the name of the file."""
 
@@ -179,6 +181,7 @@ class Reading:
         self._looks = looks
         self._settings = settings
         self._bad_rows = 0
+        self._kept: tuple[list[ExtractRecord], BrokenExtract | None] | None = None
         self.orders = 0
         self.fault: BrokenExtract | None = None
 
@@ -245,5 +248,27 @@ class Reading:
         )
 
     def _records(self) -> Iterator[ExtractRecord]:
-        with self._copy.open("rb") as stream:
-            yield from read_file(stream, self._file.name, self._settings, self._adapter)
+        if self._kept is None:
+            yield from self._read()
+            return
+        kept, fault = self._kept
+        yield from kept
+        if fault:
+            raise fault
+
+    def _read(self) -> Iterator[ExtractRecord]:
+        kept: list[ExtractRecord] = []
+        size, fault = 0, None
+        try:
+            with self._copy.open("rb") as stream:
+                for record in read_file(stream, self._file.name, self._settings, self._adapter):
+                    size += len(record.raw)
+                    if size <= _KEPT_BYTES:
+                        kept.append(record)
+                    yield record
+        except BrokenExtract as error:
+            fault = error
+        if size <= _KEPT_BYTES:
+            self._kept = kept, fault
+        if fault:
+            raise fault

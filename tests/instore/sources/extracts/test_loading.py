@@ -165,10 +165,11 @@ def test_a_file_damaged_behind_its_last_order_lands_nothing(
     assert (loaded.unread_files, loaded.landed) == (1, Landed())
 
 
+@pytest.mark.parametrize("length", [10, 500_000], ids=["kept-by-the-first-reading", "too-large-to-keep"])
 def test_a_file_that_is_released_lands_what_is_before_the_fault_and_sets_the_rest_aside(
-    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, length: int
 ) -> None:
-    text = orders_text("S1", "S2", "S3")
+    text = csv_text(*(row(each, line, description="X" * length) for each in ("S1", "S2", "S3") for line in (1, 2)))
     cut = text[: text.rindex("S3") + 30]
     (tmp_path / "orders.csv").write_text(cut)
     load(tmp_path, ledger, settings())
@@ -500,10 +501,11 @@ def half(number: str, line: int, **changes: str) -> list[str]:
     return row(number, line, **{"line_total": "1.75", **changes})
 
 
+@pytest.mark.parametrize("length", [10, 60_000], ids=["kept-by-the-first-reading", "too-large-to-keep"])
 def test_rows_of_an_order_that_stand_apart_are_one_order(
-    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings, length: int
 ) -> None:
-    by_product = [half(f"S{number}", line) for line in (1, 2) for number in range(20)]
+    by_product = [half(f"S{number}", line, description="X" * length) for line in (1, 2) for number in range(20)]
     (tmp_path / "orders.csv").write_text(csv_text(*by_product))
     loaded = load(tmp_path, ledger, settings(extract_block=3))
     assert (loaded.landed.received, loaded.landed.orders, loaded.landed.quarantined) == (20, 20, 0)
