@@ -57,6 +57,13 @@ def is_released(ledger: Ledger, path: str, version: str) -> bool:
         return connection.scalar(query) is not None
 
 
+def was_loaded(ledger: Ledger, path: str, version: str, digest: str) -> bool:
+    """Whether the same was loaded already, from this path; it is known by its new version from now on."""
+    same = (extracts.c.path == path, extracts.c.state == ExtractState.LOADED.value, extracts.c.digest == digest)
+    with ledger.write() as connection:
+        return connection.execute(sa.update(extracts).where(*same).values(version=version)).rowcount > 0
+
+
 def note_waiting(ledger: Ledger, run_id: str, path: str, version: str, orders: int, detail: str) -> None:
     """Commit that this file could not be read to its end, and nothing of it was landed."""
     values = {

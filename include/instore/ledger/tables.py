@@ -258,6 +258,7 @@ extracts = sa.Table(
     sa.Column("bad_rows", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # see ExtractState
     sa.Column("detail", sa.String(1024)),  # of a file that could not be read to its end: where and why
+    sa.Column("digest", sa.String(64)),  # of its bytes and of all that decides what they become
     sa.Column("feed", sa.String(1024), index=True),  # its name without numbers: those of the same are much alike
     sa.Column("columns", sa.Text),  # of its heading, as a JSON array; null: it has none
     sa.Column("card_share", sa.Float),  # of the orders of this feed down to this file

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.extract_files import is_released, known_versions, note_waiting
+from include.instore.ledger.extract_files import is_released, known_versions, note_waiting, was_loaded
 from include.instore.ledger.intake import Landed, LoadedExtract
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
@@ -37,6 +37,7 @@ from include.instore.sources.extracts.storage import Storage
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
 SOURCE = "extract"
+_PIPELINE = Path(__file__).parents[2]
 _COPY_BYTES = 1 << 20
 _MARKER_BYTES = 1 << 16
 _KEPT_BYTES = 2 << 20
@@ -100,14 +101,15 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
             whole, checksum = _copy(stream, copy, settings.extracts)
         if storage.look_again(file.path).version != file.version:
             return Landed(), "changed"
+        marked = _against_marker(storage, file, checksum, settings.extracts)
+        digest = _digest(checksum, settings)
+        if whole and not marked and was_loaded(ledger, file.name, file.version, digest):
+            return Landed(), "loaded before, its content is the same"
         looks = FileLooks(file.name, ledger)
-        reading = Reading(Path(copy.name), file, orders, looks, settings)
-        fault = (
-            reading.to_its_end()
-            if whole
-            else BrokenExtract(1, f"larger than {settings.extracts.max_extract_bytes} bytes")
-        )
-        fault = fault or _against_marker(storage, file, checksum, settings.extracts)
+        reading = Reading(Path(copy.name), file, orders, looks, settings, digest=digest)
+        most = settings.extracts.max_extract_bytes
+        fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {most} bytes")
+        fault = fault or marked
         fault_points.reach("extracts.read")
         # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
         if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
@@ -131,6 +133,24 @@ def _copy(stream: BinaryIO, copy: IO[bytes], settings: ExtractSettings) -> tuple
         if copy.tell() > settings.max_extract_bytes:
             return False, ""
     return True, checksum.hexdigest()
+
+
+def _digest(checksum: str, settings: Settings) -> str:
+    """Of the file, and of what decides what becomes of its bytes: settings, declarations, code."""
+    declared = [Path(path) for path in settings.extracts.extract_adapters.values()]
+    beside = sorted(code for path in declared for code in path.parent.glob("*.py"))
+    parts = [
+        checksum.encode(),
+        _code(),
+        settings.model_dump_json().encode(),
+        *(p.read_bytes() for p in declared + beside),
+    ]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@cache
+def _code() -> bytes:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PIPELINE.rglob("*.py")))).digest()
 
 
 def _against_marker(
@@ -172,9 +192,11 @@ class Reading:
         looks: FileLooks,
         settings: Settings,
         adapter: Adapter | None = None,
+        digest: str = "",
     ) -> None:
         self._copy = copy
         self._adapter = adapter
+        self._digest = digest
         self._file = file
         self._modified = datetime.fromtimestamp(file.modified, timezone.utc) if file.modified else None
         self._orders_of_file = orders
@@ -214,7 +236,7 @@ class Reading:
             log.warning("extract %s: %s", self._file.name, detail)
         extract = LoadedExtract(
             self._file.name, self._file.version, self.orders, self._bad_rows, detail and kept_text(detail),
-            self._looks.row(),
+            {**self._looks.row(), "digest": self._digest},
         )  # fmt: skip
         yield Block(records, extract)
 

@@ -870,3 +870,44 @@ def test_a_half_order_that_landed_is_corrected_by_the_whole_file(
     os.utime(tmp_path / "orders.csv", (4e9, 4e9))
     assert load(tmp_path, ledger, settings(), given.run("run-2")).landed.corrections == 1
     assert given.row(ledger, "S1")["payload"].count("productCode") == 2
+
+
+def _write_again(path: Path) -> None:
+    """The same bytes, at another time."""
+    os.utime(path, (path.stat().st_mtime + 60,) * 2)
+
+
+def test_a_file_that_only_its_time_changed_of_is_not_read_again(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    (tmp_path / "orders.csv").write_text(orders_text("S1", "S2"))
+    assert load(tmp_path, ledger, settings()).landed.orders == 2
+    _write_again(tmp_path / "orders.csv")
+    assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
+    os.utime(tmp_path / "orders.csv", (5e9, 5e9))
+    (tmp_path / "orders.csv").write_text(orders_text("S1", "S2", "S3"))
+    assert load(tmp_path, ledger, settings(), given.run("run-3")).landed == Landed(received=3, orders=1, duplicates=2)
+
+
+def test_a_file_that_is_written_again_is_read_again_where_it_would_become_something_else(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    text = csv_text(row("S1")).replace("loyalty_card", "Karte").replace("email", "Mail")
+    (tmp_path / "orders.csv").write_text(text)
+    by_heading = {"Karte": "loyalty_card", "Mail": "email"}
+    assert load(tmp_path, ledger, settings(extract_columns={"Mail": "email"})).landed.orders == 1
+    _write_again(tmp_path / "orders.csv")
+    corrected = settings(extract_columns=by_heading)
+    assert load(tmp_path, ledger, corrected, given.run("run-2")).landed.corrections == 1
+    assert given.row(ledger, "S1")["loyalty_card"] == "6035770741165744"
+
+
+def test_a_file_that_came_damaged_meanwhile_is_read_when_it_is_as_it_was(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    whole = orders_text("S1", "S2")
+    for number, text in enumerate((whole, whole[:-30], whole)):
+        (tmp_path / "orders.csv").write_text(text)
+        os.utime(tmp_path / "orders.csv", (number, number))
+        load(tmp_path, ledger, settings(), given.run(f"run-{number}"))
+    assert extract(ledger, "orders.csv")["state"] == "loaded"

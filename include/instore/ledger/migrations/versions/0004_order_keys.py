@@ -94,6 +94,7 @@ def upgrade() -> None:
     with op.batch_alter_table("extracts") as extracts:
         extracts.add_column(sa.Column("state", sa.String(length=16), nullable=False, server_default="loaded"))
         extracts.add_column(sa.Column("detail", sa.String(length=1024), nullable=True))
+        extracts.add_column(sa.Column("digest", sa.String(length=64), nullable=True))
         extracts.add_column(sa.Column("feed", sa.String(length=1024), nullable=True))
         extracts.add_column(sa.Column("columns", sa.Text(), nullable=True))
         extracts.add_column(sa.Column("card_share", sa.Float(), nullable=True))
