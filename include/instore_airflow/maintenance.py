@@ -89,7 +89,7 @@ def erase(params: Mapping[str, Any]) -> dict[str, Any]:
                 settings,
                 cards=[each for each in words if "@" not in each],
                 emails=[each for each in words if "@" in each],
-                on_bus=eraser_on_bus(settings),
+                on_bus=eraser_on_bus(ledger, settings),
                 dry_run=bool(params["dry_run"]),
             )
             if not params["dry_run"]:

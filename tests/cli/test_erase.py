@@ -83,6 +83,27 @@ def test_her_dead_letters_are_taken_off_the_bus_and_the_others_stay(
     assert [each["pruned_at"] is None for each in given.rows(ledger, "orders")] == [False, True]
 
 
+def test_of_a_dead_letter_of_several_people_the_others_orders_are_landed_or_kept(
+    ledger: Ledger, bus: ServiceBusStandIn
+) -> None:
+    hers, his = (given.document(number, loyaltyCardNumber=card) for number, card in (("S1", HERS[1]), ("S2", "999888")))
+    whole = json.dumps([hers, his]).encode()
+    with ServiceBusClient.from_connection_string(bus.connection_string) as client:
+        with client.get_topic_sender("orders") as sender:
+            sender.send_messages([ServiceBusMessage(body) for body in (whole, whole[:-1].replace(b"S2", b"S3"))])
+        with client.get_subscription_receiver(*NAMES) as receiver:
+            for message in receiver.receive_messages(max_message_count=10, max_wait_time=5):
+                receiver.dead_letter_message(message, reason="TTLExpiredException")
+        done = run("--card", HERS[1], "--json")
+        assert (done.exit_code, json.loads(done.stdout)["dead_letters"]) == (0, 2), done.output
+        assert dead_letters(client) == []
+    orders = {row["order_number"]: (row["status"], row["loyalty_card"]) for row in given.rows(ledger, "orders")}
+    assert orders == {"S1": ("suppressed", None), "S2": ("pending", "999888")}
+    (cut,) = given.rows(ledger, "quarantine")
+    assert (cut["state"], b"S3" in cut["raw"], HERS[1].encode() in cut["raw"]) == ("quarantined", True, False)
+    given.assert_every_record_is_in_one_place(ledger)
+
+
 def test_nobody_is_erased_without_a_name(ledger: Ledger) -> None:
     done = run()
     assert (done.exit_code, "give at least one --email or --card" in done.output) == (2, True)

@@ -21,8 +21,8 @@ from include.instore.ledger.keys import known_fields
 from include.instore.ledger.retention import forget_orders
 from include.instore.ledger.suppressions import ERASURE, PLACEHOLDER_CARDS, stop_orders
 from include.instore.ledger.tables import Status, customers, orders, quarantine, suppressions
-from include.instore.model.codes import SUPPRESSED
-from include.instore.model.forgotten import without_person
+from include.instore.model.codes import BROKEN_FILE, SUPPRESSED
+from include.instore.model.forgotten import without_person, without_theirs
 
 _EMAIL = re.compile(r"[^\s\"'<>(),;:|\\]+@[^\s\"'<>(),;:|\\]+")
 _CARD = re.compile(r"[0-9A-Za-z]{3,64}")
@@ -127,10 +127,13 @@ def without_erased(connection: sa.Connection, rows: Sequence[dict[str, Any]], no
     return {row["key"] for row in theirs}
 
 
-def erased_among(ledger: Ledger, connection: sa.Connection, records: Mapping[str, bytes]) -> set[str]:
-    """Ids of the records that have a card or an address of an erased person."""
-    erased = set(connection.scalars(sa.select(suppressions.c.hash).where(suppressions.c.source == ERASURE)))
-    return {id for id, raw in records.items() if erased & _hashes_in(ledger, raw)} if erased else set()
+def rest_of_records(
+    ledger: Ledger, connection: sa.Connection, records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Of those records that have a card or an address of an erased person: the columns that change of their rows."""
+    erased = frozenset(connection.scalars(sa.select(suppressions.c.hash).where(suppressions.c.source == ERASURE)))
+    found = {id: _rest(ledger, erased, row) for id, row in records.items()} if erased else {}
+    return {id: rest for id, rest in found.items() if rest}
 
 
 def _erased(connection: sa.Connection, hashes: Collection[str]) -> set[str]:
@@ -194,29 +197,63 @@ def _erase_customers(ledger: Ledger, persons: Persons, dry_run: bool) -> int:
 
 
 def _erase_records(ledger: Ledger, persons: Persons, dry_run: bool) -> int:
-    """Those of the quarantine: the row stays, by which a second copy of the record is known."""
+    """What is theirs of the quarantine: the row stays, by which a second copy of the record is known."""
     found, after = 0, ""
     while True:
-        wanted = sa.select(quarantine.c.id, quarantine.c.heading, quarantine.c.raw).where(quarantine.c.id > after)
+        wanted = sa.select(quarantine).where(quarantine.c.id > after).order_by(quarantine.c.id).limit(_RECORDS)
         with ledger.read() as connection:
-            rows = connection.execute(wanted.order_by(quarantine.c.id).limit(_RECORDS)).all()
+            rows = [dict(row) for row in connection.execute(wanted).mappings()]
         if not rows:
             return found
-        theirs = [row.id for row in rows if persons.are_in(ledger, bytes(row.heading or b"") + bytes(row.raw))]
+        theirs = {row["id"]: rest for row in rows if (rest := _rest(ledger, persons.hashes, row))}
         if theirs and not dry_run:
             with ledger.write() as connection:
-                mine = sa.update(quarantine).where(quarantine.c.id.in_(theirs))
-                connection.execute(mine.values(raw=b"", heading=None))
-                connection.execute(mine.where(quarantine.c.state == "quarantined").values(state="discarded"))
-        found, after = found + len(theirs), rows[-1].id
+                for id, rest in theirs.items():
+                    mine = sa.update(quarantine).where(quarantine.c.id == id)
+                    waits = mine.where(quarantine.c.state == "quarantined")
+                    connection.execute(waits.values(state=rest.pop("state", "quarantined")))
+                    connection.execute(mine.values(rest))
+        found, after = found + len(theirs), rows[-1]["id"]
+
+
+def _rest(ledger: Ledger, hashes: frozenset[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What becomes of a record that has one of these: what is of others stays, and waits as before. Else nothing."""
+    raw, heading = bytes(row["raw"]), bytes(row["heading"] or b"")
+    if not hashes & _hashes_in(ledger, heading + raw):
+        return {}
+    # The rows of a file are those of one order, but for the rest of a broken one.
+    kept = b"" if heading and row["reason"] != BROKEN_FILE else _of_others(ledger, hashes, raw, rows=bool(heading))
+    if not kept:
+        return {"raw": b"", "heading": None, "state": "discarded"}
+    return {"raw": kept, "heading": None if hashes & _hashes_in(ledger, heading) else row["heading"]}
+
+
+def _of_others(ledger: Ledger, hashes: frozenset[str], raw: bytes, *, rows: bool) -> bytes:
+    raw = _unpacked(raw)
+    encoding, errors = "utf-8", "surrogateescape"
+    if not rows and b"\0" in raw and raw[:1] != b"\0":
+        with suppress(UnicodeError):
+            raw = raw.decode(json.detect_encoding(raw)).encode()
+    text = raw.decode(encoding, errors)
+    with suppress(ValueError, RecursionError):
+        while text.lstrip()[:1] == '"' and isinstance(inner := json.loads(text), str):
+            text = inner.encode(errors="surrogatepass").decode(encoding, errors)  # serialised twice
+    kept = without_theirs(
+        text, lambda part: bool(hashes & _hashes_in(ledger, part.encode(encoding, errors))), rows=rows
+    )
+    return kept.encode(encoding, errors)
+
+
+def _unpacked(raw: bytes) -> bytes:
+    if raw.startswith(_GZIP):
+        with suppress(zlib.error):
+            return zlib.decompressobj(wbits=31).decompress(raw, _UNPACKED)
+    return raw
 
 
 def _hashes_in(ledger: Ledger, raw: bytes) -> set[str]:
     """Hashes of everything in a record that may be a card or an address, however it is written."""
-    if raw.startswith(_GZIP):
-        with suppress(zlib.error):
-            raw = zlib.decompressobj(wbits=31).decompress(raw, _UNPACKED)
-    text = raw.replace(b"\0", b"").decode(errors="replace")
+    text = _unpacked(raw).replace(b"\0", b"").decode(errors="replace")
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), ensure_ascii=False)
     words = {*_EMAIL.findall(text), *_CARD.findall(text)}

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.arrivals import note_arrivals
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.erasure import erased_among, without_erased
+from include.instore.ledger.erasure import rest_of_records, without_erased
 from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import (
@@ -337,8 +337,8 @@ def _insert_refusals(
     }
     if not rows:
         return 0
-    for id in erased_among(ledger, connection, {item.id: item.heading + item.raw for item in refusals}):
-        rows[id] |= {"raw": b"", "heading": None, "state": "discarded"}
+    for id, rest in rest_of_records(ledger, connection, rows).items():
+        rows[id] |= rest
     statement = ledger.insert(quarantine).on_conflict_do_nothing(index_elements=["id"]).returning(quarantine.c.id)
     return len(connection.scalars(statement, list(rows.values())).all())
 

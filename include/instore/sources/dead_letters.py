@@ -147,19 +147,27 @@ def redrive_dead_letters(
         return source.done
 
 
-def erase_dead_letters(client: ServiceBusClient, settings: BusSettings, is_theirs: Callable[[bytes], bool]) -> int:
+def erase_dead_letters(
+    client: ServiceBusClient, ledger: Ledger, settings: Settings, is_theirs: Callable[[bytes], bool]
+) -> int:
     """Complete the dead letters of persons who want to be forgotten; how many were.
+
+    Each is landed first, or kept in quarantine: it may have orders of others as well. Of those who are suppressed as
+    erased by now, landing keeps nothing but what their orders are known again by.
 
     :param is_theirs: whether a body is of them. :raises ConfigurationError, RetriableError: as for the list.
     """
     with (
-        bus_errors(settings),
+        bus_errors(settings.bus),
         client,
-        _receiver(client, settings) as receiver,
-        contextlib.closing(_received(receiver, settings, settings.drain_max_messages)) as pages,
+        _receiver(client, settings.bus) as receiver,
+        redrive_run(ledger, settings) as run,
+        contextlib.closing(_received(receiver, settings.bus, settings.bus.drain_max_messages)) as pages,
     ):
-        theirs = (message for messages in pages for message in messages if is_theirs(whole_of(message)))
-        return sum(settle(receiver, message) for message in theirs)
+        theirs = ([message for message in messages if is_theirs(whole_of(message))] for messages in pages)
+        source = _DeadLetters(ledger, settings, theirs, receiver, publish=False, erases=True)
+        land_all(source, into_ledger(ledger, run.id, settings))
+        return source.done.completed
 
 
 class _DeadLetters:
@@ -174,6 +182,7 @@ class _DeadLetters:
         sender: ServiceBusSender | None = None,
         *,
         publish: bool,
+        erases: bool = False,
     ) -> None:
         self.done = Redriven()
         self._ledger = ledger
@@ -183,6 +192,7 @@ class _DeadLetters:
         self._receiver = receiver
         self._sender = sender
         self._publish = publish
+        self._erases = erases
         self._letter: _Letter
         self._never_seen: Block | None = None
 
@@ -203,6 +213,8 @@ class _DeadLetters:
 
     def settle(self, block: Block, outcome: LandedBlock) -> None:
         if block is self._never_seen:
+            if self._erases:
+                self._safe("refused")
             return
         if not outcome.refused or not block.all_or_none:
             self._safe("landed" if outcome.landed.orders else "known")
@@ -215,6 +227,8 @@ class _DeadLetters:
             note_reason(self._ledger, id, error.reason, error.detail)
         if not self._letter.rows:  # the bus gave it up, or it expired, before it was ever read
             self._never_seen = Block([replace(self._letter.records[0], order=error)])
+        elif self._erases:
+            self._safe("refused")
 
     def _publish_again(self, letter: _Letter) -> None:
         if self._sender is not None:

@@ -36,7 +36,7 @@ def erase_person(
             settings,
             cards=cards or (),
             emails=emails or (),
-            on_bus=eraser_on_bus(settings),
+            on_bus=eraser_on_bus(ledger, settings),
             dry_run=dry_run,
         )
         if not dry_run:

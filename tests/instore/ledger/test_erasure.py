@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from include.instore.ledger.customers import CardAnswer, remember
 from include.instore.ledger.deliveries import mark_sending
 from include.instore.ledger.dry_runs import scratch
 from include.instore.ledger.held import Decision, decide
+from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.tables import customers, metadata, orders, suppressions
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import Settings
+from include.instore.sources.quarantine import redrive
 from tests.instore import given
 
 MakeSettings = Callable[..., Settings]
@@ -250,6 +253,89 @@ def test_a_record_in_gzip_is_looked_into(ledger: Ledger, settings: MakeSettings,
     done = forget_person(ledger, settings(erasure_receipts=receipts), cards=[card(1)], emails=[], on_bus=None)
     kept = {row["reference"]: bytes(row["raw"]) for row in given.rows(ledger, "quarantine")}
     assert (done.quarantine, kept) == (2, {"r0": b"", "r1": bodies[1], "r2": b""})
+
+
+HEADING = b"order_number,store_id,order_date,currency,order_total,loyalty_card,email,customer\n"
+HERS, HIS, ANONYMOUS = order("S1", 1), order("S2", 2), order("S3", 3, loyaltyCardNumber=None, customerName="Theirs")
+
+
+def _row(number: str, person: int) -> bytes:
+    return f"{number},0404,2017-06-05,USD,3.50,{card(person)},{email(person)},name-canary-{person:03d}\n".encode()
+
+
+def _xml(number: str, person: int) -> str:
+    lines = "<Line>1</Line><Line>2</Line>"
+    return f"<Order><No>{number}</No><Name>canary-{person:03d}</Name><Card>{card(person)}</Card>{lines}</Order>"
+
+
+def _several(*documents: dict[str, Any]) -> str:
+    return ", ".join(json.dumps(each) for each in documents)
+
+
+SEVERAL_PEOPLE = {
+    "an array that is cut": f'[{_several(HERS, HIS, ANONYMOUS)}, {{"orderNumber": "S4", "lines": ['.encode(),
+    "hers is the one that is cut": f"[{_several(HIS, ANONYMOUS)}, {json.dumps(HERS)[:-40]}".encode(),
+    "an envelope": json.dumps({"store": "0404", "orders": [HIS, HERS, ANONYMOUS]}).encode(),
+    "an envelope of envelopes": json.dumps({"stores": [{"orders": [HIS, HERS]}, {"orders": [ANONYMOUS]}]}).encode(),
+    "its card in a list of its own": _several(
+        HIS,
+        {**order("S1", 1, loyaltyCardNumber=None), "ids": [{"type": "card", "id": card(1)}, {"type": "till"}]},
+        ANONYMOUS,
+    ).encode(),
+    "serialised twice": json.dumps(f"[{_several(HERS, HIS, ANONYMOUS)}]").encode(),
+    "in UTF-16": f"[{_several(HERS, HIS, ANONYMOUS)}]".encode("utf-16"),
+    "in gzip": gzip.compress(f"[{_several(HERS, HIS, ANONYMOUS)}".encode()),
+    "a body in bytes of AMQP": b"\x00\x53\x75\xb0\x00\x00\x01\x00" + f"[{_several(HERS, HIS, ANONYMOUS)}]".encode(),
+    "XML": f"<Batch>{_xml('S2', 2)}{_xml('S1', 1)}<Order><No>S3</No><Line>3</Line></Order></Batch>".encode(),
+    "lines": b"S2;" + card(2).encode() + b"\nS1;" + email(1).encode() + b"\nS3;\n",
+    "the rest of a broken file": _row("S2", 2) + _row("S1", 1) + b"S3,0404,2017-06-05,USD,3.50,,,\n",
+    "its text in another encoding": f"S2;Gr\xf6\xdfe\nS1;{card(1)}\nS3;\xe9\n".encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("arrives", ["before", "after"])
+@pytest.mark.parametrize("raw", SEVERAL_PEOPLE.values(), ids=SEVERAL_PEOPLE)
+def test_of_a_record_of_several_people_only_hers_goes(
+    raw: bytes, arrives: str, ledger: Ledger, settings: MakeSettings, receipts: Path
+) -> None:
+    of_a_file = raw in (SEVERAL_PEOPLE["the rest of a broken file"],)
+    record = given.refused(raw, reason="broken_file" if of_a_file else "not_json")
+    if of_a_file:
+        record = dataclasses.replace(record, source="extract", reference="a.csv:7", heading=HEADING)
+    mine = settings(erasure_receipts=receipts)
+    given.landed(ledger, *([order("S9", 1)] if arrives == "after" else []), refusals=[record][: arrives == "before"])
+    done = forget_person(ledger, mine, cards=[card(1)], emails=[email(1)], on_bus=None)
+    given.landed(ledger, refusals=[record], run=given.run("run-2"))  # again, or for the first time
+    assert done.quarantine == (arrives == "before")
+    (kept,) = given.rows(ledger, "quarantine")
+    assert (kept["state"], kept["id"], kept["heading"]) == ("quarantined", record.id, record.heading or None)
+    assert places(ledger, range(1, 2)) == {}
+    text = bytes(kept["raw"]).decode(errors="replace")
+    assert "S2" in text
+    assert "S3" in text
+    assert '"S1"' not in text.replace("\\", "")
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_what_is_left_of_an_array_lands(ledger: Ledger, settings: MakeSettings, receipts: Path) -> None:
+    mine = settings(erasure_receipts=receipts, max_message_bytes=1024)
+    whole = f"[{_several(HERS, HIS, ANONYMOUS)}]".encode()
+    given.landed(ledger, refusals=[given.refused(whole, reason="too_large")])
+    forget_person(ledger, mine, cards=[card(1)], emails=[], on_bus=None)
+    (row,) = given.rows(ledger, "quarantine")
+    assert [each.outcome for each in redrive(ledger, Wanted(ids=(row["id"],)), settings())] == ["landed"]
+    assert set(given.statuses(ledger)) == {"S2", "S3"}
+
+
+def test_the_rows_of_one_order_go_as_a_whole_though_one_alone_has_her_card(
+    ledger: Ledger, settings: MakeSettings, receipts: Path
+) -> None:
+    rows = _row("S1", 1) + b"S1,,,,,,,half an order\n"
+    record = dataclasses.replace(given.refused(rows, reason="bad_value"), source="extract", heading=HEADING)
+    given.landed(ledger, refusals=[record])
+    forget_person(ledger, settings(erasure_receipts=receipts), cards=[card(1)], emails=[], on_bus=None)
+    (row,) = given.rows(ledger, "quarantine")
+    assert (bytes(row["raw"]), row["state"]) == (b"", "discarded")
 
 
 def test_a_dry_run_s_ledger_is_removed(everywhere: Ledger, settings: MakeSettings, receipts: Path) -> None:
