@@ -42,6 +42,7 @@ SOURCE = "topic"
 _COUNTED_AT_ONCE = 100
 _LOOKED_AT_MOST = 1000
 _EXPIRED = "TTLExpiredException"
+_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 log = logging.getLogger(__name__)
 
@@ -98,26 +99,38 @@ def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequ
             raise RetriableError("Service Bus (connection instore_service_bus) peeked at messages without a number.")
 
 
-def rest_of(receiver: ServiceBusReceiver, before: datetime) -> tuple[set[int], int]:
-    """Numbers of the messages still on the subscription that were enqueued before a moment, and how many are deferred.
+@dataclass(frozen=True)
+class Rest:
+    """What is on the subscription still, as far as was looked.
 
-    Of those with a number some may be locked: the bus does not tell which.
-
-    :raises RetriableError: it cannot be told: the bus failed, or it is hidden behind a thousand others.
+    :param active: numbers and times of enqueueing, the bus's own. Some may be locked: the bus does not tell which.
+    :param is_all: there are no more than was looked at.
     """
-    waiting: set[int] = set()
+
+    active: Mapping[int, datetime]
+    deferred: int
+    is_all: bool
+
+    def come_by(self, moment: datetime | None) -> set[int]:
+        """Numbers of those that were enqueued by then; None: of all."""
+        return {number for number, at in self.active.items() if moment is None or at <= moment}
+
+
+def rest_of(receiver: ServiceBusReceiver) -> Rest:
+    """Look at a thousand messages of the subscription. :raises RetriableError: the bus failed, or hides the rest."""
+    active: dict[int, datetime] = {}
     deferred = looked_at = 0
     for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST):
         looked_at += len(messages)
         deferred += sum(message.state == ServiceBusMessageState.DEFERRED for message in messages)
-        waiting |= {
-            message.sequence_number or 0
+        active |= {
+            message.sequence_number or 0: message.enqueued_time_utc or _LONG_AGO
             for message in messages
-            if message.state == ServiceBusMessageState.ACTIVE and (message.enqueued_time_utc or before) <= before
+            if message.state == ServiceBusMessageState.ACTIVE
         }
-    if not waiting and looked_at >= _LOOKED_AT_MOST:
-        raise RetriableError(f"More than {looked_at} messages on the subscription are deferred, or have just come.")
-    return waiting, deferred
+    if not active and looked_at >= _LOOKED_AT_MOST:
+        raise RetriableError(f"{looked_at} messages on the subscription are deferred, and hide what is behind them.")
+    return Rest(active, deferred, looked_at < _LOOKED_AT_MOST)
 
 
 def settle(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 
 from azure.servicebus import (
     ServiceBusClient,
@@ -39,10 +39,11 @@ class Drained:
     """What one run took off the subscription, in messages.
 
     :param settle_failed: safe in the ledger; they come again.
-    :param stopped_by: ``drained``, where the bus has none left that came before; ``count`` or ``time``, the budget;
+    :param stopped_by: ``drained``, where the bus has none left that was there; ``count`` or ``time``, the budget;
         ``not known``, where it could not be asked.
-    :param not_drained: those left by the budget that came before the first read, as far as was looked; None: not known.
-    :param locked_elsewhere: those that came before and that the bus does not give us: somebody else holds them.
+    :param not_drained: those left by the budget that were there at the first look, as far as was looked; None: not
+        known.
+    :param locked_elsewhere: those of them that the bus does not give us: somebody else holds them.
     :param deferred: those that somebody deferred, whenever they came.
     """
 
@@ -95,11 +96,10 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     :raises ConfigurationError: wrong key, no such topic or subscription, or one that requires sessions.
     :raises RetriableError: the bus or the ledger failed; whatever was not committed comes again.
     """
-    begun = datetime.now(timezone.utc)
     budget = _Budget(settings.bus.drain_max_messages, settings.bus.drain_max_seconds)
     with ThreadPoolExecutor(len(clients), thread_name_prefix="receiver") as threads:
         others = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients[1:]]
-        first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others, begun)
+        first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others)
     # Every thread has ended; the first error is the run's.
     drained, more = first.result(), [other.result() for other in others]
     return _noted(
@@ -143,11 +143,10 @@ def _receive(
     settings: Settings,
     budget: _Budget,
     others: Sequence[Future[Drained]] | None = None,
-    begun: datetime | None = None,
 ) -> Drained:
     """Take messages until there are none, or the budget is spent.
 
-    :param others: the other receivers, to the one that asks the bus at the end what is left from before ``begun``.
+    :param others: the other receivers, to the one that asks the bus at the end what is left.
     """
     lander = into_ledger(ledger, lambda: run_id, settings)
     try:
@@ -158,10 +157,10 @@ def _receive(
         ):
             source = _Received(receiver, settings, budget)
             drained = Drained(land_all(source, lander))
-            if others is not None and begun is not None:
+            if others is not None:
                 wait(others)  # a receiver holds what it was given too late until it is closed
                 if not budget.stop.is_set():
-                    drained = _until_the_bus_says_so(receiver, source, lander, budget, begun, drained.landed)
+                    drained = _until_the_bus_says_so(receiver, source, lander, budget, drained.landed)
             return replace(drained, dead_lettered=source.dead_lettered, settle_failed=source.settle_failed)
     except BaseException:
         budget.stop.set()
@@ -169,27 +168,31 @@ def _receive(
 
 
 def _until_the_bus_says_so(
-    receiver: ServiceBusReceiver, source: _Received, lander: Lander, budget: _Budget, begun: datetime, landed: Landed
+    receiver: ServiceBusReceiver, source: _Received, lander: Lander, budget: _Budget, landed: Landed
 ) -> Drained:
     """Ask the bus what is left, and read on while it has something for us.
 
     An empty read does not say that nothing is there; and what is there may be held by somebody else, which a peek does
-    not show: then it does not come, however often it is read.
+    not show: then it does not come, however often it is read. What was there at the first look is waited for, by the
+    bus's own times: a worker's clock may be behind them. What comes later is the next run's.
     """
+    until: datetime | None = None
     while True:
         try:
-            waiting, deferred = rest_of(receiver, begun)
+            rest = rest_of(receiver)
         except (ServiceBusError, RetriableError) as error:
             log.warning("whether the subscription is drained is not known: %s", type(error).__name__)
             spent = budget.stopped_by()
             return Drained(landed, stopped_by="not known" if spent == "drained" else spent)
-        known = Drained(landed, deferred=deferred, not_drained=0, locked_elsewhere=0)
-        left = len(waiting - budget.unsettled)
+        known = Drained(landed, deferred=rest.deferred, not_drained=0, locked_elsewhere=0)
+        left = len(rest.come_by(until) - budget.unsettled)
         if not left:
             return known
         if (spent := budget.stopped_by()) != "drained":
             return replace(known, stopped_by=spent, not_drained=left)
-        source.be_patient()
+        if until is None and rest.is_all:
+            until = max(rest.active.values())
+        source.read_on(left)
         more = land_all(source, lander)
         landed += more
         if not more.received and budget.stopped_by() == "drained":
@@ -233,17 +236,19 @@ class _Received:
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
         self._orders: Sequence[int] = ()  # in each of them, or 1 where it has none
         self._wait, self._empty_reads = settings.bus.drain_wait, settings.bus.drain_empty_reads
+        self._most = settings.bus.drain_max_messages
 
-    def be_patient(self) -> None:
-        """From now on one empty read ends it, but a long one: the bus has something."""
-        self._wait, self._empty_reads = max(self._wait, _PATIENCE), 1
+    def read_on(self, messages: int) -> None:
+        """Read so many, though others follow. One empty read ends it, but a long one: the bus has something."""
+        self._wait, self._empty_reads, self._most = max(self._wait, _PATIENCE), 1, messages
 
     def blocks(self) -> Iterator[Block]:
-        empty_reads = 0
-        while empty_reads < self._empty_reads and (granted := self._budget.take(self._size)):
+        empty_reads, most = 0, self._most
+        while most > 0 and empty_reads < self._empty_reads and (granted := self._budget.take(self._size)):
             self._messages = self._receiver.receive_messages(max_message_count=granted, max_wait_time=self._wait)
             self._budget.give_back(granted - len(self._messages))
             empty_reads = 0 if self._messages else empty_reads + 1
+            most -= len(self._messages)
             if self._messages:
                 fault_points.reach("topic.after_receive")
                 records = [records_of(message, self._adapter) for message in self._messages]
