@@ -890,7 +890,11 @@ MUTANTS = [
     *_of(
         SOURCES + "service_bus.py",
         (OF_BUS[0] + "::test_what_landed_and_was_not_settled_is_not_held_by_somebody_else",),
-        ("what was not settled is held by somebody else", "rest.come_by(until) - budget.unsettled", "rest.come_by(until)"),
+        (
+            "what was not settled is held by somebody else",
+            "rest.come_by(until) - budget.unsettled",
+            "rest.come_by(until)",
+        ),
     ),
     *_of(
         SOURCES + "service_bus.py",
