@@ -21,6 +21,7 @@ or carried over.
 | `held` | nobody can tell whether it was taken | `deliveries list`, then decide |
 | `not_visible` | of `read_back_asked` events of the run before, not shown yet | the runbook says |
 | `waiting_files` | extracts that are cut or damaged, of which nothing was landed | have them exported again |
+| `left_files` | extracts not read yet: still being written, or their marker is not there | told after hours |
 | `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
 
 ## When it is red

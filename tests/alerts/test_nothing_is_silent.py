@@ -46,7 +46,7 @@ def test_a_run_that_sets_something_aside_is_red_or_somebody_is_alerted(
     GIVEN[code](ledger)
     counts = reported("run-1")
     if code in ALONE:
-        assert (webhook.told, counts["suppressed_by_reason"]) == ([], {"suppressed": 1})
+        assert (webhook.told, counts["suppressed_by_reason"]) == ([], {"command": 1})
         return
     assert len(webhook.told) == 1  # once, with one number
     assert code in webhook.told[0]["message"]

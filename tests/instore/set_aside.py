@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import sqlalchemy as sa
+
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
-from include.instore.ledger.extract_files import note_waiting
+from include.instore.ledger.extract_files import note_left, note_waiting
 from include.instore.ledger.runs import count_run
 from include.instore.ledger.suppressions import suppress
+from include.instore.ledger.tables import extracts
 from include.instore.model.codes import CODES, Kind
 from include.instore.model.settings import load_settings
 from tests.instore import given
@@ -43,6 +46,13 @@ def _unmatched(word: str) -> Callable[[Ledger], None]:
         given.set_orders(ledger, status="unmatched", reason=word, next_attempt=again, resolved_run="run-1")
 
     return give
+
+
+def _left(ledger: Ledger) -> None:
+    given.landed(ledger)
+    note_left(ledger, "run-1", {"a.csv": ("1", "its marker, .done, is not there")})
+    with ledger.write() as connection:
+        connection.execute(sa.update(extracts).values(loaded_at=given.hours_ago(4)))
 
 
 class _Member:
@@ -82,6 +92,7 @@ GIVEN: dict[str, Callable[[Ledger], None]] = {
         given.landed(ledger),
         note_waiting(ledger, "run-1", "a.csv", "1", 3, "line 4: cut"),
     )[1],
+    "left_files": _left,
     "suppressed": _suppressed,
     "corrected_after_sent": _corrected,
     "held": _event("held"),

@@ -385,7 +385,13 @@ MUTANTS = [
     *_of(
         LEDGER + "extract_files.py",
         OF_LOADING,
-        ("a released file is not due", "_ANY_VERSION if state == ExtractState.RELEASED.value else version", "version"),
+        (
+            "a released file is not due",
+            'f"{RELEASED}{version}" if state == ExtractState.RELEASED.value',
+            "version if not state",
+        ),
+        ("a file is left since the last look", 'set_={**new, "loaded_at": since}', "set_=new"),
+        ("a file that is gone is left", "for path in gone:", "for path in []:"),
         ("a forgotten file is released", ".values(state=state.value)", ".values(state=ExtractState.RELEASED.value)"),
     ),
     *_of(

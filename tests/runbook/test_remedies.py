@@ -692,6 +692,39 @@ def test_a_file_was_not_read_to_its_end_and_has_come_under_another_name(begin: B
     judge.check(at_least=40)
 
 
+# Files are not read for hours
+
+
+FOUR_HOURS_LATER = {"seconds": 4 * 3600.0}
+
+
+@pytest.mark.remedy("Files are not read for hours", "1", "2", "3")
+def test_files_are_not_read_for_hours_until_the_marker_comes_or_a_person_decides(
+    begin: Begin, webhook: Webhook
+) -> None:
+    world, judge = begin(1186)
+    world.connections[ALERTS] = channel(webhook.url)
+    world.settings["extract_marker"] = ".done"
+    paths = [world.extract(f"2017/06/0{day}/orders.csv", world.source.take(20)) for day in (5, 6)]
+    unwanted = paths[0].with_name("again.csv")
+    unwanted.write_bytes(paths[0].read_bytes())
+    judge.fault_happened()
+    assert world.run().green
+    assert webhook.titles == []
+    assert world.run(clock=FOUR_HOURS_LATER).green
+    assert webhook.titles == ["Files are not read for hours"]
+    assert "2017/06/05/orders.csv: its marker, .done, is not there" in webhook.told[0]["message"]
+    assert len(printed(world, "extracts", "list")) == 3
+
+    paths[0].with_name("orders.csv.done").touch()
+    assert printed(world, "extracts", "release", "2017/06/06/orders.csv")["counts"] == {"released": 1}
+    assert printed(world, "extracts", "forget", "2017/06/05/again.csv")["counts"] == {"forgotten": 1}
+    assert world.run(clock=FOUR_HOURS_LATER).green
+    assert webhook.titles[1:] == ["Recovered"]
+    assert printed(world, "extracts", "list") == []
+    judge.check(at_least=30, recovered=True)
+
+
 # Orders with the key of another order
 
 

@@ -42,6 +42,7 @@ class Ages:
     :param expired: those of them that nobody had read in time.
     :param silences: each feed and store that was judged: its silence, a number of silent stores, or None.
     :param shared: addresses and cards on more of the run's orders than one person has in an hour.
+    :param left_files: paths, and why they are not read, of files that have not been for longer than the limit.
     """
 
     new_orders: int
@@ -52,6 +53,7 @@ class Ages:
     expired: int | None = None
     silences: Mapping[str, Silence | int | None] = field(default_factory=dict)
     shared: int = 0
+    left_files: Sequence[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -12,13 +12,18 @@ import sqlalchemy as sa
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import ExtractState, extracts, kept_text
 
-_ANY_VERSION = ""
-"""A file of this version is due whatever it is: a person has released it."""
+RELEASED = "released:"
+"""Before the version of a file that is due though it is known: a person has released it."""
+
+NOT_LOADED = (ExtractState.WAITING, ExtractState.LEFT)
 
 
 @dataclass(frozen=True)
 class WaitingFile:
-    """One file that was not loaded, as it is kept; ``orders`` are those before the fault."""
+    """One file that was not loaded, as it is kept; ``orders`` are those before the fault.
+
+    :param loaded_at: when it was found so for the first time.
+    """
 
     path: str
     version: str
@@ -39,11 +44,13 @@ def last_looks(ledger: Ledger, feed: str) -> tuple[frozenset[str] | None, float]
 
 
 def known_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:
-    """Path to version of those of the files that are not due again unless they change."""
-    query = sa.select(extracts.c.path, extracts.c.version, extracts.c.state).where(extracts.c.path.in_(paths))
+    """Path to version of those of the files that are not due again unless they change; see :data:`RELEASED`."""
+    query = sa.select(extracts.c.path, extracts.c.version, extracts.c.state).where(
+        extracts.c.path.in_(paths), extracts.c.state != ExtractState.LEFT.value
+    )
     with ledger.read() as connection:
         return {
-            path: _ANY_VERSION if state == ExtractState.RELEASED.value else version
+            path: f"{RELEASED}{version}" if state == ExtractState.RELEASED.value else version
             for path, version, state in connection.execute(query)
         }
 
@@ -81,15 +88,53 @@ def note_waiting(ledger: Ledger, run_id: str, path: str, version: str, orders: i
         connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))
 
 
+def note_left(
+    ledger: Ledger, run_id: str, left: Mapping[str, tuple[str, str]], due: Collection[str] | None = None
+) -> None:
+    """Commit which files are not read yet; since when they are not is kept.
+
+    :param left: by path its version, and why. :param due: those read now, where all files were looked at: what is in
+        neither is gone.
+    """
+    wanted = sa.select(extracts.c.path).where(extracts.c.state == ExtractState.LEFT.value)
+    with ledger.read() as connection:
+        gone = [] if due is None else sorted(set(connection.scalars(wanted)) - left.keys() - set(due))
+    rows = [
+        {"path": path, "version": version, "detail": kept_text(why), "state": ExtractState.LEFT.value, "run": run_id,
+         "orders": 0, "bad_rows": 0, "loaded_at": datetime.now(timezone.utc)}
+        for path, (version, why) in sorted(left.items())
+    ]  # fmt: skip
+    if not (rows or gone):
+        return
+    statement = ledger.insert(extracts)
+    new = {name: statement.excluded[name] for name in rows[0]} if rows else {}
+    since = sa.case((extracts.c.state == ExtractState.LEFT.value, extracts.c.loaded_at), else_=new.get("loaded_at"))
+    with ledger.write() as connection:
+        if rows:
+            statement = statement.on_conflict_do_update(index_elements=["path"], set_={**new, "loaded_at": since})
+            connection.execute(statement, rows)
+        for path in gone:
+            connection.execute(sa.delete(extracts).where(extracts.c.path == path))
+
+
 def waiting_files(
-    ledger: Ledger, paths: Sequence[str] = (), *, run_id: str = "", limit: int = 100
+    ledger: Ledger,
+    paths: Sequence[str] = (),
+    *,
+    states: Collection[ExtractState] = NOT_LOADED,
+    run_id: str = "",
+    since: datetime | None = None,
+    limit: int = 100,
 ) -> list[WaitingFile]:
     """Files that wait, the one that was found first at the top.
 
-    :param paths: only these; empty: all. :param run_id: only those that this run found.
+    :param paths: only these; empty: all. :param run_id: only those that this run found. :param since: those that have
+        waited since then, or longer.
     """
     query = sa.select(*(extracts.c[name] for name in WaitingFile.__dataclass_fields__))
-    query = query.where(extracts.c.state == ExtractState.WAITING.value)
+    query = query.where(extracts.c.state.in_([state.value for state in states]))
+    if since:
+        query = query.where(extracts.c.loaded_at <= since)
     if paths:
         query = query.where(extracts.c.path.in_(paths))
     if run_id:
@@ -104,7 +149,7 @@ def move_waiting(ledger: Ledger, paths: Sequence[str], state: ExtractState) -> i
     with ledger.write() as connection:
         moved = connection.scalars(
             sa.update(extracts)
-            .where(extracts.c.path.in_(paths), extracts.c.state == ExtractState.WAITING.value)
+            .where(extracts.c.path.in_(paths), extracts.c.state.in_([state.value for state in NOT_LOADED]))
             .values(state=state.value)
             .returning(extracts.c.path)
         )

@@ -27,7 +27,7 @@ from include.instore.ledger.tables import (
     quarantine,
     runs,
 )
-from include.instore.model.codes import CODES, UNREAD_FILES
+from include.instore.model.codes import CODES, LEFT_FILES, UNREAD_FILES
 from include.instore.model.settings import Settings
 
 _PLACE = {
@@ -176,8 +176,10 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
         .where(quarantine.c.state == "quarantined")
         .group_by(quarantine.c.reason)
     )
-    unread = sa.select(how_many, sa.func.min(extracts.c.loaded_at)).where(
-        extracts.c.state == ExtractState.WAITING.value
+    unread = (
+        sa.select(extracts.c.state, how_many, sa.func.min(extracts.c.loaded_at))
+        .where(extracts.c.state.in_([ExtractState.WAITING.value, ExtractState.LEFT.value]))
+        .group_by(extracts.c.state)
     )
     found = []
     with ledger.read() as connection:
@@ -200,8 +202,9 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
             found.append((status, ": ".join(filter(None, (destination, reason))), count, oldest, gone))
         for reason, count, oldest in connection.execute(refused):
             found.append(("quarantined", reason, count, oldest, _by_a_person(reason)))
-        for count, oldest in connection.execute(unread):
-            found += [("waiting file", "", count, oldest, _by_a_person(UNREAD_FILES))] if count else []
+        for state, count, oldest in connection.execute(unread):
+            code = UNREAD_FILES if state == ExtractState.WAITING.value else LEFT_FILES
+            found.append((f"{state} file", "", count, oldest, _by_a_person(code)))
     found.sort(key=lambda each: (each[3], each[0], each[1] or ""))
     return [dict(zip(("cause", "reason", "count", "oldest", "gone"), each, strict=True)) for each in found]
 

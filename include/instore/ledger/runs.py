@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.suppressions import by_source
 from include.instore.ledger.tables import (
     OTHER_HEADINGS,
     UNDER_WAY,
@@ -33,6 +34,7 @@ from include.instore.model.codes import (
     CORRECTED_AFTER_SENT,
     HELD,
     IN_DOUBT,
+    LEFT_FILES,
     LOOK_UP_FAILED,
     REJECTED,
     SPLIT_ORDER,
@@ -74,6 +76,7 @@ class RunCounts:
     unread_bytes: int
     broken_files: int
     waiting_files: int
+    left_files: int
     changed_headings: int
     dates_without_offset: int
     cards_as_numbers: int
@@ -130,6 +133,7 @@ _failing = (
 )
 _in_doubt = deliveries.c.status == DeliveryStatus.SENDING.value
 _NOT_ASKED = "not_asked"
+_NOT_LOADED = [ExtractState.WAITING.value, ExtractState.LEFT.value]
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
 _reheaded = (extracts.c.detail.startswith(OTHER_HEADINGS),)
 
@@ -181,11 +185,10 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         of_this_run = deliveries.c.outcome_run == run_id
         sent_again = (of_this_run, deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.edition > 1)
         resent = sum(by(deliveries.c.status, *sent_again, of=deliveries).values())
-        suppressed = Counter(
-            by(orders.c.reason, orders.c.resolved_run == run_id, orders.c.status == Status.SUPPRESSED.value)
-        )
+        nobody = (orders.c.resolved_run == run_id, orders.c.status == Status.SUPPRESSED.value)
         kept_back = (of_this_run, deliveries.c.status == DeliveryStatus.SUPPRESSED.value)
-        suppressed.update(by(deliveries.c.reason, *kept_back, of=deliveries))
+        suppressed = by_source(connection, [orders.c.key], orders, *nobody)
+        suppressed += by_source(connection, deliveries.primary_key.columns.values(), _delivered, *kept_back)
         rejected = (of_this_run, deliveries.c.status == DeliveryStatus.REJECTED.value)
         quarantined = by(quarantine.c.reason, quarantine.c.run == run_id, of=quarantine)
         mine = sa.or_(orders.c.planned_run == run_id, orders.c.received_run == run_id)
@@ -203,12 +206,14 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         )
         whole = whole_ledger()
         late = (contents.c.state == ContentState.AFTER_SENDING.value,)
-        waiting = by(extracts.c.state, *_waiting, of=extracts).get(ExtractState.WAITING.value, 0)
+        not_loaded = by(extracts.c.state, extracts.c.state.in_(_NOT_LOADED), of=extracts)
+        waiting, left = (not_loaded.get(state, 0) for state in _NOT_LOADED)
         unread = connection.scalars(sa.select(extracts.c.version).where(*_waiting, extracts.c.run == run_id)).all()
         failing = by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0)
         set_aside = {
             **by(quarantine.c.reason, quarantine.c.state == "quarantined", of=quarantine),
             UNREAD_FILES: waiting,
+            LEFT_FILES: left,
             LOOK_UP_FAILED: failing,
             IN_DOUBT: whole.get(DeliveryStatus.SENDING.value, 0),
             HELD: whole.get(DeliveryStatus.HELD.value, 0),
@@ -232,6 +237,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             unread_bytes=sum(int(size) for each in unread if (size := each.partition(":")[0]).isdecimal()),
             broken_files=quarantined.get(BROKEN_FILE, 0),
             waiting_files=waiting,
+            left_files=left,
             changed_headings=sum(by(extracts.c.state, *_reheaded, extracts.c.run == run_id, of=extracts).values()),
             collisions=sum(quarantined.get(reason, 0) for reason in (COLLISION, SUSPECTED_TWIN, SPLIT_ORDER)),
             matched=resolved.get(Status.MATCHED.value, 0),

@@ -6,10 +6,12 @@ first and reads the hashes after. So whichever commits first, the other one sees
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from operator import itemgetter
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,11 +21,15 @@ from include.instore.model.codes import SUPPRESSED
 from include.instore.model.errors import ConfigurationError
 
 COMMAND = "command"
+FILE = "file"
 LOYALTY = "loyalty"
 """Source of what a loyalty answer says: a later answer about the same card lifts it."""
 
 ERASURE = "erasure"
 """Source of what is said by an erasure: only a command lifts it, and nothing of the person is kept any more."""
+
+_SOURCES = (ERASURE, COMMAND, FILE, LOYALTY)
+"""Of several the first one is named: it ends last."""
 
 PLACEHOLDER_CARDS = 5
 """An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""
@@ -115,13 +121,32 @@ def list_suppressed(ledger: Ledger, limit: int) -> list[Suppressed]:
         return [Suppressed(*row) for row in rows]
 
 
-def suppress(ledger: Ledger, persons: Iterable[str], cause: str) -> int:
-    """Commit that nothing may be sent for these cards and addresses, and the addresses on the cards' orders."""
+def by_source(
+    connection: sa.Connection, counted: Collection[sa.Column[Any]], of: sa.FromClause, *where: sa.ColumnElement[bool]
+) -> Counter[str]:
+    """Suppressed orders, or their deliveries, by who said so: ``suppressed`` where it is lifted by now.
+
+    :param counted: the columns that name one. :param of: orders, with whatever is joined.
+    """
+    persons = of.outerjoin(suppressions, suppressions.c.hash.in_([orders.c.card_hash, orders.c.email_hash]))
+    said: dict[tuple[Any, ...], set[str]] = {}
+    for *key, source in connection.execute(
+        sa.select(*counted, suppressions.c.source).select_from(persons).where(*where)
+    ):
+        said.setdefault(tuple(key), set()).add(source)
+    return Counter(next((each for each in _SOURCES if each in sources), SUPPRESSED) for sources in said.values())
+
+
+def suppress(ledger: Ledger, persons: Iterable[str], cause: str, source: str = COMMAND) -> int:
+    """Commit that nothing may be sent for these cards and addresses, and the addresses on the cards' orders.
+
+    :param source: :data:`COMMAND` or :data:`FILE`.
+    """
     now = datetime.now(timezone.utc)
     with ledger.write() as connection:
         hashes = {ledger.keyed_hash(each) for each in persons}
         covered = hashes.union(*(_addresses(connection, each) for each in hashes))
-        rows = [{"hash": each, "source": COMMAND, "learnt_from": "", "cause": cause, "since": now} for each in covered]
+        rows = [{"hash": each, "source": source, "learnt_from": "", "cause": cause, "since": now} for each in covered]
         if rows:
             rows.sort(key=itemgetter("hash"))
             connection.execute(ledger.insert(suppressions).on_conflict_do_nothing(), rows)

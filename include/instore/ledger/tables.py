@@ -59,6 +59,7 @@ class ExtractState(str, Enum):
     """What became of an extract's file."""
 
     LOADED = "loaded"
+    LEFT = "left"  # it is still being written, or what says that it is whole is not there: it was not read
     WAITING = "waiting"  # it cannot be read to its end: nothing of it was landed
     RELEASED = "released"  # a person wants what is before the fault: the next run loads that
     FORGOTTEN = "forgotten"  # a person does not want it

@@ -326,6 +326,16 @@ UNREAD_FILES = _code(
     ("it came under another name, or is not wanted", "extracts forget PATH"),
     told=Told.RED, urgent="this day",
 )  # fmt: skip
+LEFT_FILES = _code(
+    "left_files", Kind.FILE, "Files are not read for hours",
+    "Nothing of these files is in the ledger, and nobody can tell that they are whole. Their orders are in nobody's "
+    "profile; all others are sent.",
+    "The marker that INSTORE_EXTRACT_MARKER asks for does not come, or the file is written for ever, or was given up.",
+    ("its marker comes, or it changes no more: the next run loads it", ""),
+    ("it is whole as it is", "extracts release PATH"),
+    ("it is not wanted", "extracts forget PATH"),
+    told=Told.LIMIT, urgent="this day",
+)  # fmt: skip
 
 # Orders without a customer
 

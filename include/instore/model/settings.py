@@ -378,6 +378,12 @@ class AlertSettings(_Section):
         description="Hours without an order, from which on a feed or a store that has no past of two weeks yet is "
         "told; one that has is judged by that. 0: never, neither.",
     )
+    alert_left_hours: float = Field(
+        3,
+        ge=0,
+        description="Hours an extract is not read because it is still being written, or its marker is not there, from "
+        "which on it is told; 0: never.",
+    )
     alert_not_visible: int = Field(
         1,
         ge=0,

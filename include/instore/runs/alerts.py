@@ -25,6 +25,7 @@ from include.instore.model.codes import (
     DEAD_LETTERS,
     DEADLINE,
     IN_DOUBT,
+    LEFT_FILES,
     NO_REPORT,
     NOT_DRAINED,
     NOT_VISIBLE,
@@ -128,6 +129,7 @@ def _dead_letters(ages: Ages, settings: AlertSettings) -> str:
     return f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more."
 
 
+_NAMED_FILES = 5
 _SPENT = ("count", "time")
 """What ended a drain whose budget was spent."""
 
@@ -198,6 +200,17 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         cause = f"{SILENCE}:{name}"
         judged[cause] = Alert(cause, _silence(name, found_silent)) if found_silent else None
     judge(Alert(NOT_VISIBLE, _not_visible(counts)), settings.alerts.alert_not_visible, _unseen(counts, settings.alerts))
+    found_left = ages.left_files or ()
+    named = "; ".join(f"{path}: {why}" for path, why in found_left[:_NAMED_FILES])
+    judge(
+        Alert(
+            LEFT_FILES,
+            f"{len(found_left)} extracts have not been read for {settings.alerts.alert_left_hours:g} h or longer: "
+            f"{named}.",
+        ),
+        min(1, settings.alerts.alert_left_hours),
+        None if ages.left_files is None else len(found_left),
+    )
     judge(
         Alert(
             SHARED,

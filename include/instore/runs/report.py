@@ -11,7 +11,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
-from include.instore.ledger.tables import DeliveryStatus
+from include.instore.ledger.tables import DeliveryStatus, ExtractState
 from include.instore.model.codes import (
     BAD_SHARE,
     BROKEN_FILE,
@@ -112,7 +112,7 @@ def _held(counts: RunCounts) -> list[str]:
 def _unread(ledger: Ledger, run_id: str, counts: RunCounts) -> list[str]:
     if not counts.unread_files:
         return []
-    found = waiting_files(ledger, run_id=run_id, limit=_NAMED_FILES)
+    found = waiting_files(ledger, states=[ExtractState.WAITING], run_id=run_id, limit=_NAMED_FILES)
     named = "; ".join(f"{file.path}, {file.detail}" for file in found)
     more = f"; and {counts.unread_files - len(found)} more" if counts.unread_files > len(found) else ""
     return [f"{counts.unread_files} extracts were not read to their end, and nothing of them was landed: {named}{more}"]

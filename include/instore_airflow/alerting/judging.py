@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from include.instore.model.codes import BAD_SHARE, CODES, LOOK_UP_FAILED, Kind
@@ -32,7 +32,7 @@ _DIVIDED = ("quarantined_by_reason", "unmatched_by_outcome", "suppressed_by_reas
 """Words of ours; why an event was rejected is the destination's own text."""
 
 _GAUGES = (
-    "in_doubt", "waiting_files", "look_ups_failing", "oldest_unsent_seconds", "oldest_message_seconds",
+    "in_doubt", "waiting_files", "left_files", "look_ups_failing", "oldest_unsent_seconds", "oldest_message_seconds",
     "dead_letters_on_bus",
     "expired_on_bus", "not_drained", "locked_elsewhere", "deferred",
 )  # fmt: skip
@@ -126,14 +126,19 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
     if run.claims != "due":
         return ages
     from include.instore.ledger.arrivals import first_run_at, recent_arrivals
+    from include.instore.ledger.extract_files import waiting_files
+    from include.instore.ledger.tables import ExtractState
     from include.instore.runs.silence import silences
 
+    now = datetime.now(timezone.utc)
     feeds = []
     if ages.oldest_message is not None and ages.oldest_message < _BEHIND:
         feeds.append("topic")
     if settings.runs.use_extracts and "load_extracts" not in failed_tasks:
         feeds.append("extract")
-    now = datetime.now(timezone.utc)
+        since = now - timedelta(hours=settings.alerts.alert_left_hours)
+        left = waiting_files(ledger, states=[ExtractState.LEFT], since=since, limit=10_000)
+        ages = replace(ages, left_files=[(each.path, each.detail) for each in left])
     return replace(ages, silences=silences(recent_arrivals(ledger, now), now, feeds, first_run_at(ledger), settings))
 
 

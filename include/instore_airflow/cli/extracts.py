@@ -1,4 +1,4 @@
-"""``extracts``: the files that could not be read to their end."""
+"""``extracts``: the files that could not be read to their end, or are not read yet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from include.instore_airflow.cli.common import (
 )
 
 extracts_app = typer.Typer(
-    help="Extracts that could not be read to their end. Nothing of them was landed; they wait.",
+    help="Extracts that could not be read to their end, or are not read yet. Nothing of them was landed; they wait.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -33,15 +33,15 @@ _Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Files as `lis
 
 @extracts_app.command("list")
 def list_waiting(most: MaxOption = 100, as_json: JsonOption = False) -> None:
-    """List files that wait, the one found first at the top: where each cannot be read on, and why."""
+    """List files that wait, the one found first at the top: where each cannot be read on, or why it is not read."""
     with opened() as ledger:
         files = waiting_files(ledger, limit=most)
     if as_json:
         print_json([asdict(each) for each in files])
         return
     print_table(
-        ("path", "found", "orders before it", "detail", "run"),
-        [(each.path, moment(each.loaded_at), str(each.orders), each.detail, each.run) for each in files],
+        ("path", "state", "found", "orders before it", "detail", "run"),
+        [(each.path, each.state, moment(each.loaded_at), str(each.orders), each.detail, each.run) for each in files],
     )
 
 
@@ -49,8 +49,8 @@ def list_waiting(most: MaxOption = 100, as_json: JsonOption = False) -> None:
 def release_waiting(paths: _Paths, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Have the next run read these files again and load what is before the fault, as far as that is.
 
-    After a setting was corrected that is the whole file. The record at the fault goes into quarantine; what is behind
-    it is not read. A file larger than INSTORE_MAX_EXTRACT_BYTES waits again.
+    After a setting was corrected that is the whole file, and where it only waited for its marker. The record at the
+    fault goes into quarantine; what is behind it is not read. A file larger than INSTORE_MAX_EXTRACT_BYTES waits again.
     """
     _move(paths, "release", ExtractState.RELEASED, dry_run, as_json)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from include.instore.ledger.audit import note_done
-from include.instore.ledger.suppressions import lift, list_suppressed, suppress
+from include.instore.ledger.suppressions import COMMAND, FILE, lift, list_suppressed, suppress
 from include.instore.model.customer_keys import card_of, email_of
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
@@ -67,7 +67,8 @@ def add_suppressions(
             persons += [person] if person else []
         counted_first(persons, "cards and addresses")
         if not dry_run:
-            note_done(ledger, "suppressions add", suppress(ledger, persons, cause[:64]), cause)
+            source = COMMAND if file.name == "<stdin>" else FILE
+            note_done(ledger, "suppressions add", suppress(ledger, persons, cause[:64], source), cause)
     print_counts("suppressed", len(persons), dry_run, as_json)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from include.instore.customers.erasing import forget_person
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer
-from include.instore.ledger.runs import note_drain
+from include.instore.ledger.runs import count_run, note_drain
+from include.instore.ledger.suppressions import FILE, suppress
+from include.instore.ledger.tables import deliveries, orders, suppressions
 from include.instore.model.codes import HELD_EVENTS
 from include.instore.model.settings import Settings
 from include.instore.runs.report import Failure, report_run
@@ -76,6 +81,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "unread_bytes": 0,
         "broken_files": 0,
         "waiting_files": 0,
+        "left_files": 0,
         "dates_without_offset": 1,
         "cards_as_numbers": 0,
         "mapping_cards": None,
@@ -89,7 +95,7 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
         "look_up_failed": 0,
         "look_ups_failing": 0,
         "suppressed": 1,
-        "suppressed_by_reason": {"suppressed": 1},
+        "suppressed_by_reason": {"loyalty": 1},
         "sent": 3,
         "resent": 0,
         "rejected": 1,
@@ -116,6 +122,29 @@ def test_the_counts_are_those_of_the_run(ledger: Ledger, settings: MakeSettings)
     }
     assert report.red == ()
     given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_what_is_suppressed_is_told_by_who_said_so(ledger: Ledger, settings: MakeSettings, tmp_path: Path) -> None:
+    """An order without a customer yet, or an event that was ready; a person who is erased and opted out is erased."""
+    cards = {"answer": "x1", "command": "c1", "file": "f1", "erased": "e1000", "lifted": "l1", "fine": "m1"}
+    given.landed(ledger, *(given.document(number, loyaltyCardNumber=card) for number, card in cards.items()))
+    given.planned(ledger)
+    look_up_batch([Members()], ledger, "run-1", 0, settings())
+    given.set_orders(ledger, orders.c.order_number.in_(["command", "file"]), status="ready")
+    suppress(ledger, ["c1"], "a ticket")
+    suppress(ledger, ["f1", "e1000"], "a list", FILE)
+    mine = settings(erasure_receipts=tmp_path)
+    forget_person(ledger, mine, cards=["e1000"], emails=[], on_bus=None)
+    suppress(ledger, ["l1"], "by mistake")
+    counted: Counter[str] = Counter()
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.delete(suppressions).where(suppressions.c.hash == ledger.keyed_hash("l1")))
+        run_ids = connection.scalars(sa.select(orders.c.resolved_run).union(sa.select(deliveries.c.outcome_run)))
+        known = [each for each in run_ids if each]
+    for run_id in known:
+        given.landed(ledger, run=given.run(run_id))
+        counted.update(count_run(ledger, run_id).suppressed_by_reason)
+    assert counted == {"loyalty": 1, "command": 1, "file": 1, "erasure": 1, "suppressed": 1}
 
 
 def test_what_a_drain_left_is_told_beside_how_the_one_before_ended(ledger: Ledger, settings: MakeSettings) -> None:

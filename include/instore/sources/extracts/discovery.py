@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 
+from include.instore.ledger.extract_files import RELEASED
 from include.instore.ledger.tables import kept_text
 from include.instore.model.settings import ExtractSettings, Settings
 from include.instore.model.windows import Run
@@ -22,7 +23,7 @@ _PAGE = 500
 """Files compared with the ledger at once."""
 
 LoadedVersions = Callable[[Sequence[str]], Mapping[str, str]]
-"""Name to version of those of the names that were loaded before."""
+"""Name to version of those of the names that are known, as ``ledger.extract_files.known_versions`` has it."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class ExtractFile:
 
 @dataclass(frozen=True)
 class Found:
-    """The files due now, and how many are left for a later run because they are still being written.
+    """The files due now.
 
+    :param left: those left for a later run, because they are still being written, and why that is thought.
     :param unread: those that nothing here reads, by their names.
     """
 
     due: tuple[ExtractFile, ...]
-    left: int
+    left: Mapping[ExtractFile, str]
     unread: tuple[ExtractFile, ...]
 
 
@@ -58,7 +60,7 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
     """
     due: list[ExtractFile] = []
     unread: list[ExtractFile] = []
-    left = 0
+    left: dict[ExtractFile, str] = {}
     listing = storage.files(settings.extracts.extract_glob)
     while page := list(islice(listing, _PAGE)):
         known: list[tuple[str, Listed]] = []
@@ -68,19 +70,19 @@ def find_extracts(storage: Storage, run: Run, loaded: LoadedVersions, settings: 
                 continue
             if _is_hidden(name) and not is_read(name, settings):
                 continue  # a folder's own, such as .DS_Store or _SUCCESS
-            if name.lower().endswith(_BEING_WRITTEN):
-                left += 1
-            else:
-                known.append((name, file))
+            known.append((name, file))
         versions = loaded([name for name, _ in known])
         for name, file in known:
             if versions.get(name) == file.version or not _is_for(run, name, file):
                 continue
             found = ExtractFile(file.path, name, file.version, file.modified)
-            if _is_hidden(name) or not is_read(name, settings):
+            is_released = versions.get(name) == f"{RELEASED}{file.version}"
+            if not is_released and name.lower().endswith(_BEING_WRITTEN):
+                left[found] = "by its name it is still being written"
+            elif _is_hidden(name) or not is_read(name, settings):
                 unread.append(found)
-            elif _still_written(storage, file, settings.extracts):
-                left += 1
+            elif not is_released and (why := _still_written(storage, file, settings.extracts)):
+                left[found] = why
             else:
                 due.append(found)
     return Found(tuple(due), left, tuple(unread))
@@ -90,11 +92,14 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _still_written(storage: Storage, file: Listed, settings: ExtractSettings) -> bool:
+def _still_written(storage: Storage, file: Listed, settings: ExtractSettings) -> str:
+    """Why that is thought; empty: it is not."""
     # A file of the future is one of a clock that is wrong.
     if abs(time.time() - file.modified) < settings.extract_min_age:
-        return True
-    return bool(settings.extract_marker) and marker_of(storage, file.path, settings) is None
+        return f"it was changed less than {settings.extract_min_age:g} s before it was looked at"
+    if settings.extract_marker and marker_of(storage, file.path, settings) is None:
+        return f"its marker, {settings.extract_marker}, is not there"
+    return ""
 
 
 def marker_of(storage: Storage, path: str, settings: ExtractSettings) -> str | None:

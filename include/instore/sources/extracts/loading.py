@@ -20,7 +20,7 @@ from typing import IO, BinaryIO
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.extract_files import is_released, known_versions, note_waiting, was_loaded
+from include.instore.ledger.extract_files import is_released, known_versions, note_left, note_waiting, was_loaded
 from include.instore.ledger.intake import Landed, LoadedExtract
 from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
@@ -74,6 +74,9 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
     """
     found = find_extracts(storage, run, partial(known_versions, ledger), settings)
     total, states = Landed(), Counter[str]()
+    left = {file.name: (file.version, why) for file, why in found.left.items()}
+    read = [file.name for file in (*found.due, *found.unread)]
+    note_left(ledger, run.run_id, left, read if run.loads_any_extract else None)
     for file in found.unread:
         # It may be an ERP's extract under a name that nobody expected; one that is none a person forgets.
         detail = (
@@ -87,11 +90,13 @@ def load_extracts(storage: Storage, ledger: Ledger, run: Run, settings: Settings
         landed, state = _load(storage, file, ledger, run.run_id, settings)
         total += landed
         states[state] += 1
+        if state == "changed":
+            note_left(ledger, run.run_id, {file.name: (file.version, "it changed while it was read")})
         log.info(
             "extract %s %s: received=%d orders=%d duplicates=%d quarantined=%d",
             file.name, state, landed.received, landed.orders, landed.duplicates, landed.quarantined,
         )  # fmt: skip
-    return Loaded(total, states["loaded"], states["waiting"], found.left + states["changed"])
+    return Loaded(total, states["loaded"], states["waiting"], len(left) + states["changed"])
 
 
 def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, settings: Settings) -> tuple[Landed, str]:

@@ -24,6 +24,7 @@ from include.instore.ledger.claims import open_run
 from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import Landed
 from include.instore.ledger.quarantined import Wanted
+from include.instore.ledger.runs import count_run
 from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
@@ -244,7 +245,9 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run_and_its_l
     loaded = load(growing, ledger, settings(extract_block=1))
     assert (loaded.files, loaded.left_files, loaded.unread_files) == (0, 1, 0)
     assert given.statuses(ledger) == {}
-    assert given.rows(ledger, "extracts") == given.rows(ledger, "quarantine") == []
+    assert given.rows(ledger, "quarantine") == []
+    (left,) = given.rows(ledger, "extracts")
+    assert (left["state"], left["detail"]) == ("left", "it changed while it was read")
 
     growing.grows = False
     loaded = load(growing, ledger, settings(), given.run("run-2"))
@@ -765,6 +768,47 @@ def test_a_marker_with_a_checksum_is_compared_with_its_file(
     loaded = load(tmp_path, ledger, marked, given.run("run-2"))
     assert (loaded.unread_files, loaded.landed.orders) == ((1, 0) if why else (0, 4))
     assert (why or "") in (extract(ledger, "orders.csv")["detail"] or "")
+
+
+def test_a_file_that_is_left_is_remembered_since_the_first_look_until_it_is_read_or_gone(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    marked = settings(extract_marker=".done")
+    for name in ("orders.csv", "gone.csv", "half.csv.tmp"):
+        (tmp_path / name).write_text(csv_text(*SUMS))
+    load(tmp_path, ledger, marked)
+    first = {row["path"]: row for row in given.rows(ledger, "extracts")}
+    assert {path: row["state"] for path, row in first.items()} == dict.fromkeys(first, "left")
+    assert first["orders.csv"]["detail"] == "its marker, .done, is not there"
+    assert first["half.csv.tmp"]["detail"] == "by its name it is still being written"
+
+    (tmp_path / "gone.csv").unlink()
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS) + "\n")  # it grows
+    assert load(tmp_path, ledger, marked, given.run("run-2")).left_files == 2
+    later = {row["path"]: row for row in given.rows(ledger, "extracts")}
+    assert set(later) == {"orders.csv", "half.csv.tmp"}
+    assert later["orders.csv"]["version"] != first["orders.csv"]["version"]
+    assert [later[path]["loaded_at"] for path in sorted(later)] == [first[path]["loaded_at"] for path in sorted(later)]
+    assert count_run(ledger, "run-2").left_files == 2
+
+    (tmp_path / "orders.csv.done").touch()
+    assert load(tmp_path, ledger, marked, given.run("run-3")).files == 1
+    assert extract(ledger, "orders.csv")["state"] == "loaded"
+    assert count_run(ledger, "run-3").left_files == 1
+
+
+def test_a_file_without_its_marker_is_loaded_where_a_person_releases_it_and_left_again_where_it_changes(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    marked = settings(extract_marker=".done")
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS))
+    load(tmp_path, ledger, marked)
+    assert move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED) == 1
+    (tmp_path / "orders.csv").write_text(csv_text(*SUMS) + "\n")
+    assert load(tmp_path, ledger, marked, given.run("run-2")).left_files == 1
+    move_waiting(ledger, ["orders.csv"], ExtractState.RELEASED)
+    loaded = load(tmp_path, ledger, marked, given.run("run-3"))
+    assert (loaded.files, loaded.landed.orders) == (1, 4)
 
 
 CARDLESS = {"loyalty_card": "", "email": "a@example.com"}
