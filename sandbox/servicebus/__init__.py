@@ -1,8 +1,8 @@
 """A local stand-in for Azure Service Bus: an AMQP 1.0 broker that the unmodified azure-servicebus SDK talks to.
 
 `ServiceBusStandIn` runs it in a thread, `run` in the foreground; `python -m sandbox.servicebus` is `run` for a
-shell. What it must do and why is in service-bus.md, "The stand-in"; what it does not do: sessions, forwarding, rule
-actions, duplicate detection, TLS. All but sessions and TLS are refused at start.
+shell. What it must do and why is in service-bus.md, "The stand-in"; what it does not do: rule actions, which are
+refused at start, the state of sessions, and TLS.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Backlog:
         self._messages: dict[int, Message] = {}
         # Numbers of removed messages stay in both until they are in the way: that is cheaper than a search for them.
         self._order: list[int] = []
-        self._free: list[int] = []
+        self._free: dict[str, list[int]] = {}  # by session
         self._states: Counter[State] = Counter()
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Backlog:
     def free(self, message: Message) -> None:
         """Nobody holds the message: if it is active, it can be the next again."""
         if message.state is State.ACTIVE:
-            heapq.heappush(self._free, message.sequence)
+            heapq.heappush(self._free.setdefault(message.session, []), message.sequence)
 
     def remove(self, message: Message) -> None:
         del self._messages[message.sequence]
@@ -56,14 +56,27 @@ class Backlog:
         self._states[state] += 1
         message.state = state
 
-    def pop(self) -> Message | None:
+    def pop(self, session: str = "") -> Message | None:
         """The active message with the lowest number that nobody holds; the caller holds it now, or puts it back with
         `free`."""
-        while self._free:
-            message = self._messages.get(heapq.heappop(self._free))
+        free = self._free.get(session, [])
+        while free:
+            message = self._messages.get(heapq.heappop(free))
             if message is not None and message.state is State.ACTIVE and message.lock is None:
                 return message
         return None
+
+    def waiting(self) -> list[str]:
+        """The sessions that have an active message which nobody holds."""
+        found = []
+        for session in list(self._free):
+            message = self.pop(session)
+            if message is None:
+                del self._free[session]
+            else:
+                self.free(message)
+                found.append(session)
+        return found
 
     def start_at(self, sequence: int) -> Iterator[Message]:
         """All messages from a number on."""

@@ -2,9 +2,9 @@
 
 The same file starts the emulator. Deviations: a DefaultMessageTimeToLive that is not given means "never" (the emulator
 would take PT1H, and orders would vanish over lunch), and the emulator's upper limits are not held, but for a message's
-size: 256 KB as in the standard tier, or MaxMessageSizeInKilobytes of a queue or topic as in the premium one. Of an
-entity that requires sessions nothing can be received. Duplicate detection, forwarding and rule actions are refused at
-start.
+size: 256 KB as in the standard tier, or MaxMessageSizeInKilobytes of a queue or topic as in the premium one. What
+duplicate detection has seen is forgotten with the process. EnablePartitioning of a queue or topic, which the emulator
+does not know, puts a partition into the sequence numbers. Rule actions are refused at start.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ _DURATION = re.compile(
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """A queue or a subscription. Durations in seconds; a time to live of None means never; sizes in bytes."""
+    """A queue or a subscription. Durations in seconds; a time to live of None means never; sizes in bytes.
+
+    Attributes:
+        duplicates_for: how long a message id is remembered; 0: no duplicate is detected.
+    """
 
     path: str
     lock: float
@@ -42,6 +46,10 @@ class QueueSpec:
     dead_letter_expired: bool
     max_message: int = 1024 * STANDARD
     sessions: bool = False
+    partitioned: bool = False
+    duplicates_for: float = 0
+    forwards_to: str = ""
+    forwards_dead_letters_to: str = ""
     matches: rules.Rule = field(default=rules.everything, compare=False)
 
 
@@ -51,6 +59,7 @@ class TopicSpec:
     ttl: float | None
     max_message: int
     subscriptions: tuple[QueueSpec, ...]
+    duplicates_for: float = 0
 
 
 @dataclass(frozen=True)
@@ -98,12 +107,16 @@ def _topic(entry: Any) -> TopicSpec:
     name = _get(entry, "Name", str, "a topic")
     where = f"topic {name}"
     properties = entry.get("Properties") or {}
-    subscriptions = tuple(_queue(each, f"{name}/Subscriptions/", where) for each in entry.get("Subscriptions") or ())
+    partitioned = bool(properties.get("EnablePartitioning", False))
+    subscriptions = tuple(
+        replace(_queue(each, f"{name}/Subscriptions/", where), partitioned=partitioned)
+        for each in entry.get("Subscriptions") or ()
+    )
     names = {spec.path.lower() for spec in subscriptions}
     if len(names) < len(subscriptions):
         raise ConfigRefused(f"{where}: two subscriptions have the same name (names compare without case).")
-    _refuse(properties, where, "RequiresDuplicateDetection")
-    return TopicSpec(name, _ttl(properties, where), _max_message(properties, where), subscriptions)
+    window = _duplicates_for(properties, where)
+    return TopicSpec(name, _ttl(properties, where), _max_message(properties, where), subscriptions, window)
 
 
 def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
@@ -112,7 +125,6 @@ def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
     properties = entry.get("Properties") or {}
     if not isinstance(properties, Mapping):
         raise ConfigRefused(f"{where}: Properties must be an object.")
-    _refuse(properties, where, "RequiresDuplicateDetection", "ForwardTo", "ForwardDeadLetteredMessagesTo")
     most = properties.get("MaxDeliveryCount", 3)
     if not isinstance(most, int) or most < 1:
         raise ConfigRefused(f"{where}: MaxDeliveryCount must be a positive integer.")
@@ -124,14 +136,19 @@ def _queue(entry: Any, prefix: str, owner: str) -> QueueSpec:
         dead_letter_expired=bool(properties.get("DeadLetteringOnMessageExpiration", False)),
         max_message=_max_message(properties, where),
         sessions=bool(properties.get("RequiresSession", False)),
+        partitioned=bool(properties.get("EnablePartitioning", False)),
+        duplicates_for=_duplicates_for(properties, where),
+        forwards_to=str(properties.get("ForwardTo") or ""),
+        forwards_dead_letters_to=str(properties.get("ForwardDeadLetteredMessagesTo") or ""),
         matches=_rules(entry.get("Rules") or (), where),
     )
 
 
-def _refuse(properties: Mapping[str, Any], where: str, *keys: str) -> None:
-    for key in keys:
-        if properties.get(key):
-            raise ConfigRefused(f"{where}: {key} is not supported by this stand-in.")
+def _duplicates_for(properties: Mapping[str, Any], where: str) -> float:
+    if not properties.get("RequiresDuplicateDetection"):
+        return 0
+    name = "DuplicateDetectionHistoryTimeWindow"
+    return _duration(properties.get(name, "PT10M"), f"{where}: {name}")
 
 
 def _max_message(properties: Mapping[str, Any], where: str) -> int:

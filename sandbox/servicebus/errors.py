@@ -8,7 +8,8 @@ StandInError                one sentence for whoever starts it; it does not run
 
 Malformed                   the peer sent bytes that are not AMQP: its connection is closed
 AmqpError                   an answer on the wire: a condition and a description for the client
-`-- LockLost                410 and com.microsoft:message-lock-lost
+|-- LockLost                410 and com.microsoft:message-lock-lost
+`-- SessionLockLost         410 and com.microsoft:session-lock-lost
 """
 
 from __future__ import annotations
@@ -57,3 +58,11 @@ class LockLost(AmqpError):
             "The lock supplied is invalid. Either the lock expired, or the message has already been removed.",
             410,
         )
+
+
+class SessionLockLost(AmqpError):
+    """The session's lock has expired or was never there: none of its messages can be settled any more."""
+
+    def __init__(self) -> None:
+        text = "The session lock has expired on the MessageSession. Accept a new MessageSession."
+        super().__init__("com.microsoft:session-lock-lost", text, 410)

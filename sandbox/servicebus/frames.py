@@ -27,6 +27,8 @@ HANDLE_MAX = 4294967295
 CHANNEL_MAX = 65535
 WINDOW = 2**31 - 1
 
+SESSION_FILTER = "com.microsoft:session-filter"
+
 _HEAD = struct.Struct(">IBBH")
 _FIELDS = {OPEN: 10, BEGIN: 8, ATTACH: 14, FLOW: 11, TRANSFER: 11, DISPOSITION: 6, DETACH: 3, END: 1, CLOSE: 1}
 
@@ -68,6 +70,13 @@ def read_attach_spans(body: bytes) -> list[bytes]:
     return items + [NULL] * (_FIELDS[ATTACH] - len(items))
 
 
+def with_session(source: bytes, session: str) -> bytes:
+    """An attach's source with the session that was accepted in its filter."""
+    items, _ = codec.spans(source, codec.skip(source, 1))
+    items[7] = codec.map_of(symbol(SESSION_FILTER) + string(session), 2)
+    return source[: codec.skip(source, 1)] + codec.list_of(items)
+
+
 def error(problem: AmqpError | None) -> bytes:
     if problem is None:
         return NULL
@@ -84,14 +93,17 @@ def begin(remote_channel: int, next_outgoing_id: int) -> bytes:
     return composite(BEGIN, (*head, NULL, NULL, NULL))
 
 
-def attach(spans: list[bytes], role: bool, *, source: bytes, target: bytes, max_message_size: int) -> bytes:
+def attach(
+    spans: list[bytes], role: bool, *, source: bytes, target: bytes, max_message_size: int, properties: bytes = NULL
+) -> bytes:
     """The answer to an attach: what came in, with the role turned round (service-bus.md, point 5)."""
     fields = list(spans)
     fields[2] = boolean(role)
     fields[5], fields[6], fields[7], fields[8] = source, target, NULL, NULL
     fields[9] = uint(0)
     fields[10] = ulong(max_message_size)
-    fields[11] = fields[12] = fields[13] = NULL
+    fields[11] = fields[12] = NULL
+    fields[13] = properties
     return composite(ATTACH, fields)
 
 

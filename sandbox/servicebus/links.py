@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sandbox.servicebus.auth import Permits, SharedKey
@@ -13,6 +13,7 @@ from sandbox.servicebus.message import BATCH_FORMAT, parse, unbatch
 from sandbox.servicebus.model import Environment, Lock, Message, Settles
 from sandbox.servicebus.namespace import Namespace
 from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.sessions import SessionQueue
 from sandbox.servicebus.topics import Topic
 
 MAX_MESSAGE_SIZE = 1024 * 1024
@@ -141,6 +142,8 @@ class Inlet(_Incoming):
                 raise AmqpError("amqp:link:message-size-exceeded", text, 400)
             # All are read before the first is kept: a batch comes whole or not at all.
             contents = unbatch(payload) if message_format == BATCH_FORMAT else [parse(payload)]
+            for content in contents:
+                self._entity.admit(content)
         except AmqpError as refused:
             problem = refused
         else:
@@ -199,6 +202,35 @@ class Outlet(Link):
     def leave(self) -> None:
         self._credit = 0
         self._queue.leave(self)
+
+
+class SessionOutlet(Outlet):
+    """The client receives one session of a queue or a subscription; its attach is answered once there is one.
+
+    Args:
+        wanted: the session's id; None for the next that is free and has messages.
+        seconds: how long it waits for one.
+        answer: called with the session and the end of its lock, in milliseconds since 1970.
+        refuse: called with the reason why there is none, or none any more.
+    """
+
+    def __init__(
+        self, session: Session, handle: int, queue: SessionQueue, wanted: str | None, seconds: float,
+        answer: Callable[[str, int], None], refuse: Callable[[AmqpError], None], *, presettled: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(session, handle, queue, presettled=presettled)
+        self.session_id: str | None = None
+        self.refused = refuse
+        self._answer = answer
+        self._seek = (queue, wanted, seconds)
+
+    def seek(self) -> None:
+        queue, wanted, seconds = self._seek
+        queue.accept(self, wanted, seconds)
+
+    def accepted(self, session_id: str, until: int) -> None:
+        self.session_id = session_id
+        self._answer(session_id, until)
 
 
 class RequestInlet(_Incoming):

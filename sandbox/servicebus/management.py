@@ -18,6 +18,7 @@ from sandbox.servicebus.message import parse, read_request, value_message
 from sandbox.servicebus.model import Message, Outcome
 from sandbox.servicebus.namespace import Namespace
 from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.sessions import SessionQueue
 from sandbox.servicebus.topics import Topic
 
 _OUTCOMES = {
@@ -59,6 +60,8 @@ class EntityManagement:
             "com.microsoft:receive-by-sequence-number": self._receive_deferred,
             "com.microsoft:schedule-message": self._schedule,
             "com.microsoft:cancel-scheduled-message": self._cancel,
+            "com.microsoft:renew-session-lock": self._renew_session,
+            "com.microsoft:get-message-sessions": self._list_sessions,
         }
 
     def answer(self, payload: bytes) -> tuple[bytes, bool]:
@@ -90,9 +93,23 @@ class EntityManagement:
         until = [self._queue().renew(token) for token in _tokens(body)]
         return _map(("expirations", codec.timestamps(until)))
 
+    def _renew_session(self, body: _Body) -> bytes:
+        return _map(("expiration", codec.timestamp(self._sessions().renew_session(_text(body["session-id"])))))
+
+    def _list_sessions(self, body: _Body) -> bytes | None:
+        skip = int(body["skip"])
+        found = self._sessions().sessions()[skip : skip + int(body["top"])]
+        ids = codec.list_of([codec.string(each) for each in found])
+        return _map(("skip", codec.int32(skip)), ("sessions-ids", ids)) if found else None
+
+    def _sessions(self) -> SessionQueue:
+        if not isinstance(self.entity, SessionQueue):
+            raise AmqpError("amqp:not-allowed", f"'{self.entity.path}' does not require sessions.", 400)
+        return self.entity
+
     def _peek(self, body: _Body) -> bytes | None:
-        start, most = body["from-sequence-number"], body["message-count"]
-        messages = self._queue().peek(start, most)
+        start, most, session = body["from-sequence-number"], body["message-count"], body.get("session-id")
+        messages = self._queue().peek(start, most, None if session is None else _text(session))
         peeked = [codec.map_of(_pair("message", codec.binary(_browse(each))), 2) for each in messages]
         return _map(("messages", codec.list_of(peeked))) if peeked else None
 

@@ -38,7 +38,7 @@ class Message:
     """One message in one queue; times in milliseconds since 1970, expires None for never.
 
     `enqueued` of a scheduled message is when it is due. A ghost is a second delivery ordered as a fault: no message on
-    disk stands behind it.
+    disk stands behind it. `session` is empty where the queue requires none.
     """
 
     id: int
@@ -50,6 +50,7 @@ class Message:
     state: State = State.ACTIVE
     lock: bytes | None = None
     ghost: bool = False
+    session: str = ""
 
     def encode(self, lock: Lock | None) -> bytes:
         """The message as a receiver gets it, with its lock or for good."""

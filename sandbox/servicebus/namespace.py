@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sandbox.servicebus.config import NamespaceSpec
-from sandbox.servicebus.errors import AmqpError
+from sandbox.servicebus.errors import AmqpError, ConfigRefused
 from sandbox.servicebus.model import DEAD_LETTER_SUFFIX, Environment
 from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.sessions import SessionQueue, queue_of
 from sandbox.servicebus.topics import Topic
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Namespace:
 
     def __init__(self, spec: NamespaceSpec, environment: Environment) -> None:
         self.environment = environment
-        self.queues = [Queue(each, environment) for each in spec.queues]
+        self.queues = [queue_of(each, environment) for each in spec.queues]
         self.topics = [Topic(each, environment) for each in spec.topics]
         self._nodes: dict[str, Queue | Topic] = {}
         for queue in [*self.queues, *(each for topic in self.topics for each in topic.subscriptions)]:
@@ -37,7 +38,16 @@ class Namespace:
             if queue.dead_letter_queue is not None:
                 self._nodes[queue.dead_letter_queue.path.lower()] = queue.dead_letter_queue
         self._nodes.update({topic.path.lower(): topic for topic in self.topics})
+        for queue in [*self.queues, *(each for topic in self.topics for each in topic.subscriptions)]:
+            queue.forwards_to = self._forwarding(queue, queue.spec.forwards_to)
+            queue.forwards_dead_letters_to = self._forwarding(queue, queue.spec.forwards_dead_letters_to)
         self._restore()
+
+    def _forwarding(self, queue: Queue, name: str) -> Queue | Topic | None:
+        try:
+            return self.target(name) if name else None
+        except AmqpError:
+            raise ConfigRefused(f"{queue.path}: it forwards to {name!r}, which is no queue or topic.") from None
 
     def node(self, address: str) -> Queue | Topic:
         """The entity at an address, whatever its case.
@@ -65,15 +75,21 @@ class Namespace:
             raise AmqpError("amqp:not-allowed", f"Messages cannot be sent to '{node.path}'.", 400)
         return node
 
-    def source(self, address: str) -> Queue:
+    def source(self, address: str, *, in_sessions: bool) -> Queue:
         """The entity a receiver may receive from: a queue, a subscription or a dead-letter queue."""
         node = self.node(address)
         if isinstance(node, Topic):
             raise AmqpError("amqp:not-allowed", f"'{node.path}' is a topic: receive from a subscription.", 400)
-        if node.spec.sessions and node.dead_letter_queue is not None:
+        text = ""
+        if node.forwards_to is not None:
+            text = "Cannot create a message receiver on an entity with auto-forwarding enabled."
+        elif isinstance(node, SessionQueue) and not in_sessions:
             text = (
                 "It is not possible for an entity that requires sessions to create a non-sessionful message receiver."
             )
+        elif in_sessions and not isinstance(node, SessionQueue):
+            text = "A sessionful message receiver cannot be created on an entity that does not require sessions."
+        if text:
             raise AmqpError("amqp:not-allowed", text, 400)
         return node
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from sandbox.servicebus.alarm import Alarm, now
 from sandbox.servicebus.backlog import Backlog
 from sandbox.servicebus.config import QueueSpec
+from sandbox.servicebus.duplicates import Duplicates
 from sandbox.servicebus.errors import AmqpError, LockLost
 from sandbox.servicebus.faults import LOCK_LOST
 from sandbox.servicebus.message import Content, parse
@@ -32,7 +34,16 @@ from sandbox.servicebus.model import (
 )
 from sandbox.servicebus.store import Row
 
+_PARTITIONS = 16
+_PARTITION = 1 << 48
 _SETTLED = (*(outcome.value for outcome in Outcome), "refused", "lock_lost")
+
+
+class Target(Protocol):
+    """An entity that messages are forwarded to."""
+
+    def send(self, content: Content) -> int:
+        """Take a message in."""
 
 
 class Queue:
@@ -44,13 +55,16 @@ class Queue:
         self.dead_letter_queue = None if dead_letters else Queue(spec, environment, dead_letters=True)
         self.counts: Counter[str] = Counter()
         self.max_delivery_count_seen = 0
+        self.forwards_to: Target | None = None
+        self.forwards_dead_letters_to: Target | None = None
+        self._duplicates = Duplicates(spec.duplicates_for)
         self._env = environment
         self._next = environment.store.first_free(self.path)
         self._backlog = Backlog()
         self._ghosts: deque[Message] = deque()
         self._locks: dict[bytes, Lock] = {}
         self._ready: deque[Consumer] = deque()
-        self._deadlines: list[tuple[int, int, bytes | int]] = []
+        self._deadlines: list[tuple[int, int, bytes | int | str]] = []
         self._told = itertools.count()
         self._alarm = Alarm(environment.loop, self._on_deadline)
 
@@ -60,19 +74,27 @@ class Queue:
         """Put a message back that was on disk."""
         message = Message(row.id, row.sequence, row.enqueued, row.expires, row.deliveries, parse(row.content))
         message.state = State(row.state)
-        self._next = max(self._next, row.sequence + 1)
+        self._next = max(self._next, row.sequence % _PARTITION + 1)
         self._put(message)
 
     def send(self, content: Content, ttl: float | None = None) -> int:
         """Take a message in; returns its sequence number. A topic's time to live may shorten the queue's."""
+        if self._duplicates.has(content):
+            return 0
         if content.scheduled is not None and content.scheduled > now():
             return self.schedule(content)
+        if self.forwards_to is not None:
+            self.counts["forwarded"] += 1
+            return self.forwards_to.send(content)
         return self._enqueue(content, ttl).sequence
+
+    def admit(self, content: Content) -> None:
+        """Whether a sender may send this. Raises AmqpError."""
 
     def schedule(self, content: Content) -> int:
         """Keep a message until its time; the sequence number returned is good for cancelling it only."""
         due = content.scheduled if content.scheduled is not None else now()
-        sequence = self._take_number()
+        sequence = self._take_number(content)
         id_ = self._env.store.insert(self.path, sequence, State.SCHEDULED, due, None, content.encode)
         self._put(Message(id_, sequence, due, None, 0, content, State.SCHEDULED))
         return sequence
@@ -87,7 +109,7 @@ class Queue:
             self._remove(message)
 
     def _enqueue(self, content: Content, ttl: float | None = None) -> Message:
-        at, sequence = now(), self._take_number()
+        at, sequence = now(), self._take_number(content)
         lives = [each for each in (content.ttl, _ms(self.spec.ttl), _ms(ttl)) if each is not None]
         expires = at + min(lives) if lives else None
         id_ = self._env.store.insert(self.path, sequence, State.ACTIVE, at, expires, content.encode)
@@ -96,13 +118,21 @@ class Queue:
         self.pump()
         return message
 
-    def _take_number(self) -> int:
+    def _take_number(self, content: Content) -> int:
         number = self._next
         self._next += 1
         self._env.store.reserve(self.path, number)
-        return number
+        if not self.spec.partitioned:
+            return number
+        # The topmost 16 bits are the partition's, which a session or a partition key chooses, or nobody.
+        session = content.properties().get("group-id")
+        return _PARTITION * ((number if session is None else zlib.crc32(str(session).encode())) % _PARTITIONS) + number
+
+    def _session_of(self, content: Content) -> str:  # noqa: ARG002
+        return ""
 
     def _put(self, message: Message) -> None:
+        message.session = self._session_of(message.content)
         self._backlog.add(message)
         due = message.enqueued if message.state is State.SCHEDULED else message.expires
         if due is not None:
@@ -151,25 +181,28 @@ class Queue:
         else:
             consumer.deliver(self, message, self._lock(message))
 
-    def _pop(self) -> Message | None:
-        if self._ghosts:
-            return self._ghosts.popleft()
+    def _pop(self, session: str = "") -> Message | None:
+        ghost = next((each for each in self._ghosts if each.session == session), None)
+        if ghost is not None:
+            self._ghosts.remove(ghost)
+            return ghost
         at = now()
-        while (message := self._backlog.pop()) is not None:
+        while (message := self._backlog.pop(session)) is not None:
             if message.expires is None or message.expires > at:
                 return message
             self._expire(message)
         return None
 
-    def peek(self, start: int, most: int) -> list[Message]:
-        """Up to so many messages from a sequence number on, whatever their state.
+    def peek(self, start: int, most: int, session: str | None = None) -> list[Message]:
+        """Up to so many messages from a sequence number on, whatever their state; None: of all sessions.
 
         Raises:
             AmqpError: ordered as a fault.
         """
         if self._env.faults.refuse_peeks:
             raise AmqpError("amqp:internal-error", "The peek was refused by order of the fault knobs.", 500)
-        return list(itertools.islice(self._backlog.start_at(start), most))
+        found = (each for each in self._backlog.start_at(start) if session in (None, each.session))
+        return list(itertools.islice(found, most))
 
     def receive_deferred(self, sequences: Iterable[int], *, delete: bool) -> list[tuple[Message, Lock | None]]:
         """Fetch deferred messages by number, locked or for good, all or none.
@@ -299,6 +332,10 @@ class Queue:
         if message.ghost:
             return
         target = self.dead_letter_queue or self
+        if self.forwards_dead_letters_to is not None:
+            self._remove(message)
+            self.forwards_dead_letters_to.send(message.content.dead_lettered(reason, description))
+            return
         self._backlog.remove(message)
         message.content = message.content.dead_lettered(reason, description)
         message.state, message.expires = State.ACTIVE, None
@@ -308,7 +345,7 @@ class Queue:
 
     # Deadlines -------------------------------------------------------------------------------------------------------
 
-    def _deadline(self, instant: int, key: bytes | int) -> None:
+    def _deadline(self, instant: int, key: bytes | int | str) -> None:
         heapq.heappush(self._deadlines, (instant, next(self._told), key))
         self._alarm.by(self._deadlines[0][0])
 
@@ -320,10 +357,16 @@ class Queue:
                 lock = self._locks.get(key)
                 if lock is not None and lock.until <= at:
                     self._lock_expired(lock)
+            elif isinstance(key, str):
+                self._is_held(key)
             else:
                 self._message_due(self._backlog.get(key), at)
         if self._deadlines:
             self._alarm.by(self._deadlines[0][0])
+
+    def _is_held(self, session: str) -> bool:  # noqa: ARG002
+        """Whether a session is locked; a lock that has expired is taken away."""
+        return False
 
     def _message_due(self, message: Message | None, at: int) -> None:
         if message is None or message.lock is not None:
@@ -365,6 +408,8 @@ class Queue:
             "max_delivery_count_seen": self.max_delivery_count_seen,
             "locks_expired": self.counts["locks_expired"],
             "expired": self.counts["expired"],
+            "forwarded": self.counts["forwarded"],
+            "duplicates": self._duplicates.found,
             "settled": {each: self.counts[each] for each in _SETTLED},
         }
         if self.dead_letter_queue is not None:

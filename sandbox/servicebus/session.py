@@ -3,18 +3,22 @@ sections 2.5 and 2.6; service-bus.md, points 5, 7 and 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from sandbox.servicebus import frames
+from sandbox.servicebus import codec, frames
 from sandbox.servicebus.auth import Permits, SharedKey
 from sandbox.servicebus.codec import NULL, Described
 from sandbox.servicebus.errors import AmqpError, LockLost, Malformed
-from sandbox.servicebus.links import Inlet, Link, Outlet, ReplyOutlet, RequestInlet
+from sandbox.servicebus.links import Inlet, Link, Outlet, ReplyOutlet, RequestInlet, SessionOutlet
 from sandbox.servicebus.model import Outcome, Settles
 from sandbox.servicebus.namespace import CBS, MANAGEMENT_SUFFIX, Namespace, plain_address
+from sandbox.servicebus.sessions import SessionQueue
 
-_SESSION_FILTER = "com.microsoft:session-filter"
+_SESSION_WAIT = 60_000
+"""Milliseconds a receiver waits for a session where it does not say how long."""
+_TICKS_1970 = 621_355_968_000_000_000
+"""Of 100 ns each, since the year 1: how .NET counts, and when a session's lock ends."""
 
 
 class _Delivery(NamedTuple):
@@ -131,22 +135,47 @@ class Session:
 
     def _on_attach(self, fields: list[Any], spans: list[bytes]) -> None:
         handle, client_receives = fields[1], bool(fields[2])
-        try:
-            link = self._link(handle, client_receives, fields)
-        except AmqpError as refused:
-            # The echo of an attach that leads nowhere lacks its termini (section 2.6.3; service-bus.md, point 5).
-            empty = frames.attach(spans, not client_receives, source=NULL, target=NULL, max_message_size=0)
-            self.send(empty)
-            self.send(frames.detach(handle, refused))
-            return
-        self.links[handle] = link
-        echo = frames.attach(
-            spans, not client_receives, source=spans[5], target=spans[6], max_message_size=link.max_message_size
-        )
-        self.send(echo)
-        link.attached()
 
-    def _link(self, handle: int, client_receives: bool, fields: list[Any]) -> Link:
+        def refuse(refused: AmqpError) -> None:
+            link = self.links.pop(handle, None)
+            if not isinstance(link, SessionOutlet) or link.session_id is None:
+                # The echo of an attach that leads nowhere lacks its termini (section 2.6.3; service-bus.md, point 5).
+                self.send(frames.attach(spans, not client_receives, source=NULL, target=NULL, max_message_size=0))
+            self.send(frames.detach(handle, refused))
+
+        def echo(source: bytes, properties: bytes = NULL) -> None:
+            link = self.links[handle]
+            size = link.max_message_size
+            self.send(
+                frames.attach(
+                    spans, not client_receives, source=source, target=spans[6], max_message_size=size,
+                    properties=properties,
+                )
+            )  # fmt: skip
+            link.attached()
+
+        def accept(session_id: str, until: int) -> None:
+            ticks = codec.long(_TICKS_1970 + 10_000 * until)
+            echo(
+                frames.with_session(spans[5], session_id),
+                codec.map_of(codec.symbol("com.microsoft:locked-until-utc") + ticks, 2),
+            )
+
+        try:
+            self.links[handle] = self._link(handle, client_receives, fields, accept, refuse)
+        except AmqpError as refused:
+            refuse(refused)
+            return
+        link = self.links[handle]
+        if isinstance(link, SessionOutlet):
+            link.seek()
+        else:
+            echo(spans[5])
+
+    def _link(
+        self, handle: int, client_receives: bool, fields: list[Any],
+        accept: Callable[[str, int], None], refuse: Callable[[AmqpError], None],
+    ) -> Link:  # fmt: skip
         address = plain_address(_address(fields[5] if client_receives else fields[6]))
         if address.lower() == CBS:
             return ReplyOutlet(self, handle, CBS) if client_receives else RequestInlet(self, handle, CBS)
@@ -160,9 +189,13 @@ class Session:
             return RequestInlet(self, handle, address.lower(), entity)
         if not client_receives:
             return Inlet(self, handle, namespace.target(address))
-        if _SESSION_FILTER in (_filters(fields[5]) or {}):
-            raise AmqpError("amqp:not-implemented", "Sessions are not supported by this stand-in.", 501)
-        return Outlet(self, handle, namespace.source(address), presettled=fields[3] == 1)
+        filters = _filters(fields[5]) or {}
+        queue = namespace.source(address, in_sessions=frames.SESSION_FILTER in filters)
+        if isinstance(queue, SessionQueue):
+            wanted, wait = filters[frames.SESSION_FILTER], (fields[13] or {}).get("com.microsoft:timeout")
+            seconds = (_SESSION_WAIT if wait is None else wait) / 1000
+            return SessionOutlet(self, handle, queue, wanted, seconds, accept, refuse, presettled=fields[3] == 1)
+        return Outlet(self, handle, queue, presettled=fields[3] == 1)
 
     def _on_detach(self, handle: int) -> None:
         link = self.links.pop(handle, None)

@@ -8,10 +8,11 @@ from typing import Any
 
 from sandbox.servicebus.alarm import Alarm, now
 from sandbox.servicebus.config import TopicSpec
+from sandbox.servicebus.duplicates import Duplicates
 from sandbox.servicebus.errors import AmqpError
 from sandbox.servicebus.message import Content, parse
 from sandbox.servicebus.model import Environment, State
-from sandbox.servicebus.queues import Queue
+from sandbox.servicebus.sessions import queue_of
 from sandbox.servicebus.store import Row
 
 
@@ -21,7 +22,8 @@ class Topic:
     def __init__(self, spec: TopicSpec, environment: Environment) -> None:
         self.spec = spec
         self.path = spec.path
-        self.subscriptions = [Queue(each, environment) for each in spec.subscriptions]
+        self.subscriptions = [queue_of(each, environment) for each in spec.subscriptions]
+        self._duplicates = Duplicates(spec.duplicates_for)
         self.received = 0
         self._env = environment
         self._next = environment.store.first_free(spec.path)
@@ -36,6 +38,8 @@ class Topic:
 
     def send(self, content: Content) -> int:
         """Take a message in for all subscriptions it fits; returns the topic's sequence number."""
+        if self._duplicates.has(content):
+            return 0
         if content.scheduled is not None and content.scheduled > now():
             return self.schedule(content)
         self.received += 1
@@ -43,6 +47,9 @@ class Topic:
             if subscription.spec.matches(content):
                 subscription.send(content, self.spec.ttl)
         return self._take_number()
+
+    def admit(self, content: Content) -> None:
+        """A topic takes everything; a subscription that cannot makes a dead letter of it."""
 
     def schedule(self, content: Content) -> int:
         """Keep a message until its time; returns the sequence number to cancel it by."""
@@ -60,7 +67,8 @@ class Topic:
             self._env.store.delete(self._scheduled.pop(sequence)[0])
 
     def snapshot(self) -> dict[str, Any]:
-        return {"received": self.received, "scheduled": len(self._scheduled)}
+        counts = {"received": self.received, "duplicates": self._duplicates.found}
+        return counts | {"scheduled": len(self._scheduled)}
 
     def close(self) -> None:
         self._alarm.cancel()

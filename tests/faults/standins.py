@@ -187,6 +187,6 @@ def _bus_config() -> dict[str, Any]:
     topics = [{"Name": topic(n), "Properties": premium, "Subscriptions": [subscription]} for n in range(TOPICS)]
     impatient = {**subscription, "Properties": {**properties, "MaxDeliveryCount": 3}}
     topics.append({"Name": IMPATIENT, "Properties": {}, "Subscriptions": [impatient]})
-    sessions = {**subscription, "Properties": {**properties, "RequiresSession": True}}
-    topics.append({"Name": "sessions", "Properties": {}, "Subscriptions": [sessions]})
+    forwards = {**subscription, "Properties": {**properties, "ForwardTo": topic(0)}}
+    topics.append({"Name": "forwards", "Properties": {}, "Subscriptions": [forwards]})
     return {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [], "Topics": topics}]}}

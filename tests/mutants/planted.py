@@ -881,7 +881,17 @@ MUTANTS = [
     *_of(
         SOURCES + "service_bus.py",
         (OF_BUS[0] + "::test_what_somebody_else_holds_is_counted_apart",),
-        ("what somebody else holds is not counted", "locked_elsewhere=left", "locked_elsewhere=0"),
+        ("what somebody else holds is not counted", "locked_elsewhere=held + left", "locked_elsewhere=held"),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        ("tests/instore/sources/test_sessions.py::test_a_session_s_lock_is_renewed_while_its_messages_are_settled",),
+        ("a session's lock is not renewed", "session.renew_lock() if self._renew_at else", ""),
+    ),
+    *_of(
+        SOURCES + "service_bus.py",
+        ("tests/instore/sources/test_sessions.py::test_a_session_whose_lock_is_lost_comes_again_and_is_known",),
+        ("a session that cannot be settled is taken for ever", "or source.stuck", ""),
     ),
     *_of(
         SOURCES + "service_bus.py",
@@ -1007,7 +1017,7 @@ MUTANTS = [
     *_of(
         SOURCES + "dead_letters.py",
         (OF_DEAD_LETTERS + "a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_the_dead",),
-        ("what was published stays in quarantine", "move(self._ledger, letter.waiting, REDRIVEN)", "pass"),
+        ("what was published stays in quarantine", "redriven=letter.waiting", "redriven=()"),
         ("what the bus added is published", "if text_of(name) not in _ADDED_BY_THE_BUS", "if True"),
     ),
     *_of(

@@ -64,7 +64,7 @@ def test_the_run_failed_without_a_report_and_postgresql_is_back(begin: Begin, po
     judge.check(at_least=40, deliveries=0, recovered=True)
 
 
-@pytest.mark.remedy("A task failed", "Service Bus refused the key", "no active topic", "requires sessions")
+@pytest.mark.remedy("A task failed", "Service Bus refused the key", "no active topic", "auto-forwarding on")
 def test_a_task_failed_of_the_bus_s_subscription_and_then_of_its_key(begin: Begin) -> None:
     world, judge = begin(1203, use_topic=True)
     world.publish(world.source.take(30))
@@ -73,9 +73,9 @@ def test_a_task_failed_of_the_bus_s_subscription_and_then_of_its_key(begin: Begi
     told = dict(only_the_drain(world).tries)["drain_topic"]
     assert (told.fatal, "has no active topic" in told.error) == (True, True)
     del world.settings["subscription"]
-    world.settings["topic"] = "sessions"
+    world.settings["topic"] = "forwards"
     told = dict(only_the_drain(world).tries)["drain_topic"]
-    assert (told.fatal, "requires sessions" in told.error) == (True, True)
+    assert (told.fatal, "auto-forwarding on" in told.error) == (True, True)
     world.settings["topic"] = world.topic
     wrong = world.sandbox.connection_string.replace("SharedAccessKey=", "SharedAccessKey=another")
     world.connections["instore_service_bus"] = {"conn_type": "azure_service_bus", "schema": wrong}

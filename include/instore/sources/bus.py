@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any
 
 from azure.core.exceptions import AzureError
@@ -26,6 +27,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthorizationError,
     ServiceBusConnectionError,
     ServiceBusError,
+    SessionCannotBeLockedError,
 )
 from azure.servicebus.management import ServiceBusAdministrationClient
 
@@ -41,6 +43,7 @@ SOURCE = "topic"
 
 _COUNTED_AT_ONCE = 100
 _LOOKED_AT_MOST = 1000
+LOOKED_AT_SESSIONS = 100
 _EXPIRED = "TTLExpiredException"
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -63,10 +66,10 @@ def bus_errors(settings: BusSettings) -> Iterator[None]:
     except (MessagingEntityNotFoundError, MessagingEntityDisabledError):
         raise _not_there(settings) from None
     except ServiceBusError as error:
-        if "requires sessions" in str(error):
+        if "auto-forwarding" in str(error):
             raise ConfigurationError(
-                f"Subscription {settings.subscription!r} of topic {settings.topic!r} requires sessions, which are not "
-                "drained; make one without sessions and name it in INSTORE_SUBSCRIPTION."
+                f"Subscription {settings.subscription!r} of topic {settings.topic!r} has auto-forwarding on, so "
+                "nothing can be received; name one that keeps its messages in INSTORE_TOPIC and INSTORE_SUBSCRIPTION."
             ) from None
         raise RetriableError(
             f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
@@ -79,6 +82,46 @@ def _not_there(settings: BusSettings) -> ConfigurationError:
         f"The namespace of connection instore_service_bus has no active topic {settings.topic!r} with subscription "
         f"{settings.subscription!r}; correct INSTORE_TOPIC and INSTORE_SUBSCRIPTION, or create them."
     )
+
+
+@contextlib.contextmanager
+def subscription_of(client: ServiceBusClient, settings: BusSettings) -> Iterator[ServiceBusReceiver | None]:
+    """An open receiver of the subscription; None where it requires sessions, of which a receiver has one at a time."""
+    with contextlib.ExitStack() as opened:
+        receiver: ServiceBusReceiver | None = client.get_subscription_receiver(settings.topic, settings.subscription)
+        try:
+            opened.enter_context(receiver)  # type: ignore[arg-type]
+        except ServiceBusError as error:
+            if "requires sessions" not in str(error):
+                raise
+            receiver = None
+        yield receiver
+
+
+def sessions_of(
+    client: ServiceBusClient, settings: BusSettings, held: list[str] | None = None
+) -> Iterator[ServiceBusReceiver]:
+    """An open receiver of each session that has messages, one after the other; it is locked meanwhile.
+
+    :param held: gets the sessions that somebody else holds.
+    """
+    names = (settings.topic, settings.subscription)
+    for session in list(client.list_subscription_sessions(*names)):
+        try:
+            with client.get_subscription_receiver(*names, session_id=session) as receiver:
+                yield receiver
+        except SessionCannotBeLockedError:
+            if held is not None:
+                held.append(session)
+
+
+def receivers_of(client: ServiceBusClient, settings: BusSettings) -> Iterator[ServiceBusReceiver]:
+    """What to peek with at the subscription: one receiver, or one of each session that nobody else holds."""
+    with subscription_of(client, settings) as receiver:
+        if receiver is not None:
+            yield receiver
+            return
+    yield from sessions_of(client, settings)
 
 
 def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequence[ServiceBusReceivedMessage]]:
@@ -104,12 +147,16 @@ class Rest:
     """What is on the subscription still, as far as was looked.
 
     :param active: numbers and times of enqueueing, the bus's own. Some may be locked: the bus does not tell which.
-    :param is_all: there are no more than was looked at.
+    :param is_all: there are no more than was looked at. :param held: sessions that somebody else holds.
     """
 
     active: Mapping[int, datetime]
     deferred: int
     is_all: bool
+    held: int = 0
+
+    def __add__(self, other: Rest) -> Rest:
+        return Rest({**self.active, **other.active}, self.deferred + other.deferred, self.is_all and other.is_all)
 
     def come_by(self, moment: datetime | None) -> set[int]:
         """Numbers of those that were enqueued by then; None: of all."""
@@ -117,7 +164,10 @@ class Rest:
 
 
 def rest_of(receiver: ServiceBusReceiver) -> Rest:
-    """Look at a thousand messages of the subscription. :raises RetriableError: the bus failed, or hides the rest."""
+    """Look at a thousand messages of it, or of its session.
+
+    :raises RetriableError: the bus failed, or hides the rest.
+    """
     active: dict[int, datetime] = {}
     deferred = looked_at = 0
     for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST):
@@ -244,6 +294,16 @@ class Backlog:
     expired: int = 0
 
 
+def _oldest(receiver: ServiceBusReceiver) -> datetime | None:
+    active = (
+        message.enqueued_time_utc
+        for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST)
+        for message in messages  # those at the front may be deferred, and nobody waits for them
+        if message.state == ServiceBusMessageState.ACTIVE
+    )
+    return next(active, None)
+
+
 def look(client: ServiceBusClient, settings: Settings) -> Backlog:
     """Look at what is on the subscription after a run: its first messages and its dead-letter queue.
 
@@ -254,14 +314,8 @@ def look(client: ServiceBusClient, settings: Settings) -> Backlog:
     """
     names = (settings.bus.topic, settings.bus.subscription)
     with bus_errors(settings.bus), client:
-        with client.get_subscription_receiver(*names) as receiver:
-            oldest = (
-                message.enqueued_time_utc
-                for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST)
-                for message in messages  # those at the front may be deferred, and nobody waits for them
-                if message.state == ServiceBusMessageState.ACTIVE
-            )
-            waiting_since = next(oldest, None)
+        oldest = (_oldest(receiver) for receiver in islice(receivers_of(client, settings.bus), LOOKED_AT_SESSIONS))
+        waiting_since = min((moment for moment in oldest if moment), default=None)
         with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
             most = max(_LOOKED_AT_MOST, settings.alerts.alert_dead_letters)
             reasons = [

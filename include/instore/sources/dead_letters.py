@@ -1,8 +1,8 @@
 """The subscription's dead-letter queue: a look at it, and its redrive.
 
 Nothing expires there, so somebody must look after it. A dead letter is completed only after what it holds is safe:
-landed in the ledger, or published again and taken by the bus. A redrive that dies in between is simply done again; the
-ledger knows the order's number, whichever way it came. A message that is still no order stays where it is.
+landed in the ledger, and where wanted published again and taken by the bus. A redrive that dies in between is simply
+done again; the ledger knows the order's number, whichever way it came. A message that is still no order stays.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.quarantined import (
     DISCARDED,
     QUARANTINED,
-    REDRIVEN,
     Quarantined,
-    move,
     note_reason,
     of_message,
 )
@@ -41,6 +39,7 @@ from include.instore.sources.bus import (
     bus_errors,
     dead_letter_reason,
     peeked,
+    receivers_of,
     records_of,
     records_of_undecodable,
     reference_of,
@@ -119,32 +118,31 @@ def redrive_dead_letters(
     landing: the ledger keeps it.
 
     :param limit: messages looked at, at most.
-    :param publish: publish them to the topic again instead, ids and properties kept, for every subscription of it.
+    :param publish: publish them to the topic again as well, ids and properties kept, for every subscription of it.
     :param deferred: instead of the dead letters those messages of the subscription that somebody has deferred.
     :param dry_run: only say what would happen; nothing is locked or written.
     :raises ConfigurationError: wrong key, or no such topic or subscription.
     :raises RetriableError: the bus or the ledger failed; what was not completed is still there.
     """
-    with (
-        bus_errors(settings.bus),
-        client,
-        _receiver(client, settings.bus, deferred=deferred) as receiver,
-        contextlib.ExitStack() as opened,
-    ):
-        if dry_run:
-            seen = _deferred(receiver, limit, take=False) if deferred else peeked(receiver, _BLOCK, limit)
-            look = _DeadLetters(ledger, settings, seen, publish=publish)
-            land_all(look, would_land(ledger, settings))
-            return look.done
+    done = Redriven()
+    with bus_errors(settings.bus), client, contextlib.ExitStack() as opened:
         # A send returns once the bus has taken the message.
-        sender = opened.enter_context(client.get_topic_sender(settings.bus.topic)) if publish else None
-        run = opened.enter_context(redrive_run(ledger, settings))
-        pages = _deferred(receiver, limit, take=True) if deferred else _received(receiver, settings.bus, limit)
-        source = _DeadLetters(
-            ledger, settings, opened.enter_context(contextlib.closing(pages)), receiver, sender, publish=publish
-        )
-        land_all(source, into_ledger(ledger, run.id, settings))
-        return source.done
+        sends = publish and not dry_run
+        sender = opened.enter_context(client.get_topic_sender(settings.bus.topic)) if sends else None
+        run = None if dry_run else opened.enter_context(redrive_run(ledger, settings))
+        lander = into_ledger(ledger, run.id, settings) if run else would_land(ledger, settings)
+        # Dead letters are in no session, whatever the subscription requires.
+        queue = [] if deferred else [opened.enter_context(_receiver(client, settings.bus))]
+        for receiver in queue or receivers_of(client, settings.bus):
+            left = limit - len(done.outcomes)
+            if deferred:
+                pages = _deferred(receiver, left, take=not dry_run)
+            else:
+                pages = _peeked(receiver, left) if dry_run else _received(receiver, settings.bus, left)
+            ours = None if dry_run else receiver
+            with contextlib.closing(pages):
+                land_all(_DeadLetters(ledger, settings, pages, done, ours, sender, publish=publish), lander)
+    return done
 
 
 def erase_dead_letters(
@@ -165,7 +163,7 @@ def erase_dead_letters(
         contextlib.closing(_received(receiver, settings.bus, settings.bus.drain_max_messages)) as pages,
     ):
         theirs = ([message for message in messages if is_theirs(whole_of(message))] for messages in pages)
-        source = _DeadLetters(ledger, settings, theirs, receiver, publish=False, erases=True)
+        source = _DeadLetters(ledger, settings, theirs, Redriven(), receiver, publish=False, erases=True)
         land_all(source, into_ledger(ledger, run.id, settings))
         return source.done.completed
 
@@ -178,13 +176,14 @@ class _DeadLetters:
         ledger: Ledger,
         settings: Settings,
         pages: Iterator[Sequence[ServiceBusReceivedMessage]],
+        done: Redriven,
         receiver: ServiceBusReceiver | None = None,
         sender: ServiceBusSender | None = None,
         *,
         publish: bool,
         erases: bool = False,
     ) -> None:
-        self.done = Redriven()
+        self.done = done
         self._ledger = ledger
         self._settings = settings
         self._adapter = adapter_of_topic(settings)
@@ -202,8 +201,6 @@ class _DeadLetters:
                 self._letter = letter
                 if letter.given_up:
                     self._safe("discarded")
-                elif self._publish and not any(isinstance(each.order, RecordRefused) for each in letter.records):
-                    self._publish_again(letter)
                 else:
                     # Of several orders each refused one goes into quarantine alone.
                     yield Block(letter.records, redriven=letter.waiting, all_or_none=len(letter.records) == 1)
@@ -217,7 +214,11 @@ class _DeadLetters:
                 self._safe("refused")
             return
         if not outcome.refused or not block.all_or_none:
-            self._safe("landed" if outcome.landed.orders else "known")
+            # Landed before it is published: a topic that detects duplicates drops an id that it still remembers.
+            publish = self._publish and not any(isinstance(each.order, RecordRefused) for each in block.records)
+            if publish and self._sender is not None:
+                self._sender.send_messages(_again(self._letter))
+            self._safe("published" if publish else "landed" if outcome.landed.orders else "known")
             return
         error = outcome.refused[0]
         self._became("refused", error)
@@ -229,13 +230,6 @@ class _DeadLetters:
             self._never_seen = Block([replace(self._letter.records[0], order=error)])
         elif self._erases:
             self._safe("refused")
-
-    def _publish_again(self, letter: _Letter) -> None:
-        if self._sender is not None:
-            self._sender.send_messages(_again(letter))
-            if letter.waiting:
-                move(self._ledger, letter.waiting, REDRIVEN)
-        self._safe("published")
 
     def _safe(self, fate: str) -> None:
         """What the letter holds is safe now, so it is completed."""
@@ -301,12 +295,17 @@ def _again(letter: _Letter) -> ServiceBusMessage:
     )
 
 
-def _receiver(client: ServiceBusClient, settings: BusSettings, *, deferred: bool = False) -> ServiceBusReceiver:
-    queue = None if deferred else ServiceBusSubQueue.DEAD_LETTER
-    return client.get_subscription_receiver(settings.topic, settings.subscription, sub_queue=queue)
+def _receiver(client: ServiceBusClient, settings: BusSettings) -> ServiceBusReceiver:
+    return client.get_subscription_receiver(
+        settings.topic, settings.subscription, sub_queue=ServiceBusSubQueue.DEAD_LETTER
+    )
 
 
 _Pages = Generator[Sequence[ServiceBusReceivedMessage], None, None]
+
+
+def _peeked(receiver: ServiceBusReceiver, limit: int) -> _Pages:
+    yield from peeked(receiver, _BLOCK, limit)
 
 
 def _deferred(receiver: ServiceBusReceiver, limit: int, *, take: bool) -> _Pages:

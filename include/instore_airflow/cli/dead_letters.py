@@ -58,8 +58,8 @@ def redrive_dead_letters(
         bool,
         typer.Option(
             "--publish",
-            help="Publish them to the topic again instead of landing them: EVERY subscription of the topic gets them. "
-            "Ids and properties are kept; needs the Send right.",
+            help="Land them, and publish them to the topic again: EVERY subscription of the topic gets them. Ids and "
+            "properties are kept; needs the Send right.",
         ),
     ] = False,
     deferred: Annotated[

@@ -290,7 +290,8 @@ def test_a_published_dead_letter_keeps_its_id_and_properties_and_loses_those_of_
     )  # fmt: skip
     done = bus.redrive(ledger, publish=True)
     assert (outcomes(done), done.completed, bus.dead) == ({"m0": "published"}, 1, 0)
-    assert (states(ledger), given.statuses(ledger)) == (["redriven"], {})
+    # It has landed as well: a topic that detects duplicates may drop what is published under an id that it knows.
+    assert (states(ledger), set(given.statuses(ledger))) == (["redriven"], {"S1"})
     message = bus.take()
     assert (message.message_id, message.correlation_id, message.content_type) == ("m0", "c-1", "application/json")
     assert message.application_properties == {b"store": b"0404", b"try": 2}

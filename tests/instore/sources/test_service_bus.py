@@ -38,8 +38,6 @@ from tests.sandbox.servicebus.test_http import PlainHttp
 SUBSCRIPTIONS = 100
 """One per test, at most: each test has an empty one, and opening a broker and a sender for each would take a second."""
 
-NEVER = {"Name": "never", "Properties": {"FilterType": "Correlation", "CorrelationFilter": {"Label": "never"}}}
-
 
 def _entities() -> dict[str, Any]:
     subscriptions = [
@@ -52,7 +50,6 @@ def _entities() -> dict[str, Any]:
         }
         for name in (f"s{number}" for number in range(SUBSCRIPTIONS))
     ]
-    subscriptions.append({"Name": "sessions", "Properties": {"RequiresSession": True}, "Rules": [NEVER]})
     topic = {"Name": "orders", "Properties": {}, "Subscriptions": subscriptions}
     return {"UserConfig": {"Namespaces": [{"Name": "ns", "Queues": [], "Topics": [topic]}]}}
 
@@ -571,13 +568,6 @@ def test_an_unknown_entity_is_a_configuration_error_that_names_the_setting(bus: 
     assert name in str(error)
     assert "'missing'" in str(error)
     assert "refused" not in str(error)
-
-
-@cuts_connections
-def test_a_subscription_that_requires_sessions_says_so_in_one_sentence(bus: Bus) -> None:
-    error = _broken(bus, bus.connection_string, bus.settings.having(subscription="sessions"))
-    assert isinstance(error, ConfigurationError)
-    assert "'sessions' of topic 'orders' requires sessions" in str(error)
 
 
 @cuts_connections

@@ -149,11 +149,16 @@ def test_a_correlation_filter_wants_every_property_equal(order: Any, filters: di
     ("change", "sentence"),
     [
         (
-            lambda s: s["Properties"].update(RequiresDuplicateDetection=True),
-            "RequiresDuplicateDetection is not supported",
+            lambda s: s["Properties"].update(
+                RequiresDuplicateDetection=True, DuplicateDetectionHistoryTimeWindow="ten minutes"
+            ),
+            "DuplicateDetectionHistoryTimeWindow: 'ten minutes' is not an ISO 8601",
         ),
         (lambda s: s["Properties"].update(MaxMessageSizeInKilobytes=0), "MaxMessageSizeInKilobytes must be a positive"),
-        (lambda s: s["Properties"].update(ForwardTo="elsewhere"), "ForwardTo is not supported"),
+        (
+            lambda s: s["Properties"].update(ForwardTo="elsewhere"),
+            "forwards to 'elsewhere', which is no queue or topic",
+        ),
         (lambda s: s["Properties"].update(LockDuration="1 minute"), "LockDuration: '1 minute' is not an ISO 8601"),
         (lambda s: s["Properties"].update(MaxDeliveryCount=0), "MaxDeliveryCount must be a positive"),
         (
