@@ -45,7 +45,7 @@ From a sample file to the first run:
 3. `python -m include.instore check FILE --adapter adapters/acme/acme.yaml` until each order is what it should be; with
    `--show` field by field (personal data). The exit code is 0 where all are orders, and 1 where something is refused;
    the codes are in [codes.md](codes.md).
-   `--message` takes the files for message bodies.
+   `--message` takes the files for message bodies; `check --topic` peeks at the messages that wait on the subscription.
 4. Name it in `INSTORE_EXTRACT_ADAPTERS` (by the names of the files) or `INSTORE_TOPIC_ADAPTER`. A wrong declaration
    ends every task in one sentence a fault.
 

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from typer.testing import CliRunner, Result
 
 from adapters.new import main
 from include.instore.model.declarations import load_declaration
 from include.instore_airflow.cli import app
+from sandbox.servicebus import ServiceBusStandIn
 from tests.instore import given
 from tests.instore.sources.extracts.rows import csv_text, orders_text, row
 
@@ -101,6 +103,48 @@ def test_a_message_s_body_is_checked_as_one(tmp_path: Path) -> None:
     assert told.exit_code == 1
     assert "refused: body[1]: missing_field: date is required" in told.stdout
     assert "1 orders, 1 refused" in told.stdout
+
+
+@pytest.mark.parametrize("sessions", [False, True])
+def test_what_is_on_the_topic_is_checked_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sessions: bool
+) -> None:
+    subscription = {"Name": "s", "Properties": {"RequiresSession": sessions}}
+    topic = {"Name": "t", "Properties": {}, "Subscriptions": [subscription]}
+    entities = {"UserConfig": {"Namespaces": [{"Name": "ns", "Topics": [topic]}]}}
+    for name, value in {"INSTORE_TOPIC": "t", "INSTORE_SUBSCRIPTION": "s", "_AIRFLOW_PROCESS_CONTEXT": ""}.items():
+        monkeypatch.setenv(name, value)
+    mail = f"{given.CANARY}@example.com"
+    bodies = [given.body("S1", emailAddress=mail), given.body("S2", currency=given.CANARY), json.dumps({"o": {}})]
+    with ServiceBusStandIn(entities) as bus:
+        connection = {"conn_type": "azure_service_bus", "schema": bus.connection_string}
+        monkeypatch.setenv("AIRFLOW_CONN_INSTORE_SERVICE_BUS", json.dumps(connection))
+        client = ServiceBusClient.from_connection_string(bus.connection_string)
+        with client, client.get_topic_sender("t") as sender:
+            for number, body in enumerate(bodies):
+                sender.send_messages(ServiceBusMessage(body, message_id=f"m:{number}", session_id="a"))
+        told = check("--topic")
+        assert told.exit_code == 1, told.output
+        assert told.stdout.splitlines()[0] == "s, without an adapter"
+        assert "m:0#1" in told.stdout
+        assert "refused: m:1#2: bad_value: currency" in told.stdout
+        assert told.stdout.splitlines()[-1] == "1 orders, 2 refused"
+        assert given.CANARY not in told.stdout
+        assert mail in check("--topic", "--show").stdout
+        declared = put(tmp_path, "acme.yaml", "format: json\norders: o\norder: {orderNumber: n}\ncode: a.py\n")
+        put(tmp_path, "a.py", "def order_of(document):\n    return document\n")
+        (found,) = json.loads(check("--topic", "--adapter", declared, "--json").stdout)
+        assert (found["adapter"], found["orders"], found["refused"]) == ("acme", 0, 3)
+        counts = bus.state()["entities"]["t/Subscriptions/s"]
+        assert (counts["active"], counts["max_delivery_count_seen"], set(counts["settled"].values())) == (3, 0, {0})
+    monkeypatch.setenv("INSTORE_SUBSCRIPTION", "")
+    assert check("--topic").exit_code == 2
+
+
+def test_files_or_the_topic_have_to_be_named(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", orders_text("S1"))
+    for arguments in ([], [path, "--topic"], ["--topic", "--suggest"]):
+        assert check(*arguments).exit_code == 2
 
 
 def test_a_path_that_finds_nothing_is_told(tmp_path: Path) -> None:

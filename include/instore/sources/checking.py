@@ -1,4 +1,4 @@
-"""What files would become, before any run: read and checked as a run does it, and nothing is written anywhere."""
+"""What files and messages would become, before any run: read and checked as a run does it, and nothing is written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from azure.servicebus import ServiceBusClient, ServiceBusMessageState
+
 from include.instore.ledger.intake import Arrival
 from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter
+from include.instore.sources.bus import bus_errors, peeked, receivers_of, records_of
 from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile
 from include.instore.sources.extracts.feeds import FileLooks
@@ -37,6 +40,19 @@ def check_message(path: Path, settings: Settings, adapter: Adapter) -> Iterator[
     """What a run would make of a message with this body."""
     records = records_of_body("topic", "body", path.read_bytes(), datetime.now(timezone.utc), adapter)
     yield from _checked(Block(records), settings)
+
+
+def check_topic(client: ServiceBusClient, settings: Settings, adapter: Adapter) -> Iterator[Checked]:
+    """What a run would make of the messages on the subscription, ``drain_max_messages`` at most, which stay there.
+
+    :raises ConfigurationError: wrong key, or no such topic or subscription. :raises RetriableError: the bus failed.
+    """
+    with bus_errors(settings.bus), client:
+        for receiver in receivers_of(client, settings.bus):
+            for messages in peeked(receiver, settings.bus.drain_block, settings.bus.drain_max_messages):
+                active = [message for message in messages if message.state == ServiceBusMessageState.ACTIVE]
+                records = [record for message in active for record in records_of(message, adapter)]
+                yield from _checked(Block(records), settings)
 
 
 def _checked(block: Block, settings: Settings) -> Iterator[Checked]:

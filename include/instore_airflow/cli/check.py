@@ -1,7 +1,8 @@
-"""``check``: what files would become, before the first run; needs neither a ledger nor Airflow's database."""
+"""``check``: what files and messages would become, before the first run; no ledger, and for files no connection."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +17,11 @@ from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.orders import InStoreOrder, order_of_payload
 from include.instore.model.settings import Settings, load_settings
 from include.instore.sources.adapters import Adapter, adapter_of_file, adapter_of_topic
-from include.instore.sources.checking import check_file, check_message
+from include.instore.sources.checking import Checked, check_file, check_message, check_topic
 from include.instore.sources.landing import Record
 from include.instore.sources.suggesting import as_yaml, suggest
 from include.instore_airflow.cli.common import JsonOption, errors_told, print_json, print_table, printable
+from include.instore_airflow.connections import service_bus_client
 
 EXIT_REFUSED = 1
 _COLUMNS = ("line", "number", "becomes", "store", "time", "total", "lines", "customer")
@@ -27,11 +29,16 @@ _SUMS = {True: "", False: ", do not add up", None: ", no totals"}
 
 
 def check_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)
+    ] = None,
     adapter: Annotated[
         str, typer.Option("--adapter", metavar="FILE", help="A declaration; without it that of the settings.")
     ] = "",
     message: Annotated[bool, typer.Option("--message", help="The files are bodies of messages.")] = False,
+    topic: Annotated[
+        bool, typer.Option("--topic", help="Peek at the messages on the subscription, which stay, instead of files.")
+    ] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print each order as it would be sent. It HOLDS PERSONAL DATA.")
     ] = False,
@@ -43,16 +50,27 @@ def check_files(
     ] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what each order of these files would become, and what is refused, where and why. Nothing is written.
+    """Say what each order of these files, or messages, would become, and what is refused, where and why.
 
-    Exit codes: 0 all are orders; 1 something is refused; 2 a setting or a declaration is wrong.
+    Nothing is written.
+
+    Exit codes: 0 all are orders; 1 something is refused, or the bus failed; 2 a setting or a declaration is wrong.
     """
+    if topic is bool(files) or (topic and proposed):
+        raise typer.BadParameter("name files, or --topic instead")
     if proposed:
-        _suggest(files, as_json)
+        _suggest(files or [], as_json)
         return
     with errors_told():
         settings = load_settings()
-        found = [_checked(file, _adapter(file, adapter, message, settings), message, show, most) for file in files]
+        found = []
+        for file in files or [Path(settings.bus.subscription)]:
+            using = _adapter(file, adapter, message or topic, settings)
+            if topic:
+                checked = check_topic(service_bus_client(), using.settings, using)
+            else:
+                checked = (check_message if message else check_file)(file, using.settings, using)
+            found.append(_checked(file.name, using, checked, show, most))
     if as_json:
         print_json(found)
     else:
@@ -81,16 +99,16 @@ def _adapter(file: Path, declared: str, message: bool, settings: Settings) -> Ad
     return adapter_of_topic(settings) if message else adapter_of_file(file.name, settings)
 
 
-def _checked(file: Path, adapter: Adapter, message: bool, show: bool, most: int) -> dict[str, Any]:
+def _checked(name: str, adapter: Adapter, checked: Iterator[Checked], show: bool, most: int) -> dict[str, Any]:
     orders = refused = 0
     shown: list[dict[str, Any]] = []
-    for record, became in (check_message if message else check_file)(file, adapter.settings, adapter):
+    for record, became in checked:
         refused += isinstance(became, RecordRefused)
         orders += isinstance(became, Arrival)
         if (refused if isinstance(became, RecordRefused) else orders) <= most:
             shown.append(_row(record, became, show))
     return {
-        "file": file.name,
+        "file": name,
         "adapter": adapter.name,
         "orders": orders,
         "refused": refused,
@@ -101,7 +119,8 @@ def _checked(file: Path, adapter: Adapter, message: bool, show: bool, most: int)
 
 
 def _row(record: Record, became: Arrival | RecordRefused, show: bool) -> dict[str, Any]:
-    line, order = record.reference.rpartition(":")[2], record.order
+    line = record.reference if record.source == "topic" else record.reference.rpartition(":")[2]
+    order = record.order
     if isinstance(became, RecordRefused):
         number = order.order_number if isinstance(order, InStoreOrder) else ""
         return {"line": line, "number": number, "becomes": "refused", "code": became.reason, "detail": became.detail}
