@@ -183,8 +183,8 @@ class ExtractSettings(_Section):
     max_extract_bytes: int = Field(
         4_000_000_000,
         ge=1024,
-        description="Bytes of the largest extract, as it is stored; each is copied to the disk for temporary files "
-        "before it is read.",
+        description="Bytes of the largest extract, as it is stored and as it unpacks; each is copied to the disk for "
+        "temporary files before it is read.",
     )
     extract_block: int = Field(500, ge=1, le=10_000, description="Orders of an extract landed in one ledger commit.")
 

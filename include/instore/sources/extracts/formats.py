@@ -61,7 +61,8 @@ def read_file(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter | N
     read = format_of(name, adapter)
     if read is None:
         raise BrokenExtract(1, f"the name of {name[-64:]} is that of no extract; those end in {', '.join(ENDINGS)}")
-    with uncompressed(raw, name) as stream:
+    compressed = name.lower().endswith(COMPRESSED)
+    with cast(BinaryIO, _Unzipped(raw, settings.extracts.max_extract_bytes)) if compressed else raw as stream:
         for record in read(stream, adapter.settings, adapter):
             yield record if record.adapter else replace(record, adapter=adapter.own_name)
 
@@ -97,17 +98,24 @@ def _is_the_zippers(name: str) -> bool:
     return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
 
 
-def uncompressed(raw: BinaryIO, name: str) -> BinaryIO:
-    """The content as a stream of bytes, uncompressed as it is read; memory does not grow with the file."""
-    return cast(BinaryIO, _Unzipped(raw)) if name.lower().endswith(COMPRESSED) else raw
-
-
 class _Unzipped(gzip.GzipFile):
-    """A gzip stream that closes the file beneath it as well."""
+    """A gzip stream of so many bytes at most, unpacked as it is read; it closes the file beneath it as well."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, limit: int) -> None:
         super().__init__(fileobj=raw, mode="rb")
         self._beneath = raw
+        self._limit = limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._within_limit(super().read(self._limit + 1 if size is None or size < 0 else size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._within_limit(super().read1(size))
+
+    def _within_limit(self, block: bytes) -> bytes:
+        if self.tell() > self._limit:
+            raise BrokenExtract(1, f"unpacks to more than {self._limit} bytes, which is all that is accepted")
+        return block
 
     def close(self) -> None:
         try:

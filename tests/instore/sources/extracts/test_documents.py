@@ -250,6 +250,28 @@ def test_an_archive_that_would_be_too_large_is_refused_before_it_is_read(setting
     assert (records, str(broken)) == ([], "line 1: holds 3000000 bytes, 2000000 are accepted")
 
 
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "xml", "parquet"])
+def test_a_gzip_file_that_unpacks_to_too_much_is_given_up_there(
+    settings: MakeSettings, tmp_path: Path, ending: str
+) -> None:
+    body = json.dumps(document("S1")).encode()
+    texts = {
+        "csv": orders_text("S1").encode() + b"\n" * 300_000,
+        "json": body + b" " * 300_000,
+        "jsonl": body + b"\n" * 300_000,
+        "xml": b"<all>" + b"<a/>" * 75_000 + b"</all>",
+        "parquet": b"PAR1" + bytes(300_000),
+    }
+    declared = tmp_path / "acme.yaml"
+    declared.write_text("format: xml\norders: order\n")
+    limits = settings(max_extract_bytes=200_000, extract_adapters={"*.xml.gz": str(declared)})
+    raw = gzip.compress(texts[ending])
+    assert len(raw) < 20_000
+    _, broken = read(f"a.{ending}.gz", raw, limits)
+    assert str(broken) == "line 1: unpacks to more than 200000 bytes, which is all that is accepted"
+    assert "unpacks" not in str(read(f"a.{ending}.gz", raw, limits.having(max_extract_bytes=400_000))[1])
+
+
 def test_a_damaged_or_cut_archive_is_broken(settings: MakeSettings) -> None:
     text = csv_text(*(row(f"S{n}", description=f"{n * 7919}") for n in range(300)))
     raw = archive(**{"a.csv": text.encode()})
