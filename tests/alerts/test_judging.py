@@ -127,8 +127,8 @@ def test_just_below_its_limit_nothing_holds(cause: str) -> None:
 def test_a_silence_says_for_how_long_and_how_long_one_was_before() -> None:
     answer = judged({}, {"silences": {"store 0404": Silence(5, 12.4, 2, "Tuesday"), "topic": Silence(48)}})
     assert answer["silence:store 0404"].what == (
-        "Store 0404: no order for 5 h of those in which it has any, and 12 are usual in them; in the four weeks before "
-        "such a silence never ended after more than 2 h on a Tuesday."
+        "Store 0404: no order for 5 h of its usual hours, in which 12 orders are usual; in the four weeks before the "
+        "longest such pause was 2 h on a Tuesday."
     )
     assert answer["silence:topic"].what == "Topic: no order for 48 h; the limit is INSTORE_ALERT_SILENCE_HOURS."
 
@@ -136,7 +136,7 @@ def test_a_silence_says_for_how_long_and_how_long_one_was_before() -> None:
 @pytest.mark.parametrize("state", ["away", "ignored_filter", "empty_pages"])
 def test_events_that_cannot_be_read_back_are_told_by_name(state: str) -> None:
     answer = judged({"read_back": state}, {}, LIMITS.having(alert_not_visible=1))
-    assert answer["not_visible"].what == f"What the previous run sent cannot be read back: {state}."
+    assert answer["not_visible"].what == f"The events of the previous run cannot be read back: {state}."
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_bus_that_could_not_be_asked_is_told_of_at_once(before: str | None) ->
     unknown = {"not_drained": None, "deferred": None}
     answer = judged({"drain": "not known", "drained_before": before, **unknown}, {})
     assert holding(answer) == ["not_drained"]
-    assert "could not be asked" in answer["not_drained"].what
+    assert "did not answer" in answer["not_drained"].what
     assert "deferred" not in answer
 
 
@@ -239,8 +239,8 @@ def test_an_alert_says_what_happened_the_counts_what_it_means_what_to_do_and_whe
         "instore_service_bus. (code task_failed:drain_topic)",
         "Run: manual run manual__2026.",
         "Counts: received 100, orders 100, quarantined 0, sent 100, rejected 0.",
-        "For the orders: New messages stay on the bus, nothing is lost, and the next run takes them; extracts and "
-        "orders already in the ledger are handled as always.",
+        "For the orders: New messages stay on the bus, nothing is lost, and the next run receives them. Extracts, and "
+        "orders already in the ledger, are handled as usual.",
         "What to do: A task failed, in https://wiki.example.org/runbook#a-task-failed",
         "The run in Airflow: http://airflow/dags/instore_orders/runs/manual__2026",
         "The task in Airflow: http://airflow/dags/instore_orders/runs/manual__2026/tasks/drain_topic",
@@ -263,8 +263,8 @@ def test_a_recovery_names_what_is_over_since_when_and_in_how_many_runs() -> None
     title, text = recovery_text(ended, run="scheduled run x", counts=COUNTS, link="l")
     assert title == "In-store orders: Recovered"
     assert (
-        "this is over: task drain_topic failed, since 2026-11-23 10:00 UTC, in 3 runs; dead letters on the bus, since "
-        "2026-11-22 08:00 UTC." in text
+        "this has ended: task drain_topic failed, since 2026-11-23 10:00 UTC, in 3 runs; "
+        "dead letters on the bus, since 2026-11-22 08:00 UTC." in text
     )
 
 

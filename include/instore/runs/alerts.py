@@ -1,12 +1,12 @@
-"""Which alerts a run gives: the causes that hold, by its report, the ages and the limits, and their texts.
+"""Which alerts a run gives, by its report, the ages and the limits, and their texts.
 
-    red      the run itself is red: a task finally failed, the numbers do not add up, too much was set aside
-    soft     the run is green, but a limit is passed: told when it begins, and its end told once
-    missed   the report could not tell: it was killed, or the run is not done in time
+    red      the run is red: a task finally failed, the numbers do not add up, too many records were set aside
+    soft     the run is green and a limit is passed: alerted when it begins, and once when it has ended
+    missed   there is no report: it was killed, or the run is not done in time
 
-Plain judging: nothing here asks or tells anybody. Every text is made of counts, names of tasks, settings and extracts,
-and a link: no order, email or card can get into one. Titles, meanings and remedies are those of model/codes.py; every
-cause has a section of the same heading in docs/runbook.md.
+This module only decides; it calls no service and sends nothing. Texts are made of counts, names of tasks, settings and
+extracts, and links: never of an order, an email or a card. Titles, meanings and remedies come from model/codes.py, and
+every cause has a section of the same heading in docs/runbook.md.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _TOLD_COUNTS = (
 
 
 TOLD_BY_BAD_SHARE = (QUARANTINED, REJECTED)
-"""What a run that is red for its share of bad records has told of with it."""
+"""Codes that the alert of a run with too large a share of bad records covers as well."""
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One cause, in a person's words; ``cause`` is its code, of a task with its name, ``task_failed:drain_topic``.
+    """One cause in words; ``cause`` is its code, with the name of a task as in ``task_failed:drain_topic``.
 
-    :param codes: what it tells of has these, whose remedies it names. :param link: to the task, where it is about one.
+    :param codes: of the records that it is about, whose remedies it lists. :param link: to the task, if there is one.
     """
 
     cause: str
@@ -81,13 +81,13 @@ class Alert:
 
     @property
     def remedies(self) -> list[str]:
-        """The commands for it, and when each is the right one."""
+        """The commands for it, each with its condition."""
         said = [each for code in self.codes or (code_of(self.cause),) for each in code.remedies if each[1]]
         return [f"{when}: {COMMAND} {command}".removeprefix(": ") for when, command in said]
 
 
 def red_alerts(failed: Sequence[Failure], red: Mapping[str, Sequence[str]], counts: Mapping[str, Any]) -> list[Alert]:
-    """An alert for every task that finally failed, a mapped one named once, and for each other reason to be red.
+    """An alert for every task that finally failed, once for a mapped one, and for each other reason to be red.
 
     :param red: the report's sentences by cause, such as :data:`NUMBERS`. :param counts: the report's.
     """
@@ -109,12 +109,12 @@ def red_alerts(failed: Sequence[Failure], red: Mapping[str, Sequence[str]], coun
 
 
 _FAILED_MEANS = {
-    "drain_topic": "New messages stay on the bus, nothing is lost, and the next run takes them; extracts and orders "
-    "already in the ledger are handled as always.",
-    "load_extracts": "Extract files that were not loaded are loaded by the next run; messages are handled as always.",
+    "drain_topic": "New messages stay on the bus, nothing is lost, and the next run receives them. Extracts, and "
+    "orders already in the ledger, are handled as usual.",
+    "load_extracts": "The next run loads the files that this one did not. Messages are handled as usual.",
     "plan_batches": "This run sends nothing. Its orders are in the ledger, and the next run sends them.",
-    "look_up_customers": "The orders of the failed batches stay in the ledger without a customer; the next run asks "
-    "again and sends them.",
+    "look_up_customers": "The orders of the failed batches stay in the ledger without a customer. The next run looks "
+    "them up again and sends them.",
     "send_events": "The orders of the failed batches stay in the ledger, and the next run sends them. None is sent "
     "twice.",
 }
@@ -123,30 +123,30 @@ _FAILED_MEANS = {
 def _dead_letters(ages: Ages, settings: AlertSettings) -> str:
     if ages.expired:
         return (
-            f"{ages.expired} messages expired on the subscription before any run had read them, and are dead letters "
-            "now: runs come too seldom, or its time to live is too short."
+            f"{ages.expired} messages expired on the subscription before a run received them, and are dead letters "
+            f"now: there are too few runs, or its time-to-live is too short."
         )
     return f"The subscription's dead-letter queue holds {settings.alert_dead_letters} messages or more."
 
 
 _NAMED_FILES = 5
 _SPENT = ("count", "time")
-"""What ended a drain whose budget was spent."""
+"""How a drain ended that reached its limit of messages or seconds."""
 
 
 def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, shares: bool) -> dict[str, Alert | None]:
-    """Every soft limit that can be judged by this run: its alert, or None where it is kept.
+    """Every soft limit that this run can decide: its alert, or None where the limit is not passed.
 
-    A cause that is not in the answer is not known to hold or to have ended.
+    For a cause that is not in the answer it is not known whether it holds.
 
     :param counts: the report's.
-    :param shares: whether the shares of this run say something about the stream of orders: not those of a backfill.
+    :param shares: whether shares are compared with their limits: not those of a backfill.
     """
     judged: dict[str, Alert | None] = {}
 
     def judge(alert: Alert, limit: float, value: float | None) -> None:
         if not limit:
-            judged[alert.cause] = None  # switched off: what was open before ends
+            judged[alert.cause] = None  # switched off: an open alert ends
         elif value is not None:
             judged[alert.cause] = alert if value >= limit else None
 
@@ -189,10 +189,12 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         ages.dead_letters,
     )
     spent = counts["drain"] in _SPENT
-    budget = f"Two runs in a row spent their budget ({counts['drain']}) before the bus had none left"
-    left = f"this one left at least {counts['not_drained'] or 'one'} that had come before it"
+    limit = f"Two runs in a row reached their limit ({counts['drain']}) before the subscription was empty"
+    rest = f"at least {counts['not_drained'] or 'one'} that came before this run are still on it"
     judge(
-        Alert(NOT_DRAINED, f"{budget}; {left}." if spent else "The bus could not be asked what this run has left."),
+        Alert(
+            NOT_DRAINED, f"{limit}; {rest}." if spent else "The bus did not answer how many messages are still on it."
+        ),
         1,
         counts["drain"] and (counts["drain"] == "not known" or (spent and counts["drained_before"] in _SPENT)),
     )
@@ -214,7 +216,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             SHARED,
-            f"{ages.shared} addresses or cards stand each on more than {settings.alerts.alert_shared} of this run's "
+            f"{ages.shared} addresses or cards are each on more than {settings.alerts.alert_shared} of this run's "
             "orders within one hour.",
         ),
         min(1, settings.alerts.alert_shared),
@@ -223,7 +225,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     waiting = dict(zip(_codes(counts["set_aside"]), counts["set_aside"].values(), strict=True))
     for alert in (code for code in CODES.values() if code.told is Told.SOFT):
         if counts.get(alert, 0) is None:
-            continue  # nobody could tell, or nobody asked
+            continue  # not known
         found = {code: count for code, count in waiting.items() if code.alert is alert}
         if not any(code.told is alert for code in CODES.values()) and counts.get(alert):
             found = {alert: counts[alert]} | found  # a count of this run alone
@@ -234,19 +236,19 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
 
 def _silence(name: str, found: Silence | int) -> str:
     if isinstance(found, int):
-        return f"{found} stores bring no orders, though they usually do at this time; the feed itself brings others."
+        return f"{found} stores send no orders, though they usually do at this time; other stores of the feed do."
     name = name[:1].upper() + name[1:]
     if found.missed is None:
         return f"{name}: no order for {found.hours} h; the limit is INSTORE_ALERT_SILENCE_HOURS."
-    most = "never yet ended" if found.longest is None else f"never ended after more than {found.longest} h"
+    longest = "there was no such pause" if found.longest is None else f"the longest such pause was {found.longest} h"
     return (
-        f"{name}: no order for {found.hours} h of those in which it has any, and {found.missed:.0f} are usual in them; "
-        f"in the four weeks before such a silence {most} on a {found.weekday}."
+        f"{name}: no order for {found.hours} h of its usual hours, in which {found.missed:.0f} orders are usual; "
+        f"in the four weeks before {longest} on a {found.weekday}."
     )
 
 
 def _unseen(counts: Mapping[str, Any], settings: AlertSettings) -> int | None:
-    """Events of the sample that are not visible; the limit where nobody can tell; None where nothing was asked."""
+    """Events of the sample that are not visible; the limit where that is not known; None where none was read back."""
     if not counts.get("read_back_asked"):
         return None
     return int(counts["not_visible"]) if counts["read_back"] == "on" else settings.alert_not_visible
@@ -254,21 +256,21 @@ def _unseen(counts: Mapping[str, Any], settings: AlertSettings) -> int | None:
 
 def _not_visible(counts: Mapping[str, Any]) -> str:
     if counts.get("read_back") not in ("on", "off"):
-        return f"What the previous run sent cannot be read back: {counts.get('read_back')}."
+        return f"The events of the previous run cannot be read back: {counts.get('read_back')}."
     return (
-        f"Of {counts.get('read_back_asked')} events that the previous run sent and the destination accepted, "
-        f"{counts.get('not_visible')} are accepted but not visible."
+        f"Of {counts.get('read_back_asked')} events that the destination accepted in the previous run, "
+        f"{counts.get('not_visible')} are not visible."
     )
 
 
 def added_to(counts: Mapping[str, Any]) -> set[str]:
-    """The alerts of that to which this run added, so that they are told again."""
+    """The alerts that this run adds records to, which are sent again."""
     added = [word for word in (REJECTED, CORRECTED_AFTER_SENT, TRUNCATED) if counts[word]]
     return _alerts_of((*added, *counts["quarantined_by_reason"]))
 
 
 def still_red(counts: Mapping[str, Any]) -> set[str]:
-    """The alerts of what is set aside still, though this run need not be red for it."""
+    """The alerts of what is still set aside, whether or not this run is red for it."""
     return _alerts_of(counts["set_aside"])
 
 
@@ -277,24 +279,24 @@ def _alerts_of(words: Iterable[str]) -> set[str]:
 
 
 def _codes(words: Iterable[str]) -> list[Code]:
-    """The entries of words that are in the ledger, where an older release may have written others."""
+    """The entries of words in the ledger, into which an older release may have written others."""
     return [CODES.get(word, QUARANTINED) for word in words]
 
 
 def no_report_alert(reason: str) -> Alert:
-    """The run ended as failed and its report told nothing.
+    """The run failed and there is no report of it.
 
-    :param reason: Airflow's machine word, such as ``task_failure`` or ``timed_out``.
+    :param reason: Airflow's word, such as ``task_failure`` or ``timed_out``.
     """
     return Alert(
         NO_REPORT,
-        f"Airflow ended the run as failed ({reason or 'no reason given'}), and its last task, report_run, did not tell "
-        "why: it failed itself, was killed, or never ran.",
+        f"Airflow ended the run as failed ({reason or 'no reason given'}), and its last task, report_run, wrote no "
+        f"report: it failed itself, was killed, or never ran.",
     )
 
 
 def deadline_alert(minutes: float, state: str) -> Alert:
-    """The run is not done :param minutes: after it was queued; :param state: what Airflow says of it now."""
+    """The run is not done. :param minutes: since it was queued. :param state: Airflow's state of it."""
     return Alert(
         DEADLINE,
         f"The run is {state} {minutes:g} minutes after it was queued; that is the limit.",
@@ -304,7 +306,7 @@ def deadline_alert(minutes: float, state: str) -> Alert:
 def alert_text(alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runbook: str, link: str) -> tuple[str, str]:
     """The title and the text a person gets.
 
-    :param run: the run in words, as :func:`run_in_words` has it.
+    :param run: the run in words, see :func:`run_in_words`.
     :param counts: the report's, None where there is no report.
     :param runbook: where the runbook is, a path or URL.
     :param link: to the run in the UI.
@@ -319,16 +321,16 @@ def alert_text(alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runb
 def recovery_text(
     ended: Mapping[str, tuple[str, int]], *, run: str, counts: Mapping[str, Any], link: str
 ) -> tuple[str, str]:
-    """What is told once when causes have ended.
+    """The one message about causes that have ended.
 
-    :param ended: by cause, when it was first told (in words) and by how many runs.
+    :param ended: by cause, when it was first alerted (in words) and in how many runs.
     """
     causes = [
         f"{_in_words(cause)}, since {since}{f', in {runs} runs' if runs > 1 else ''}"
         for cause, (since, runs) in ended.items()
     ]
     means = RECOVERED.meaning
-    return _message("Recovered", f"this is over: {'; '.join(causes)}.", run, counts, means, "nothing.", link)
+    return _message("Recovered", f"this has ended: {'; '.join(causes)}.", run, counts, means, "nothing.", link)
 
 
 def _message(
@@ -352,7 +354,7 @@ def anchor(heading: str) -> str:
 
 
 def run_in_words(kind: str, run_id: str, window: str | None, *, dry_run: bool = False) -> str:
-    """A run in words; works without a logical date, because it never asks for one."""
+    """A run in words; it needs no logical date."""
     words = f"{'dry ' if dry_run else ''}{kind} run {run_id}"
     return f"{words}, window {window}" if window else words
 
@@ -375,12 +377,12 @@ def _by(counted: Mapping[str, int]) -> str:
 
 
 def _said(code: Code, alert: Code) -> str:
-    """Of a code with an alert of its own the meaning is told as such."""
+    """The likely cause for a code with its own alert, whose meaning the message has already; else the meaning."""
     return code.cause if code is alert else code.meaning
 
 
 def _share_of(part: int, whole: int, settings: RunSettings) -> float | None:
-    """A share that says something: one of enough records, or none at all; None: too few to tell."""
+    """The share if there are enough records for one; None if there are too few."""
     return part / whole if part >= settings.share_minimum else 0.0 if whole >= settings.share_minimum else None
 
 
