@@ -205,7 +205,7 @@ def _returned_counts(camera: Camera, run: str) -> None:
     camera.page.go_back()
     camera.page.get_by_role("button", name="Expand all extra JSON").click()
     value = camera.page.locator("section").filter(has=camera.page.locator(".monaco-editor"))
-    expect(value).to_contain_text("received")
+    expect(value).to_contain_text("orders")
     # The UI shows fifteen lines and lets one scroll, which a picture cannot.
     value.evaluate(f"section => section.style.height = '{_VALUE_HEIGHT}px'")
     expect(value).to_contain_text("tracking")
