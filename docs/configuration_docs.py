@@ -49,7 +49,7 @@ def _connections() -> Iterator[str]:
         connections.SERVICE_BUS: "unless `INSTORE_USE_TOPIC` is off",
         connections.LOYALTY: "unless `INSTORE_USE_LOYALTY_API` is off",
         connections.EXTRACTS: "unless `INSTORE_USE_EXTRACTS` is off",
-        connections.ALERTS: "no; without it nobody is told of alerts, which is logged once a run",
+        connections.ALERTS: "no; without it nobody is notified, which is logged once a run",
     }
     for conn_id, kind in connections.CONNECTIONS.items():
         yield f"| `{conn_id}` | {_cell(kind)} | {needed.get(conn_id, 'always')} |"

@@ -92,7 +92,7 @@ def _ledger(settings: Settings) -> Said:
             wide = is_superuser(ledger)
     except RetriableError as error:
         raise RetriableError(
-            f"{error}. Where this stays, check the path or the host, login and password of connection {LEDGER}, and "
+            f"{error}. If this persists, check the path or the host, login and password of connection {LEDGER}, and "
             "what the login may do."
         ) from None
     yield "every table can be read and written; release, hash key, order key and pipeline are those of the settings"

@@ -134,7 +134,8 @@ def _hash_key() -> str:
     if len(key) < _SHORTEST_HASH_KEY:
         raise ConfigurationError(
             f"Connection {HASH_KEY} has no password of at least {_SHORTEST_HASH_KEY} characters; put a random one into "
-            "it, such as of: openssl rand -hex 32. It is made once: with another one nobody is known as suppressed."
+            "it, such as of: openssl rand -hex 32. It is made once: with another key suppressed persons are not "
+            "recognised."
         )
     return key
 

@@ -89,7 +89,7 @@ def _leave(why: str) -> None:
     try:
         ti.xcom_push(key=_FAILURE, value={"why": why, "tries": ti.try_number, "link": ti.log_url})
     except Exception as error:  # it must not hide why the task fails
-        log.warning("the report is not told why this task failed (%s)", type(error).__name__)
+        log.warning("the report will not say why this task failed (%s)", type(error).__name__)
 
 
 def failed_tasks(ti: Any) -> list[Failure]:

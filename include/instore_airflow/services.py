@@ -41,7 +41,8 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
         found.append(MappingFile(settings.lookups.mapping_file, settings.orders))
     if not found:
         raise ConfigurationError(
-            "Nobody answers for loyalty cards; switch INSTORE_USE_LOYALTY_API on or set INSTORE_MAPPING_FILE."
+            "There is nothing that answers for loyalty cards; switch INSTORE_USE_LOYALTY_API on or set "
+            "INSTORE_MAPPING_FILE."
         )
     return found
 

@@ -50,7 +50,7 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
             clients = [service_bus_client() for _ in range(settings.bus.drain_receivers)]
             drained = drain(clients, ledger, run.run_id, settings)
         else:
-            log.info("a %s run leaves the live topic alone", run.kind)
+            log.info("a %s run does not drain the live topic", run.kind)
         return _picked(drained.landed, *_LANDED) | _picked(drained, *_DRAINED)
 
 

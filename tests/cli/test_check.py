@@ -70,7 +70,7 @@ def test_a_file_that_breaks_off_says_where(tmp_path: Path) -> None:
     (broken,) = (line for line in told.stdout.splitlines() if line.startswith("refused"))
     assert "broken_file: line " in broken
     assert "unreadable from here (EOFError)" in broken
-    assert "A run loads nothing of this file until it comes whole, or a person releases it." in told.stdout
+    assert "A run loads nothing of this file until it is delivered whole, or a person releases it." in told.stdout
     assert "orders, 1 refused" in told.stdout.splitlines()[-1]
 
 

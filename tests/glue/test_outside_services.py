@@ -189,7 +189,7 @@ def test_a_tracking_api_that_is_down_ends_the_sending_after_a_few_calls_and_the_
         with closing(ProfileStoreHook(connections.PROFILE_STORE)) as hook, pytest.raises(TryAgain) as error:
             tasks.send_events(RUN, {}, batch, "profile_store", through(hook))
         assert str(error.value) == (
-            "The destination did not take 6 of 6 events (the Tracking API was not called: circuit open after 3 "
+            "The destination did not accept 6 of 6 events (the Tracking API was not called: circuit open after 3 "
             "failures in a row (the last one answered 429)); they stay ready, the next try sends them."
         )
         assert error.value.retry_after is not None

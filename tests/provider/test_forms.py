@@ -276,7 +276,7 @@ def test_the_button_of_a_service_bus_connection_looks_at_the_subscription(
             (broker.connection_string, {}, True, "shows topic 'orders' with subscription 'orderprocessing'"),
             (broker.connection_string, {"topic": "none"}, False, "correct 'topic'"),
             (wrong_key, {}, False, "refused the key"),
-            ("nonsense", {}, False, "field 'schema' is no connection string"),
+            ("nonsense", {}, False, "field 'schema' is not a connection string"),
             ("", {}, False, "field 'schema' is empty"),
         ):
             body = {"connection_id": "bus", "conn_type": "service_bus", "schema": string, "extra": json.dumps(extra)}

@@ -56,7 +56,7 @@ def forget_person(
     rules = settings.orders
     named = _read(cards, lambda text: card_of(text, rules)), _read(emails, lambda text: email_of(text, rules))
     if not (named[0] or named[1]):
-        raise ConfigurationError("Nobody is named; give at least one --email or --card.")
+        raise ConfigurationError("No person is given; give at least one --email or --card.")
     at = datetime.now(timezone.utc)
     persons = persons_known_as(ledger, *named)
     if dry_run:
@@ -101,16 +101,14 @@ def _read(texts: Collection[str], read: Callable[[str], str | None]) -> list[str
     except ValueError:
         found = [None]
     if None in found:
-        raise ConfigurationError(
-            "One of the cards or addresses is none that can be read; write it as it is on an order."
-        )
+        raise ConfigurationError("One of the cards or addresses is not valid; write it as it is on an order.")
     return [each for each in found if each]
 
 
 def _folder(settings: RetentionSettings) -> Path:
     if settings.erasure_receipts is None or not settings.erasure_receipts.is_dir():
         raise ConfigurationError(
-            "There is no place for the receipt; set INSTORE_ERASURE_RECEIPTS to a folder that is there, and is not "
+            "There is no folder for the receipt; set INSTORE_ERASURE_RECEIPTS to an existing folder that is not "
             "restored together with the ledger."
         )
     return settings.erasure_receipts
@@ -143,6 +141,6 @@ def _persons(ledger: Ledger, path: Path) -> Persons:
     if key != ledger.keyed_hash("check"):
         raise ConfigurationError(
             f"The receipt {path.name} in INSTORE_ERASURE_RECEIPTS was made with another key than that of connection "
-            "instore_hash_key; it is of another pipeline: give each a folder of its own."
+            "instore_hash_key; each pipeline needs its own folder."
         )
     return persons

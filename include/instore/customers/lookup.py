@@ -88,7 +88,7 @@ def look_up_batch(
     if error is None and failed:
         set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
         remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative)
-        log.warning("batch %d: %d cards were not answered and are asked for again later: %s", batch, len(failed), codes)
+        log.warning("batch %d: %d cards were not answered and are looked up again later: %s", batch, len(failed), codes)
     expiry = timedelta(days=settings.lookups.unmatched_expiry_days)
     own_email_after = settings.lookups.own_email_after.split(",")
     settle_customers(

@@ -42,7 +42,7 @@ class MappingFile:
         if unread:
             log.warning(
                 "%d rows of the file of setting INSTORE_MAPPING_FILE have a card that cannot be read, the first "
-                "of them on line %d; they answer for nobody",
+                "of them on line %d; they are ignored",
                 len(unread), unread[0],
             )  # fmt: skip
         if not any(self._addresses(card) for card in self._emails):

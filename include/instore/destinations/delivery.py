@@ -196,8 +196,8 @@ def _send(
         log.warning("event %s was refused: %s", track_id, reason)
     if unsent:
         raise RetriableError(
-            f"The destination did not take {len(unsent)} of {len(events)} events ({why_unsent or 'no reason given'}); "
-            "they stay ready, the next try sends them.",
+            f"The destination did not accept {len(unsent)} of {len(events)} events "
+            f"({why_unsent or 'no reason given'}); they stay ready, the next try sends them.",
             patience,
         )
     return Delivered(len(sent), len(rejected), 0, len(truncated.intersection(sent))), doubtful + len(unanswered)
@@ -232,5 +232,5 @@ class _Lease:
         if renewed is Renewed.SUPPRESSED:
             raise RetriableError(
                 f"A person of batch {self._place[1].batch} has been suppressed while a request was tried again; what "
-                "became of its events is found out by the next try, which sends the others."
+                "became of its events is verified by the next try, which sends the others."
             )

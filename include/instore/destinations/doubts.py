@@ -174,7 +174,8 @@ class Doubts:
         answers = self._look(event_ids, unknown)
         if answers[unknown] != ABSENT:
             log.warning(
-                "the destination says of an event nobody sent that it is %s; it proves nothing", answers[unknown]
+                "the destination answers %s for an event that was never sent, so its answers prove nothing",
+                answers[unknown],
             )
             self._note({} if answers[unknown] != SHOWN else {unknown: IGNORED_FILTER})
             return set()
@@ -194,7 +195,7 @@ class Doubts:
         unclear = Counter(answer for answer in answers.values() if answer not in (SHOWN, ABSENT))
         self._unclear += unclear
         if unclear:
-            log.warning("the destination answered otherwise than asked: %s of %d", dict(unclear), len(answers))
+            log.warning("the destination did not honour the filter: %s of %d", dict(unclear), len(answers))
 
     def _pauses(self) -> Iterator[float]:
         pause = self._settings.verify_after * _FIRST_PAUSE

@@ -149,7 +149,7 @@ def arrival(
     order_time = _believable(order.time(settings.orders.store_timezone), settings.orders)
     short = order.adds_up(settings.orders.sums_tolerance) is False
     if short and settings.orders.sums == "refuse":
-        raise RecordRefused(LINES_DO_NOT_ADD_UP, "its lines do not make its total; by INSTORE_SUMS that is refused")
+        raise RecordRefused(LINES_DO_NOT_ADD_UP, "its lines do not add up to its total, which INSTORE_SUMS refuses")
     payload = order.payload()
     nobody = not (order.loyalty_card_number or order.email_address)
     fields = key_fields(settings.orders.order_key)
@@ -192,7 +192,7 @@ def _believable(moment: datetime, settings: OrderSettings) -> datetime:
     if moment.date() < settings.earliest_date:
         raise RecordRefused("bad_value", f"date is before {settings.earliest_date}, INSTORE_EARLIEST_DATE")
     if moment > datetime.now(timezone.utc) + timedelta(days=1):
-        raise RecordRefused("bad_value", "date is more than a day ahead")
+        raise RecordRefused("bad_value", "date is more than a day in the future")
     return moment
 
 

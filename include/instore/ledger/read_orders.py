@@ -108,7 +108,7 @@ def _person(settings: OrderSettings, card: str, email: str) -> str:
     except ValueError as error:
         raise FatalError(f"The {kind} {error}.") from None
     if not named:
-        raise FatalError(f"Nobody has this {kind}: it stands for none.")
+        raise FatalError(f"This {kind} is a placeholder, so no person has it.")
     return named
 
 

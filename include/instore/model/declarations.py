@@ -47,7 +47,7 @@ def _date_format(text: str) -> str:
         whole = False
     if not whole:
         raise ValueError(
-            f"{text} is no format of a whole date, such as %d.%m.%Y, %d.%m.%Y %H:%M or {', '.join(NAMED_FORMATS)}"
+            f"{text} is not a format of a whole date, such as %d.%m.%Y, %d.%m.%Y %H:%M or {', '.join(NAMED_FORMATS)}"
         )
     return text
 
@@ -173,7 +173,7 @@ class Declaration(_Strict):
             if twice := self.order.keys() & self.constants.keys():
                 raise ValueError(f"{min(twice)} is in order and in constants; leave one out")
         elif self.is_rows or self.lines or self.more:
-            raise ValueError("order says nothing; name at least where its required fields are")
+            raise ValueError("order is empty; name at least where its required fields are")
         if wrong := [name for name in self.more if to_camel(name) != name or name in (*ORDER_FIELDS, *LINE_FIELDS)]:
             raise ValueError(f"more.{wrong[0]} is not a name of your own in camelCase, such as tillId")
         headings = {*self.order.values(), *self.more.values(), *self.lines.values()}
@@ -196,7 +196,7 @@ class Declaration(_Strict):
                 if path:
                     jmespath.compile(path)
             except JMESPathError as error:
-                raise ValueError(f"{name} is no JMESPath: {str(error).splitlines()[0]}") from None
+                raise ValueError(f"{name} is not JMESPath: {str(error).splitlines()[0]}") from None
 
 
 def load_declaration(path: str) -> Declaration:
@@ -216,9 +216,9 @@ def _loaded(file: Path, _changed: int) -> Declaration:
     try:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), _Plain)  # noqa: S506  a safe loader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file.name} is no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{file.name} is not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file.name} holds no declaration, such as `format: csv`")
+        raise ValueError(f"{file.name} has no declaration, such as `format: csv`")
     try:
         declared = Declaration.model_validate({"name": file.stem, **content})
     except ValidationError as error:

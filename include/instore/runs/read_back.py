@@ -49,7 +49,7 @@ def read_back(
                 return ReadBack("off")
             answers = Counter(destination.look_for(sample).values())
     except InStoreError as error:  # a report does not fail for it
-        log.warning("%s cannot be asked for what it was sent: %s", name, error)
+        log.warning("%s could not be asked for the events of the previous run: %s", name, error)
         return ReadBack("away", len(sample))
     log.info("%s: %d events of the previous run read back: %s", name, len(sample), dict(answers))
     unclear = [answer for answer, _ in answers.most_common() if answer not in (SHOWN, ABSENT)]

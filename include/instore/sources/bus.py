@@ -72,8 +72,8 @@ def bus_errors(settings: BusSettings) -> Iterator[None]:
                 "nothing can be received; name one that keeps its messages in INSTORE_TOPIC and INSTORE_SUBSCRIPTION."
             ) from None
         raise RetriableError(
-            f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages come "
-            "again. Where this stays, check the host of the connection string and the network to it."
+            f"Service Bus (connection instore_service_bus) failed with {type(error).__name__}; unsettled messages "
+            f"are received again. If this persists, check the host of the connection string and the network to it."
         ) from None
 
 
@@ -196,7 +196,7 @@ def settle(
         raise  # each further settle would wait through all of the SDK's retries
     except ServiceBusError as error:
         log.warning(
-            "message %s was not settled (%s); it comes again and the ledger knows it",
+            "message %s was not settled (%s); it is received again, and the ledger knows it",
             message.sequence_number, type(error).__name__,
         )  # fmt: skip
         return False

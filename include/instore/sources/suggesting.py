@@ -66,7 +66,7 @@ def suggest(path: Path) -> list[Guess]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             raw = stream.read(_HEAD_BYTES)
     except (OSError, EOFError, zlib.error):
-        raise FatalError("The file is no whole gzip file; give a whole one.") from None
+        raise FatalError("The file is not a complete gzip file; give a complete one.") from None
     utf_16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     if utf_16:
         raw = raw[: len(raw) // 2 * 2].decode("utf-16", "replace").encode()

@@ -139,7 +139,7 @@ def _ledger_if_possible() -> Iterator[Ledger | None]:
     try:
         ledger = open_ledger(_settings(), by_any_key=True)
     except Exception as error:
-        log.warning("the ledger is not at hand, so this may be told twice: %s", harmless(error))
+        log.warning("the ledger cannot be used, so this alert may be sent twice: %s", harmless(error))
         yield None
         return
     with contextlib.closing(ledger):

@@ -51,7 +51,7 @@ def _is_there() -> bool:
     try:
         get_connection(ALERTS)
     except ConfigurationError:
-        log.info("Connection %s is missing, so nobody is told of alerts; create it as %s.", ALERTS, CONNECTIONS[ALERTS])
+        log.info("Connection %s is missing, so nobody is notified; create it as %s.", ALERTS, CONNECTIONS[ALERTS])
         return False
     return True
 

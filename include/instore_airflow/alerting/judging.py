@@ -63,7 +63,7 @@ def tell_report(
         _write_down(run, ledger, reported, failed, ages, settings, dag_id)
         told |= deliver_waiting(ledger, run.tries[-1])
     except Exception as error:
-        log.error("The alerts of this run could not be given: %s", harmless(error))
+        log.error("The alerts of this run could not be sent: %s", harmless(error))
         told["alerts_failed"] = max(1, len(red_alerts(failed, reported.red_by_cause, reported.document)))
     if not run.dry_run:
         send_metrics(reported.document | told, red=bool(reported.red))

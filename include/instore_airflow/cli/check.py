@@ -154,7 +154,7 @@ def _tell(found: dict[str, Any]) -> None:
             payload = simplejson.loads(each["payload"], use_decimal=True)
             typer.echo(printable(simplejson.dumps(payload, indent=2, ensure_ascii=False), lines=True))
     if any(each.get("code") == BROKEN_FILE for each in found["records"]):
-        typer.echo("A run loads nothing of this file until it comes whole, or a person releases it.")
+        typer.echo("A run loads nothing of this file until it is delivered whole, or a person releases it.")
     for what, names in (("never found", found["never_found"]), ("columns not used", found["unused_columns"])):
         if names:
             typer.echo(printable(f"{what}: {', '.join(names)}"))

@@ -77,7 +77,7 @@ def settle_held(
     chosen = [each for each, said in zip(Decision, (sent, send_again, ask_again, give_up), strict=True) if said]
     with opened() as ledger:
         if len(chosen) != 1:
-            raise FatalError("Say one of --sent, --send-again, --ask-again and --give-up.")
+            raise FatalError("Give one of --sent, --send-again, --ask-again and --give-up.")
         if not event_ids and not everything:
             raise FatalError("No event is named; give event ids as `deliveries list` shows them, or --all.")
         (decision,) = chosen
@@ -85,7 +85,7 @@ def settle_held(
         events = held_events(ledger, event_ids or (), most, statuses)
         if missing := set(event_ids or ()) - {each.event_id for each in events}:
             raise FatalError(
-                f"No event has the id {sorted(missing)[0][:64]!r} of which that can be said; `deliveries list` shows "
+                f"No event has the id {sorted(missing)[0][:64]!r} to which that applies; `deliveries list` shows "
                 "those held, and with --rejected those rejected."
             )
         counted_first(events, "events")

@@ -60,7 +60,7 @@ def search_orders_again(
     """Have the next run ask for the cards of orders without a customer, whenever they would be asked for again."""
     with opened() as ledger:
         if reason not in CODES or CODES[reason].kind is not Kind.ORDER:
-            raise FatalError(f"{reason[:32]!r} is no reason for having no customer; docs/codes.md lists them.")
+            raise FatalError(f"{reason[:32]!r} is not a reason for a missing customer; docs/codes.md lists them.")
         count = search_again(ledger, reason, dry_run=dry_run)
         if not dry_run:
             note_done(ledger, "orders search-again", count, reason)
@@ -69,4 +69,4 @@ def search_orders_again(
 
 def _said(corrected: bool) -> None:
     if not corrected:
-        raise FatalError("Say which: --corrected.")
+        raise FatalError("Choose one: --corrected.")

@@ -174,7 +174,7 @@ def _chosen(
     if ids and (filtered or everything):
         raise FatalError("Give ids, or a filter, not both.")
     if not ids and not filtered and not everything:
-        raise FatalError("Say which: ids, --reason, --source, --run or --all.")
+        raise FatalError("Choose one: ids, --reason, --source, --run or --all.")
     return _wanted(tuple(ids or ()), reason, source, run, most, State.QUARANTINED)
 
 

@@ -89,4 +89,4 @@ def _day(text: str) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise FatalError(f"{printable(text)[:20]!r} is no day; write it as 2017-06-05.") from None
+        raise FatalError(f"{printable(text)[:20]!r} is not a day; write it as 2017-06-05.") from None

@@ -86,7 +86,7 @@ def lift_suppressions(
         known = {each.id for each in list_suppressed(ledger, 1_000_000)}
         found = {id for id in known if any(len(begins) >= 6 and id.startswith(begins) for begins in ids)}
         if len(found) < len(set(ids)):
-            raise FatalError("An id is of nobody, or shorter than 6 characters; `suppressions list` shows them.")
+            raise FatalError("An id is unknown, or shorter than 6 characters; `suppressions list` shows them.")
         counted_first(found, "cards and addresses")
         if not dry_run:
             note_done(ledger, "suppressions lift", lift(ledger, found))

@@ -252,7 +252,7 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
                 return LoyaltyAnswer("inactive")
         email = rules.email_path.search(member)
         if email is not None and not isinstance(email, str):
-            raise _no_answer(service, "unexpected_answer", "email_path", "leads to something else than a text")
+            raise _no_answer(service, "unexpected_answer", "email_path", "leads to something other than a text")
         email = (email or "").strip()
         return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
 

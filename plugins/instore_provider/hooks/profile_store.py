@@ -313,7 +313,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         found = json_of(answer)
         items = found.get("items") if isinstance(found, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise service.error("read_host", "leads to something else than the Profile Store API, so correct it")
+            raise service.error("read_host", "leads to something other than the Profile Store API, so correct it")
         return items, found.get("total")
 
     def _reading(self) -> Service:

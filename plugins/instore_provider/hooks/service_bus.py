@@ -55,8 +55,8 @@ class ServiceBusHook(MessageHook):
             return super().get_conn()
         except (ValueError, TypeError):  # the SDK's errors repeat the connection string
             raise ConfigurationError(
-                f"Connection {self.conn_id!r}: its field 'schema' is no connection string, so copy it again from the "
-                "namespace's shared access policy."
+                f"Connection {self.conn_id!r}: its field 'schema' is not a connection string, so copy it again from "
+                f"the namespace's shared access policy."
             ) from None
 
     def test_connection(self) -> tuple[bool, str]:

@@ -248,7 +248,7 @@ def test_one_card_without_an_answer_is_set_aside_alone_and_the_others_go_on(
     assert (row["status"], row["reason"]) == ("unmatched", LOOK_UP_FAILED)
     assert row["next_attempt"] is not None
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert message.endswith("1 cards were not answered and are asked for again later: answered_400 1")
+    assert message.endswith("1 cards were not answered and are looked up again later: answered_400 1")
     assert "c010" not in caplog.text
 
 

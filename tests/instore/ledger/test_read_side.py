@@ -266,7 +266,7 @@ def test_what_is_known_of_a_person(ledger: Ledger) -> None:
     assert [each.status for each in find_orders(ledger, SETTINGS.orders, card=given.CARD)] == ["suppressed"]
     of_address = known_of_person(ledger, SETTINGS.orders, email="ann@example.com")
     assert (of_address["answer"], len(of_address["suppressed"])) == (None, 1)
-    with pytest.raises(FatalError, match="it stands for none"):
+    with pytest.raises(FatalError, match="is a placeholder"):
         known_of_person(ledger, SETTINGS.orders, card="0")
 
 

@@ -42,9 +42,9 @@ def test_a_declaration_that_changes_is_read_again(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("format: csw\n" + ORDER, "format: Input should be 'csv'"),
-        ("format: csv", "order says nothing"),
-        ("- csv", "holds no declaration"),
-        ("format: [", "is no YAML"),
+        ("format: csv", "order is empty"),
+        ("- csv", "has no declaration"),
+        ("format: [", "is not YAML"),
         (CSV + CSV, "format is there twice"),
         (CSV + "title_line: 1", "title_line is not known; did you mean title_lines?"),
         (CSV + "numbers: {decimals: ','}", "numbers.decimals is not known; did you mean decimal?"),
@@ -54,10 +54,10 @@ def test_a_declaration_that_changes_is_read_again(tmp_path: Path) -> None:
         (CSV + "constants: {currency: EUR}", "currency is in order and in constants"),
         (CSV.replace("Cur", "[a]"), "order.currency: Input should be a valid string"),
         (CSV.replace("currency: Cur, ", ""), "order has no currency, which every order needs"),
-        (CSV + "dates: {formats: ['%H:%M']}", "%H:%M is no format of a whole date"),
+        (CSV + "dates: {formats: ['%H:%M']}", "%H:%M is not a format of a whole date"),
         (CSV + "dates: {zone: Mars/Olympus}", "dates.zone: not a time zone"),
         (CSV + "encoding: utf-9", "encoding: not a text encoding"),
-        (CSV.replace("csv", "json").replace("No", "'a['"), "order.orderNumber is no JMESPath"),
+        (CSV.replace("csv", "json").replace("No", "'a['"), "order.orderNumber is not JMESPath"),
         (CSV.replace("csv", "xml"), "orders is needed"),
         (CSV.replace("csv", "json") + "lines: {productCode: sku}", "lines_at is needed"),
         (CSV + "more: {till_no: Till}", "more.till_no is not a name of your own in camelCase"),
@@ -83,7 +83,7 @@ def test_the_settings_refuse_a_wrong_declaration_by_the_variable_s_name(
 ) -> None:
     path = declared(tmp_path, "format: csv")
     monkeypatch.setenv("INSTORE_EXTRACT_ADAPTERS", f'{{"*.csv": "{path}"}}')
-    with pytest.raises(ConfigurationError, match=r"INSTORE_EXTRACT_ADAPTERS is wrong.*order says nothing"):
+    with pytest.raises(ConfigurationError, match=r"INSTORE_EXTRACT_ADAPTERS is wrong.*order is empty"):
         load_settings()
     monkeypatch.setenv("INSTORE_EXTRACT_ADAPTERS", "{")
     with pytest.raises(ConfigurationError, match=r"INSTORE_EXTRACT_ADAPTERS is not JSON"):

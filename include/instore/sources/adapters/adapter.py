@@ -158,7 +158,7 @@ class Adapter:
         for field, known in declared.values.items():
             written = "" if order.get(field) is None else str(order[field]).strip()
             if written not in known and written:
-                raise RecordRefused("bad_value", f"{field}: is none of the values that adapter {self.name} knows")
+                raise RecordRefused("bad_value", f"{field}: is not a value that adapter {self.name} knows")
             order[field] = known.get(written)
         order |= declared.constants
         self.found.update(f"order.{name}" for name, value in order.items() if value not in (None, ""))
@@ -237,7 +237,7 @@ def _search(path: str, document: Any) -> Any:
     try:
         return jmespath.search(path, document)
     except JMESPathError as error:
-        raise RecordRefused("bad_value", f"{path} cannot be asked for here ({type(error).__name__})") from None
+        raise RecordRefused("bad_value", f"{path} cannot be evaluated here ({type(error).__name__})") from None
 
 
 def _text_of(value: Any, field: str) -> Any:

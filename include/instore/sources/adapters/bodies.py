@@ -104,7 +104,7 @@ def _gunzipped(raw: bytes, limit: int) -> bytes:
     except zlib.error:
         raise RecordRefused("not_json", "the gzip data is damaged") from None
     if not reader.eof and len(text) <= limit:
-        raise RecordRefused("not_json", "the gzip data breaks off")
+        raise RecordRefused("not_json", "the gzip data ends early")
     return text
 
 
@@ -122,7 +122,7 @@ def _of_data_contract(raw: bytes) -> bytes:
         length = int.from_bytes(raw[at + 1 : at + 1 + size], "little")
         piece = raw[at + 1 + size : at + 1 + size + length]
         if len(piece) < length:
-            raise RecordRefused("not_json", "a .NET string that breaks off")
+            raise RecordRefused("not_json", "a .NET string that ends early")
         text += piece.decode("utf-16-le", "replace").encode() if kind in _UTF_16_TEXTS else piece
         at += 1 + size + length
         if ends:

@@ -58,7 +58,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
     _check(header, adapter)
     heading = lines.taken()
     if not lines.complete and _is_begun(header[-1]):
-        raise BrokenExtract(1, "breaks off in the name of a column", heading)
+        raise BrokenExtract(1, "ends in the name of a column", heading)
     csv.field_size_limit(settings.orders.max_message_bytes)
     order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
     last_column = _LastColumn()
@@ -78,9 +78,9 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         if not (row or fault or broken):
             continue
         if breaks_off:
-            broken = BrokenExtract(first, f"breaks off ({fault})")
+            broken = BrokenExtract(first, f"ends early ({fault})")
         if broken is None and not lines.complete and (len(row) < len(header) or last_column.breaks_off(row[-1])):
-            broken = BrokenExtract(first, "breaks off in the middle of a line")
+            broken = BrokenExtract(first, "ends in the middle of a line")
         last_column.learn(row)
         # Of a row that breaks off the last field may be half of itself.
         number = row[order.key] if len(row) > order.key + (broken is not None) else None

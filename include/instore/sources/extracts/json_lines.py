@@ -31,6 +31,6 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
             parts = [Part(raw, RecordRefused("too_large", why), adapter.own_name)]
         order = parts[0].order
         if isinstance(order, RecordRefused) and order.reason == "not_json" and not lines.complete:
-            raise BrokenExtract(lines.number, "breaks off in the middle of a line", raw)
+            raise BrokenExtract(lines.number, "ends in the middle of a line", raw)
         for part in parts:
             yield ExtractRecord(lines.number, part.raw if len(parts) > 1 else raw, part.order, adapter=part.adapter)

@@ -142,7 +142,7 @@ class Storage:
             elif entry["type"] == "file":
                 yield self._listed(entry)
         if left_out:
-            log.warning("%d files lead out of the extracts folder and are not read", left_out)
+            log.warning("%d files lead outside the extracts folder and are not read", left_out)
 
     @storage_errors()
     def look_again(self, path: str) -> Listed:

@@ -72,10 +72,10 @@ def test_a_wrapped_body_is_the_same_order(raw: bytes, settings: MakeSettings) ->
 @pytest.mark.parametrize(
     ("raw", "reason", "detail"),
     [
-        (gzip.compress(body())[:-12], "not_json", "gzip data breaks off"),
+        (gzip.compress(body())[:-12], "not_json", "gzip data ends early"),
         (b"\x1f\x8b\x08\x00\xff", "not_json", "gzip data"),
         (gzip.compress(b"0" * 5_000_000), "too_large", "1048576 are accepted"),
-        (data_contract(chars(0x9B, body(), 2)[:-5]), "not_json", ".NET string that breaks off"),
+        (data_contract(chars(0x9B, body(), 2)[:-5]), "not_json", ".NET string that ends early"),
         (data_contract(b"\x83"), "not_json", ".NET string with a record of kind 0x83"),
         (data_contract(), "not_json", "not JSON"),
         (b"\xff\xfe\x00", "not_json", "utf-16"),
@@ -214,7 +214,7 @@ def test_a_value_that_is_not_declared_is_refused(settings: MakeSettings, tmp_pat
     chosen = settings(**declared(tmp_path, text))
     assert only(body(orderType="R", total="-1"), chosen).order_type == "return"
     (part,) = read(body(orderType=CANARY), chosen)
-    assert str(part.order) == "bad_value: orderType: is none of the values that adapter acme knows"
+    assert str(part.order) == "bad_value: orderType: is not a value that adapter acme knows"
 
 
 def test_a_number_is_a_value_like_any_other(settings: MakeSettings, tmp_path: Path) -> None:

@@ -402,7 +402,7 @@ TRAILER = r"EOF;(?P<count>\d+);(?P<sum>-?[\d.]+)"
         ("EOF;2;14.00", ""),
         ("EOF;4;7.00\n\n", ""),
         ("", "it does not end in the trailer"),
-        ("EOF;4;", "breaks off"),
+        ("EOF;4;", "ends in the middle"),
         ("EOF;3;7.00\n", "its trailer says 3, and there are 4 rows of 2 orders"),
         ("EOF;4;8.00\n", "do not make the sum"),
         ("EOF;4;7.00\nS9\n", "it does not end in the trailer"),
@@ -410,7 +410,7 @@ TRAILER = r"EOF;(?P<count>\d+);(?P<sum>-?[\d.]+)"
 )
 def test_a_declared_trailer_is_compared_with_the_rows(settings: MakeSettings, ending: str, told_of: str) -> None:
     records, broken = read(orders_text("S1", "S2") + ending, settings(extract_trailer=TRAILER))
-    assert told(records)[:2] == ["S1", "S2"] or told_of == "breaks off"
+    assert told(records)[:2] == ["S1", "S2"] or told_of == "ends in the middle"
     assert (broken.detail if broken else "").startswith(told_of) or told_of in (broken.detail if broken else "")
     assert (broken is None) == (not told_of)
 

@@ -125,7 +125,7 @@ def test_a_file_cut_in_the_middle_lands_nothing_and_waits(
     kept = extract(ledger, name)
     assert (kept["state"], kept["orders"], kept["run"]) == ("waiting", 2, "run-1")
     size = (tmp_path / name).stat().st_size
-    assert kept["detail"] == f"line 7: breaks off in the middle of a line; {size} bytes, 2 orders before it"
+    assert kept["detail"] == f"line 7: ends in the middle of a line; {size} bytes, 2 orders before it"
     assert given.on_the_way(ledger) == given.rows(ledger, "quarantine") == []
     assert load(tmp_path, ledger, settings(), given.run("run-2")) == Loaded()
 
