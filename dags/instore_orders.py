@@ -156,7 +156,15 @@ def instore_orders() -> None:
         ]
 
     batches = batch.expand(batch=planned)
-    report = result(task(tasks.report_run, trigger_rule=TriggerRule.ALL_DONE, retries=0, multiple_outputs=False))()
+    report = result(
+        task(
+            tasks.report_run,
+            trigger_rule=TriggerRule.ALL_DONE,
+            retries=0,
+            multiple_outputs=False,
+            outlets=[tasks.REPORTED],
+        )
+    )()
     [drained, loaded, *others] >> planned
     # The report waits for the plan itself, because Airflow counts a mapped task that an earlier time of the run had as
     # done; and for the look-ups, which may be cleared alone.

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, AssetAlias, BaseOperator
 from instore_provider.links import EventsPageLink
 
 from include.instore.model.destinations import PROFILE_STORE as PROFILE_STORE_NAME
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 _LANDED = ("received", "orders", "duplicates", "corrections", "quarantined")
 _DRAINED = ("dead_lettered", "settle_failed", "stopped_by", "not_drained", "locked_elsewhere", "deferred")
+
+REPORT = Asset("instore_orders")
+"""What other DAGs are scheduled on: a green run has reported, and its counts are the event's extra."""
+
+REPORTED = AssetAlias("instore_orders_reported")
+"""By this name the task makes the asset's events, where it would otherwise make one for a dry run as well."""
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +137,12 @@ def send_events(
         return {"batch": batch["batch"]} | asdict(delivered)
 
 
-def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
-    """The run's counts from the ledger.
+def report_run(
+    dag_run: Any, params: Mapping[str, Any], ti: Any, outlet_events: Mapping[AssetAlias, Any] | None = None
+) -> dict[str, Any]:
+    """The run's counts from the ledger; those of a green run that is no dry run go to the DAGs that follow, too.
 
+    :param outlet_events: Airflow's, by outlet of this task.
     :raises AirflowFailException: the run must be red; the counts are in XCom all the same.
     """
     from airflow.sdk.exceptions import AirflowFailException
@@ -157,6 +166,9 @@ def report_run(dag_run: Any, params: Mapping[str, Any], ti: Any) -> dict[str, An
         # A task that fails pushes nothing by itself, and the counts are wanted most when the run is red.
         ti.xcom_push(key="return_value", value=reported.document)
         raise AirflowFailException(f"This run is red: {'; '.join(reported.red)}.")
+    if outlet_events is not None and not run.dry_run:
+        counts = {name: value for name, value in reported.document.items() if isinstance(value, int | str)}
+        outlet_events[REPORTED].add(REPORT, extra={"run_id": run.run_id} | counts)
     return reported.document
 
 

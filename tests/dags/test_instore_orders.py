@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from datetime import timedelta
@@ -197,6 +199,13 @@ def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_pa
     assert counts["sent"] + counts["unmatched"] == 60
     assert counts["sent"] > 40
     assert held["events"] == held["track_ids"] == counts["sent"]
+    # What other DAGs can be scheduled on, and read.
+    with contextlib.closing(sqlite3.connect(airflow_home / "airflow.db")) as database:
+        told = database.execute("SELECT a.name, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id").fetchall()
+    (name, extra) = told[-1]
+    wanted = ("run_kind", "received", "orders", "sent", "unmatched", "quarantined")
+    assert name == "instore_orders"
+    assert {each: json.loads(extra)[each] for each in wanted} == {each: counts[each] for each in wanted}
 
 
 def recipes() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ class PostgresServer:
         engine = self.engine(isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(sa.text(statement))
+
+    def run(self, program: str, *arguments: str | Path) -> None:
+        """One of PostgreSQL's own programs, such as pg_dump, as its administrator."""
+        command = [self._server.bin_path / program, "-h", self.socket_folder(), "-U", "postgres", *arguments]
+        done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     def scalar(self, query: str) -> Any:
         with self.engine().connect() as connection:

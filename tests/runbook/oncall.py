@@ -10,6 +10,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from include.instore_airflow.cli import app
+from tests.faults.postgres import PostgresServer
 from tests.faults.world import RunDone, World
 
 HOUR = {"start": "2017-06-05T10:00:00+00:00", "end": "2017-06-05T11:00:00+00:00"}
@@ -92,20 +93,31 @@ def failures(done: RunDone) -> dict[str, str]:
     return {key: each.error for key, each in done.tries if each.state == "failed" and key != "report_run"}
 
 
-def keep_copy(world: World) -> Path:
-    """Copy the ledger's file with its -wal."""
-    ledger, copy = Path(world.ledger["host"]), world.folder / f"copy-{len(world.runs)}.db"
+def keep_copy(world: World, server: PostgresServer | None = None) -> Path:
+    """Back the ledger up: the file with its -wal, or what pg_dump makes of the database.
+
+    :param server: where it is on PostgreSQL.
+    """
+    copy = world.folder / f"copy-{len(world.runs)}.db"
+    if server:
+        server.run("pg_dump", "-Fc", "-f", copy, world.ledger["schema"])
+        return copy
     for suffix in SUFFIXES[:2]:
-        if Path(f"{ledger}{suffix}").exists():
-            shutil.copy(f"{ledger}{suffix}", f"{copy}{suffix}")
+        if Path(f"{world.ledger['host']}{suffix}").exists():
+            shutil.copy(f"{world.ledger['host']}{suffix}", f"{copy}{suffix}")
     return copy
 
 
-def put_back(world: World, copy: Path) -> None:
+def put_back(world: World, copy: Path, server: PostgresServer | None = None) -> None:
     """Restore the ledger from a copy of it."""
-    ledger = Path(world.ledger["host"])
-    for suffix in SUFFIXES:  # what is left of the newer one does not belong to the older one
-        Path(f"{ledger}{suffix}").unlink(missing_ok=True)
-        if Path(f"{copy}{suffix}").exists():
-            shutil.copy(f"{copy}{suffix}", f"{ledger}{suffix}")
+    if server:
+        for program in ("dropdb", "createdb"):
+            server.run(program, world.ledger["schema"])
+        server.run("pg_restore", "-d", world.ledger["schema"], copy)
+    else:
+        ledger = Path(world.ledger["host"])
+        for suffix in SUFFIXES:  # what is left of the newer one does not belong to the older one
+            Path(f"{ledger}{suffix}").unlink(missing_ok=True)
+            if Path(f"{copy}{suffix}").exists():
+                shutil.copy(f"{copy}{suffix}", f"{ledger}{suffix}")
     world.timeline.note(f"the ledger is restored from {copy.name}")

@@ -15,6 +15,7 @@ import pytest
 
 from tests.alerts.channels import Webhook
 from tests.faults.judge import Judge
+from tests.faults.postgres import PostgresServer
 from tests.faults.source import Order, write_extract
 from tests.faults.world import Killer, RunDone, World
 from tests.runbook.conftest import Begin
@@ -50,22 +51,26 @@ def _until_the_look_ups(world: World, run: dict[str, str]) -> list[Any]:
 
 
 @pytest.mark.remedy("The numbers do not add up", "1", "2", "4", "6", "7", "8")
-def test_the_numbers_do_not_add_up_after_a_backup_from_the_middle_of_a_run_is_restored(begin: Begin) -> None:
-    world, judge = begin(1101)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_numbers_do_not_add_up_after_a_backup_from_the_middle_of_a_run_is_restored(
+    begin: Begin, database: str, request: pytest.FixtureRequest
+) -> None:
+    server: PostgresServer | None = request.getfixturevalue("postgres") if database == "postgresql" else None
+    world, judge = begin(1101, **({"ledger": server.ledger()} if server else {}))
     world.extract("2017/06/05/orders.csv", world.source.take(40))
     run = {"run_id": "scheduled__in_the_middle", **SCHEDULED}
     batches = _until_the_look_ups(world, run)
-    backup = keep_copy(world)
+    backup = keep_copy(world, server)
     sent_by_it = sum(world.step("send_events", run, batch=batch).value["sent"] for batch in batches)
     assert world.step("report_run", run).state == "success"
     world.extract("2017/06/07/orders.csv", world.source.take(40))
     world.recover()
     sent = judge.look().delivered
-    put_back(world, backup)
+    put_back(world, backup, server)
     world.extract("2017/06/08/orders.csv", world.source.take(40))
     judge.fault_happened()
 
-    keep_copy(world)
+    keep_copy(world, server)
     world.settings["enable_track_events"] = False
     assert trigger(world).green
     assert judge.look().delivered == sent
