@@ -11,6 +11,7 @@ LOCK ?= constraints.txt
 NAME ?=
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
+AUDIT := pip-audit@2.9.0
 REQUIREMENTS := requirements.txt requirements-celery.txt requirements-parquet.txt sandbox/requirements.txt demo/requirements.txt \
   requirements-dev.txt
 
@@ -63,7 +64,7 @@ test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real 
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: test-production
-test-production: $(INSTALLED)  ## The week on CeleryExecutor, Redis and PostgreSQL, one of two workers killed; needs Debian's redis-server, postgresql
+test-production: $(INSTALLED)  ## The week on CeleryExecutor, Redis and PostgreSQL, one of two workers killed; needs Debian's redis-server
 	$(BIN)/python -m pytest tests/production/celery_workers.py
 
 .PHONY: compose-check
@@ -100,6 +101,11 @@ bench-quick: $(INSTALLED)  ## The same of a month of extracts, a small run and a
 .PHONY: mutants
 mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line
 	$(BIN)/python -m tests.mutants
+
+.PHONY: audit
+audit: $(INSTALLED)  ## Known weaknesses of what is locked, by pip-audit; where advisories cannot be reached it fails
+	@$(BIN)/uv tool run $(AUDIT) --no-deps --disable-pip -r constraints.txt || \
+	  { echo "Not audited, or not clean: either pip-audit or its advisories cannot be reached, or it names weaknesses above."; exit 1; }
 
 .PHONY: lint
 lint: $(INSTALLED)  ## Style, types, who imports whom, and whether lock file and generated pages are up to date

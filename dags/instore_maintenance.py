@@ -3,7 +3,8 @@
 
 Every night this DAG removes what is older than the settings keep it (`INSTORE_RETENTION_DAYS_*`): the content, card and
 email of orders of which nothing waits any more; loyalty answers; the content of quarantined records; runs' reports;
-alerts. It works in small commits beside the hourly run, and a time as long as each is left to others.
+alerts. It works in small commits beside the hourly run; for four times as long as each took, others have the
+ledger.
 
 A pruned order stays known: it is not landed or sent a second time, however late it comes, and the ledger can still be
 given another order key. It cannot be sent again, so a backfill with resend leaves it out.

@@ -24,6 +24,8 @@ or carried over.
 | `left_files` | extracts not read yet: still being written, or their marker is not there | told after hours |
 | `carried_over` | stays ready: tracking is off, or a service was down | nothing: the next run sends it |
 
+A green run makes an event of asset `instore_orders`, with its counts: schedule a DAG that follows on it.
+
 ## When it is red
 
 A task finally failed, the numbers do not add up, more than `INSTORE_MAX_BAD_SHARE` of the records (and at least

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on loopback: it takes OTLP by HTTP and keeps the metrics, named as Prometheus names them."""
+"""An OpenTelemetry collector on loopback: takes OTLP by HTTP and keeps the metrics, named as Prometheus names them."""
 
 from __future__ import annotations
 

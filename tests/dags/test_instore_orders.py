@@ -201,8 +201,9 @@ def test_one_run_by_dag_test_sends_what_was_published(airflow_home: Path, tmp_pa
     assert held["events"] == held["track_ids"] == counts["sent"]
     # What other DAGs can be scheduled on, and read.
     with contextlib.closing(sqlite3.connect(airflow_home / "airflow.db")) as database:
-        told = database.execute("SELECT a.name, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id").fetchall()
-    (name, extra) = told[-1]
+        name, extra = database.execute(
+            "SELECT a.name, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id"
+        ).fetchall()[-1]
     wanted = ("run_kind", "received", "orders", "sent", "unmatched", "quarantined")
     assert name == "instore_orders"
     assert {each: json.loads(extra)[each] for each in wanted} == {each: counts[each] for each in wanted}

@@ -1,6 +1,6 @@
 """The week on CeleryExecutor: two workers, Redis, the ledger on PostgreSQL; one worker killed in the middle.
 
-Not one of ``make test``, since it takes minutes and Debian's redis-server and postgresql: ``make test-production``.
+Not one of ``make test``, since it takes minutes: ``make test-production``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from demo.processes import Processes
 from demo.runs import DAG, manual_run, report_of, scheduled_run
 from demo.stage import events_of, start
 from sandbox import week
-from tests.production.servers import missing, postgresql, redis
+from tests.faults.postgres import postgres_server
+from tests.production.servers import redis
 
 SECONDS = 900
 ENDED = ("success", "failed")
 
 
-def settings(queue: str, ledger: int) -> dict[str, str]:
-    connection = {"conn_type": "postgres", "host": "127.0.0.1", "port": ledger, "login": "postgres", "schema": "ledger"}
+def settings(queue: str, ledger: dict[str, Any]) -> dict[str, str]:
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CELERY__BROKER_URL": f"{queue}/0",
@@ -43,7 +43,7 @@ def settings(queue: str, ledger: int) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
-        "AIRFLOW_CONN_INSTORE_LEDGER": json.dumps(connection),
+        "AIRFLOW_CONN_INSTORE_LEDGER": json.dumps(ledger),
         "INSTORE_BATCH_ORDERS": "100",
         "INSTORE_DEADLINE_MINUTES": "0",
     }
@@ -84,11 +84,11 @@ def sending(state: str, instances: list[dict[str, Any]]) -> bool:
 
 @pytest.mark.timeout(2 * SECONDS)
 def test_a_week_on_two_workers_of_which_one_is_killed(tmp_path: Path, record_property: Any) -> None:
-    assert not missing(), f"install Debian's {' and '.join(missing())}"
     folder = tmp_path / "stage"
     folder.mkdir()
     processes = Processes(folder)
-    with redis(tmp_path) as queue, postgresql() as ledger:
+    with redis(tmp_path) as queue, postgres_server() as server:
+        ledger = server.ledger()
         try:
             sandbox, airflow = start(folder, processes, settings=settings(queue, ledger))
             workers = [start_worker(airflow, processes, name) for name in ("worker-1", "worker-2")]
@@ -110,9 +110,7 @@ def test_a_week_on_two_workers_of_which_one_is_killed(tmp_path: Path, record_pro
         finally:
             processes.stop()
         known = json.loads((Path(week.__file__).parent / "week/counts.json").read_text())
-        url = f"postgresql+psycopg://postgres@127.0.0.1:{ledger}/ledger"
-        engine = sa.create_engine(url, poolclass=sa.NullPool)
-        with engine.connect() as connection:
+        with server.engine(ledger["schema"]).connect() as connection:
             rows = connection.execute(sa.text("SELECT status, count(*) FROM deliveries GROUP BY status")).all()
             orders = connection.scalar(sa.text("SELECT count(*) FROM orders"))
     assert counts["orders"] + again["orders"] == orders == known["orders"]

@@ -112,7 +112,7 @@ def build_images() -> None:
     for target, name in (("airflow", "orders"), ("sandbox", "sandbox")):
         base_image = f"AIRFLOW_IMAGE={image('airflow')}"
         command = ["docker", "build", "--network", "host", "--build-arg", base_image, "--target", target]
-        call(*command, "-t", f"instore-{name}:0.1.0", ROOT, **classic)
+        call(*command, "-t", f"instore-{name}:0.2.0", ROOT, **classic)
 
 
 def image(target: str) -> str:

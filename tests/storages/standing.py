@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
+import json
 import os
 import socket
 import subprocess
@@ -12,8 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import asyncssh
 from azure.storage.blob import (
@@ -45,7 +49,7 @@ class Azurite:
         command = [azurite(), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
         command += ["--blobPort", str(port), "--location", str(folder)]
         if certificate:
-            command += ["--cert", str(certificate), "--key", str(certificate.with_suffix(".key"))]
+            command += ["--cert", str(certificate), "--key", str(certificate.with_suffix(".key")), "--oauth", "basic"]
         self.host = f"127.0.0.1:{port}/{ACCOUNT}"
         self.url = f"{'https' if certificate else 'http'}://{self.host}"
         self.connection_string = (
@@ -74,6 +78,46 @@ class Azurite:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(20)
+
+
+class ManagedIdentity:
+    """The endpoint by which Azure hands an app the tokens of its identity; Azurite takes one without a signature."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        identity = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                resource = parse_qs(urlparse(self.path).query).get("resource", [""])[0]
+                allowed = self.headers.get("X-IDENTITY-HEADER") == identity.environment["IDENTITY_HEADER"]
+                identity.asked.append(resource)
+                body = json.dumps(_token(resource)).encode() if allowed else b"{}"
+                self.send_response(200 if allowed else 401)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        url = f"http://127.0.0.1:{self._server.server_address[1]}/msi/token"
+        self.environment = {"IDENTITY_ENDPOINT": url, "IDENTITY_HEADER": "of-the-app"}
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _token(resource: str) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {"aud": resource, "iss": "https://sts.windows.net/tenant/", "iat": now, "nbf": now - 60, "exp": now + 3600}
+    parts = [json.dumps(each).encode() for each in ({"typ": "JWT", "alg": "RS256"}, claims)]
+    token = ".".join(base64.urlsafe_b64encode(each).decode().rstrip("=") for each in [*parts, b"no signature"])
+    return {"access_token": token, "expires_on": str(now + 3600), "resource": resource, "token_type": "Bearer"}
 
 
 class Sftp:

@@ -16,7 +16,7 @@ from include.instore.model.settings import Settings
 from include.instore_airflow.connections import extracts
 from tests.instore.sources.extracts.rows import orders_text
 from tests.storages.conftest import Connect, lay_week, run
-from tests.storages.standing import ACCOUNT, KEY, Azurite, Sftp, certificate
+from tests.storages.standing import ACCOUNT, KEY, Azurite, ManagedIdentity, Sftp, certificate
 
 ROOT = Path(__file__).parents[2]
 TRY_EACH = """
@@ -44,6 +44,7 @@ def azure_forms(azurite: Azurite) -> dict[str, dict[str, Any]]:
         "wasb, account and key": {"conn_type": "wasb", **where, "password": KEY, "extra": {"path": path}},
         "wasb, SAS token": {"conn_type": "wasb", **where, "extra": {"sas_token": sas, "path": path}},
         "wasb, connection string": {"conn_type": "wasb", "extra": {"connection_string": string, "path": path}},
+        "wasb, managed identity": {"conn_type": "wasb", **where, "extra": {"path": path}},
         "wasb, abfss": {"conn_type": "wasb", "extra": {"connection_string": string, "path": f"abfss{path[4:]}"}},
         "adls, account and key": {"conn_type": "adls", **key, "extra": {"account_name": ACCOUNT, "path": path}},
         "adls, connection string": {"conn_type": "adls", "extra": {"connection_string": string, "path": path}},
@@ -52,6 +53,7 @@ def azure_forms(azurite: Azurite) -> dict[str, dict[str, Any]]:
 
 FORMS = (
     *("wasb, account and key", "wasb, connection string", "wasb, SAS token", "wasb, abfss"),
+    "wasb, managed identity",
     *("adls, account and key", "adls, connection string"),
 )
 
@@ -61,7 +63,8 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each form of Azure Blob Storage loads in two runs, by HTTPS: they are tried in a process that trusts it."""
     folder = tmp_path_factory.mktemp("forms")
     trusted = certificate(folder)
-    azurite = Azurite(folder, trusted)
+    azurite, identity = Azurite(folder, trusted), ManagedIdentity()
+    own = {"SSL_CERT_FILE": str(trusted), "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}", **identity.environment}
     try:
         with azurite.container("extracts") as container:
             lay_week(lambda path, content: container.upload_blob(f"orders/{path}", content))
@@ -69,13 +72,15 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             [sys.executable, "-c", TRY_EACH],
             input=json.dumps(azure_forms(azurite)),
             cwd=folder,
-            env={**os.environ, "SSL_CERT_FILE": str(trusted), "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
+            env={**os.environ, **own},
             capture_output=True,
             text=True,
         )
     finally:
         azurite.stop()
+        identity.stop()
     assert done.returncode == 0, done.stderr[-2000:]
+    assert set(identity.asked) == {"https://storage.azure.com"}, "for the one form without a key"
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
+from benchmarks.databases import KINDS, opened
+from benchmarks.upgrade import BEFORE, measure
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
@@ -46,6 +49,27 @@ def test_migrations_from_nothing_make_exactly_the_tables_of_the_code(empty_url: 
         assert compare_metadata(context, metadata) == []
         assert {*sa.inspect(connection).get_table_names()} == {*metadata.tables, "alembic_version"}
     ledger.close()
+
+
+def test_the_name_of_each_migration_carries_a_release_of_the_changelog() -> None:
+    releases = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    said = {}
+    for text in releases:
+        for first, last in re.findall(r"^Ledger: revisions? (\d+)(?: to (\d+))?", text, re.MULTILINE):
+            said |= {f"{n:04}": re.split(r"[,\s]", text)[0] for n in range(int(first), int(last or first) + 1)}
+    names = [path.name for path in (ROOT / "include/instore/ledger/migrations/versions").glob("0*.py")]
+    found = {name[:4]: ".".join(name[5:].split("_")[:3]) for name in names}
+    assert found == said
+    assert len(found) == len(names) >= 4
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_ledger_of_the_release_before_goes_forward_and_by_its_backup_back(kind: Any) -> None:
+    with opened(kind) as database:
+        found = measure(database, 500)
+    assert (found["before"]["revision"], found["after"]["revision"]) == (BEFORE, "0004")
+    assert found["before"]["sent"] > 300
+    assert found["right"], found
 
 
 def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
