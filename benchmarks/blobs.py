@@ -99,7 +99,8 @@ def measure(azurite: Azurite, folder: Path, count: int) -> dict[str, Any]:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return {"blobs": count} | json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"blobs": count} | found
 
 
 def main() -> int:

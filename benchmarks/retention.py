@@ -31,7 +31,7 @@ from include.instore.ledger.intake import arrival, land
 from include.instore.ledger.read_figures import list_runs
 from include.instore.ledger.tables import orders
 from include.instore.model.orders import order_from_document
-from include.instore.model.settings import Settings
+from include.instore.model.settings import Settings, load_settings
 from include.instore.runs.planning import plan
 from include.instore.runs.report import report_run
 from tests.instore import given
@@ -42,8 +42,8 @@ _PRUNE = """
 import sys
 from include.instore.ledger import Ledger
 from include.instore.ledger.retention import prune
-from include.instore.model.settings import Settings
-print(prune(Ledger(sys.argv[1]), Settings(retention_days_payloads=1)).orders)
+from include.instore.model.settings import load_settings
+print(prune(Ledger(sys.argv[1]), load_settings(retention_days_payloads=1)).orders)
 """
 
 
@@ -105,7 +105,7 @@ def _arrival(number: str, now: datetime, n: int, settings: Settings) -> Any:
 
 def measure(database: Database, count: int) -> dict[str, Any]:
     """Seconds of runs, median and longest, alone and beside the pruning."""
-    settings = Settings(verify_after=0)
+    settings = load_settings(verify_after=0)
     with contextlib.closing(database.open()) as ledger:
         ledger.migrate()
         if not list_runs(ledger):
