@@ -86,6 +86,13 @@ faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks;
 cases: $(INSTALLED)  ## Inputs that went wrong elsewhere, through the DAG's tasks: what came out, what is right; CASES=DIR for yours
 	$(BIN)/python -m tests.cases $(CASES)
 
+MINUTES ?= 30
+.PHONY: fuzz
+fuzz: $(INSTALLED)  ## Made-up and damaged files in made-up dialects against other readers, for half an hour; MINUTES=5
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
+	  FUZZ_EXAMPLES=300 $(BIN)/python -m pytest -q -n 2 tests/instore/sources/adapters/test_fuzz.py \
+	    tests/instore/sources/adapters/test_damage.py || exit 1; done
+
 .PHONY: benchmark
 benchmark: $(INSTALLED)  ## What people ask of the ledger, timed with a million orders in it, on both databases; ten minutes
 	$(BIN)/python -W ignore -m benchmarks
@@ -97,6 +104,10 @@ bench: $(INSTALLED)  ## What a run costs, beside the release before and beside s
 .PHONY: bench-quick
 bench-quick: $(INSTALLED)  ## The same of a month of extracts, a small run and a ledger of 100,000 orders; 4 minutes
 	$(BIN)/python -W ignore -m benchmarks.compare quick
+
+.PHONY: benchmark-files
+benchmark-files: $(INSTALLED)  ## CSV, JSON and XML of 2 GB each read in less than 200 MB of memory; an hour, MB=200 for less
+	$(BIN)/python -W ignore -m benchmarks.streaming --mb $(or $(MB),2000)
 
 .PHONY: mutants
 mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that kills it; totals as JSON on the last line
