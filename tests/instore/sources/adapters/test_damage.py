@@ -7,7 +7,7 @@ import gzip
 import io
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from include.instore.model.declarations import load_declaration
@@ -18,6 +18,7 @@ from include.instore.sources.extracts.formats import read_file
 from include.instore.sources.extracts.records import BrokenExtract
 from include.instore.sources.suggesting import as_yaml, suggest
 from tests.instore.sources.adapters.test_examples import ADAPTERS, EXAMPLES, sample_of
+from tests.instore.sources.adapters.test_fuzz import short
 
 SETTINGS = load_settings(max_message_bytes=20_000)
 edits = st.lists(
@@ -35,7 +36,7 @@ def damaged(raw: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("name", EXAMPLES)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@short
 @given(changes=edits)
 def test_a_damaged_file_is_read_refused_or_broken(
     name: str, zipped: bool, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int, bytes]]
