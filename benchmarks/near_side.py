@@ -67,7 +67,9 @@ class Pipeline:
             if not module.startswith("tests."):
                 import_module(module)
         from include.instore_airflow import tasks
+        from include.instore_airflow.connections import open_ledger
 
+        open_ledger().close()  # made as set-up makes it
         self._tasks: Any = tasks
         self.begin()
 
