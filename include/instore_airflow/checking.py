@@ -103,7 +103,7 @@ def _ledger(settings: Settings) -> Said:
 def _service_bus(settings: Settings) -> Said:
     from include.instore.sources.bus import look
 
-    found = look(service_bus_client(), settings)
+    found = look((service_bus_client(), service_bus_client()), settings)
     yield f"{settings.bus.topic}/{settings.bus.subscription} can be read; dead letters: {found.dead_letters}"
     if _may_manage(settings.bus):
         yield (

@@ -133,11 +133,16 @@ class BusSettings(_Section):
     drain_max_seconds: float = Field(
         900, gt=0, description="Seconds one run drains at most. The other messages stay on the bus for the next run."
     )
+    settle_in_blocks: bool = Field(
+        True,
+        description="On: the messages of a block are completed by one request, if the SDK and the bus support it. Off: "
+        "one by one, a round trip each.",
+    )
     drain_wait: float = Field(
-        1.0, gt=0, le=60, description="Seconds a receiver waits for the first message of a block."
+        0.5, gt=0, le=60, description="Seconds a receiver waits for the first message of a block."
     )
     drain_empty_reads: int = Field(
-        2, ge=1, description="A receiver treats the subscription as drained after this many empty reads in a row."
+        1, ge=1, description="A receiver treats the subscription as drained after this many empty reads in a row."
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
@@ -21,6 +23,7 @@ from azure.servicebus import (
 )
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageBodyType
 from azure.servicebus.exceptions import (
+    MessageLockLostError,
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
@@ -84,18 +87,18 @@ def _not_there(settings: BusSettings) -> ConfigurationError:
     )
 
 
-@contextlib.contextmanager
-def subscription_of(client: ServiceBusClient, settings: BusSettings) -> Iterator[ServiceBusReceiver | None]:
-    """An open receiver of the subscription; None where it requires sessions, of which a receiver has one at a time."""
-    with contextlib.ExitStack() as opened:
-        receiver: ServiceBusReceiver | None = client.get_subscription_receiver(settings.topic, settings.subscription)
-        try:
-            opened.enter_context(receiver)  # type: ignore[arg-type]
-        except ServiceBusError as error:
-            if "requires sessions" not in str(error):
-                raise
-            receiver = None
-        yield receiver
+def subscription_of(client: ServiceBusClient, settings: BusSettings) -> ServiceBusReceiver | None:
+    """An open receiver of the subscription, which its client closes; None where it requires sessions.
+
+    Of those a receiver has one at a time.
+    """
+    receiver = client.get_subscription_receiver(settings.topic, settings.subscription)
+    try:
+        return receiver.__enter__()
+    except ServiceBusError as error:
+        if "requires sessions" not in str(error):
+            raise
+        return None
 
 
 def sessions_of(
@@ -117,20 +120,20 @@ def sessions_of(
 
 def receivers_of(client: ServiceBusClient, settings: BusSettings) -> Iterator[ServiceBusReceiver]:
     """What to peek with at the subscription: one receiver, or one of each session that nobody else holds."""
-    with subscription_of(client, settings) as receiver:
-        if receiver is not None:
-            yield receiver
-            return
-    yield from sessions_of(client, settings)
+    if receiver := subscription_of(client, settings):
+        yield receiver
+    else:
+        yield from sessions_of(client, settings)
 
 
-def peeked(receiver: ServiceBusReceiver, size: int, limit: int) -> Iterator[Sequence[ServiceBusReceivedMessage]]:
+def peeked(
+    receiver: ServiceBusReceiver, size: int, limit: int, after: int = 0
+) -> Iterator[Sequence[ServiceBusReceivedMessage]]:
     """Pages of the oldest messages, ``limit`` of them at most; none is locked, and no delivery is counted.
 
-    :param size: messages a page, at most.
+    :param size: messages a page, at most. :param after: only those with a higher number.
     :raises RetriableError: their numbers cannot be read, so that nobody can tell what comes next.
     """
-    after = 0
     while limit > 0:
         messages = receiver.peek_messages(max_message_count=min(size, limit), sequence_number=after + 1)
         if not messages:
@@ -181,6 +184,43 @@ def rest_of(receiver: ServiceBusReceiver) -> Rest:
     if not active and looked_at >= _LOOKED_AT_MOST:
         raise RetriableError(f"{looked_at} messages on the subscription are deferred, and hide what is behind them.")
     return Rest(active, deferred, looked_at < _LOOKED_AT_MOST)
+
+
+def complete_block(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> set[int] | None:
+    """Complete messages by one request; the numbers of those that are completed. The others are to be settled singly.
+
+    The SDK itself does so with a single message whose link is gone. Where one of a block has lost its lock the bus says
+    so of all; which ones it has completed is seen by what is still there.
+
+    :return: None where the bus, or this SDK, does not do it.
+    """
+    numbers = {message.sequence_number or 0 for message in messages}
+    tokens = [message.lock_token for message in messages if not message._lock_expired and message.lock_token]
+    if len(tokens) < len(messages) or 0 in numbers:
+        return set()
+    try:
+        receiver._settle_message_via_mgmt_link("completed", tokens)
+    except MessageLockLostError:
+        log.warning("of %d messages not all were completed at once: a lock was lost", len(messages))
+        try:
+            return numbers - _still_there(receiver, numbers)
+        except (ServiceBusError, RetriableError):
+            return set()
+    except Exception as error:  # it is no part of the SDK's promises; the way that is one tells what is wrong
+        log.warning("%d messages were not completed at once (%s)", len(messages), type(error).__name__)
+        return None if isinstance(error, (ServiceBusError, AttributeError, TypeError)) else set()
+    for message in messages:
+        message._settled = True
+    return numbers
+
+
+def _still_there(receiver: ServiceBusReceiver, numbers: set[int]) -> set[int]:
+    there: set[int] = set()
+    for messages in peeked(receiver, _COUNTED_AT_ONCE, _LOOKED_AT_MOST, after=min(numbers) - 1):
+        there |= {message.sequence_number or 0 for message in messages}
+        if max(there) >= max(numbers):
+            return there
+    return there
 
 
 def settle(
@@ -304,24 +344,45 @@ def _oldest(receiver: ServiceBusReceiver) -> datetime | None:
     return next(active, None)
 
 
-def look(client: ServiceBusClient, settings: Settings) -> Backlog:
-    """Look at what is on the subscription after a run: its first messages and its dead-letter queue.
+def look(clients: tuple[ServiceBusClient, ServiceBusClient], settings: Settings) -> Backlog:
+    """Look at what is on the subscription after a run, its first messages and its dead-letter queue, both at once.
 
     It locks nothing and counts no delivery.
 
+    :param clients: one for each, which are closed.
     :raises ConfigurationError: wrong key, or no such topic or subscription.
     :raises RetriableError: the bus failed.
     """
-    names = (settings.bus.topic, settings.bus.subscription)
-    with bus_errors(settings.bus), client:
-        oldest = (_oldest(receiver) for receiver in islice(receivers_of(client, settings.bus), LOOKED_AT_SESSIONS))
-        waiting_since = min((moment for moment in oldest if moment), default=None)
-        with client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver:
-            most = max(_LOOKED_AT_MOST, settings.alerts.alert_dead_letters)
-            reasons = [
-                dead_letter_reason(message)
-                for messages in peeked(receiver, _COUNTED_AT_ONCE, most)
-                for message in messages
-            ]
+    with bus_errors(settings.bus), ThreadPoolExecutor(1, thread_name_prefix="look") as thread:
+        dead = thread.submit(_dead_letter_reasons, clients[1], settings)
+        waiting_since, reasons = _waiting_since(clients[0], settings.bus), dead.result()
     age = (datetime.now(timezone.utc) - waiting_since).total_seconds() if waiting_since else 0.0
     return Backlog(max(0.0, age), len(reasons), reasons.count(_EXPIRED))
+
+
+@contextlib.contextmanager
+def _left_open(client: ServiceBusClient) -> Iterator[None]:
+    """Close a client that has only peeked behind our back: the SDK takes up to a second, and nothing hangs on it."""
+
+    def close() -> None:
+        with contextlib.suppress(Exception):
+            client.close()
+
+    try:
+        yield
+    finally:
+        threading.Thread(target=close, name="close", daemon=True).start()
+
+
+def _waiting_since(client: ServiceBusClient, settings: BusSettings) -> datetime | None:
+    with _left_open(client):
+        oldest = (_oldest(receiver) for receiver in islice(receivers_of(client, settings), LOOKED_AT_SESSIONS))
+        return min((moment for moment in oldest if moment), default=None)
+
+
+def _dead_letter_reasons(client: ServiceBusClient, settings: Settings) -> list[str]:
+    names, most = (settings.bus.topic, settings.bus.subscription), settings.alerts.alert_dead_letters
+    with _left_open(client):
+        receiver = client.get_subscription_receiver(*names, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        pages = peeked(receiver, _COUNTED_AT_ONCE, max(_LOOKED_AT_MOST, most))
+        return [dead_letter_reason(message) for messages in pages for message in messages]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import Any
 
 from azure.servicebus import (
@@ -41,6 +41,7 @@ from include.instore.sources.bus import (
     LOOKED_AT_SESSIONS,
     Rest,
     bus_errors,
+    complete_block,
     peeked,
     receivers_of,
     records_of,
@@ -182,7 +183,8 @@ def _receive(
     """
     lander = into_ledger(ledger, lambda: run_id, settings)
     try:
-        with bus_errors(settings.bus), client, subscription_of(client, settings.bus) as receiver:
+        with bus_errors(settings.bus), client:
+            receiver = subscription_of(client, settings.bus)
             bus = _Queue(receiver, settings, budget) if receiver else _Sessions(client, settings, budget)
             drained = Drained(bus.take(lander))
             if others is not None:
@@ -321,6 +323,7 @@ class _Received:
         self._receiver = receiver
         self._budget = budget
         self._size = settings.bus.drain_block
+        self._in_blocks = settings.bus.settle_in_blocks
         self._adapter = adapter_of_topic(settings)
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
         self._orders: Sequence[int] = ()  # in each of them, or 1 where it has none
@@ -346,6 +349,7 @@ class _Received:
 
     def settle(self, _block: Block, outcome: LandedBlock) -> None:
         fault_points.reach("topic.after_commit")
+        completed = self._complete_block(outcome)
         failed = dead_lettered = index = 0
         for message, orders in zip(self._messages, self._orders, strict=True):
             number = message.sequence_number or 0
@@ -354,7 +358,7 @@ class _Received:
             index += orders
             dead_lettered += refused is not None
             self._hold()
-            if settle(self._receiver, message, refused):
+            if number in completed or settle(self._receiver, message, refused):
                 fault_points.reach("topic.between_completes")
                 self._budget.unsettled.discard(number)
             else:
@@ -375,6 +379,20 @@ class _Received:
     def _hold(self) -> None:
         """What is to be done so that the locks hold."""
 
+    def _complete_block(self, outcome: LandedBlock) -> set[int]:
+        """Complete those that are not refused by one request; the numbers of those that are completed."""
+        starts = accumulate(self._orders, initial=0)
+        good = [
+            message
+            for message, orders, index in zip(self._messages, self._orders, starts, strict=False)
+            if orders != 1 or index not in outcome.refused
+        ]
+        if not self._in_blocks or len(good) < 2:
+            return set()
+        completed = complete_block(self._receiver, good)
+        self._in_blocks = completed is not None
+        return completed or set()
+
 
 class _OfSession(_Received):
     """What a receiver takes of one session; left once there is no full block, since it may be the next one again.
@@ -385,6 +403,7 @@ class _OfSession(_Received):
     def __init__(self, receiver: ServiceBusReceiver, settings: Settings, budget: _Budget, wait: float) -> None:
         super().__init__(receiver, settings, budget)
         self._wait, self._empty_reads = wait, 1
+        self._in_blocks = False  # their order would be the bus's
         self._renew_at = 0.0
         self._is_read = False
         self.found = self.stuck = False

@@ -116,7 +116,7 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
         from include.instore.sources.bus import look
 
         try:
-            backlog = look(service_bus_client(), settings)
+            backlog = look((service_bus_client(), service_bus_client()), settings)
         except InStoreError as error:
             log.warning("the age of the oldest message is not known: %s", error)
         else:

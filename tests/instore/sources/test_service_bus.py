@@ -142,10 +142,17 @@ _subscriptions = itertools.count()
 
 @pytest.fixture
 def buses(
-    _brokers: list[tuple[ServiceBusStandIn, ServiceBusSender]], settings: Callable[..., Settings]
+    _brokers: list[tuple[ServiceBusStandIn, ServiceBusSender]],
+    settings: Callable[..., Settings],
+    request: pytest.FixtureRequest,
 ) -> Iterator[list[Bus]]:
     """A subscription nobody used yet, on either broker; both behave."""
-    own = settings(subscription=f"s{next(_subscriptions)}", drain_wait=0.2, drain_empty_reads=2)
+    own = settings(
+        subscription=f"s{next(_subscriptions)}",
+        drain_wait=0.2,
+        drain_empty_reads=2,
+        settle_in_blocks=getattr(request, "param", True),
+    )
     yield [Bus(broker, sender, own) for broker, sender in _brokers]
     for broker, _ in _brokers:
         broker.set_faults()
@@ -168,6 +175,9 @@ def on_both_databases(test: Callable[[Bus, Ledger], None]) -> Callable[..., None
 
     on_both.__name__, on_both.__doc__, on_both.__module__ = test.__name__, test.__doc__, test.__module__
     return on_both
+
+
+settled_both_ways = pytest.mark.parametrize("buses", [True, False], indirect=True, ids=["in-blocks", "one-by-one"])
 
 
 @pytest.fixture
@@ -216,7 +226,7 @@ def wait_for_locks_to_expire(bus: Bus) -> None:
 def test_blocks_become_small_enough_for_their_locks_on_a_slow_bus(bus: Bus, ledger: Ledger) -> None:
     bus.send(*(given.body(f"S{number}") for number in range(30)))
     bus.set_faults(latency_seconds=0.15, lock_seconds=1)
-    drained = bus.drain(ledger, drain_block=30, drain_wait=1)
+    drained = bus.drain(ledger, drain_block=30, drain_wait=1, settle_in_blocks=False)
     assert drained.settle_failed > 0, "the locks lasted: it proves nothing"
     assert drained.landed.orders == 30
     assert bus.left == 0
@@ -224,6 +234,36 @@ def test_blocks_become_small_enough_for_their_locks_on_a_slow_bus(bus: Bus, ledg
     assert bus.counts["max_delivery_count_seen"] <= 3
 
 
+@on_both_databases
+def test_a_block_is_completed_by_one_request(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(120)))
+    bus.set_faults(latency_seconds=0.1)
+    begun = time.monotonic()
+    drained = bus.drain(ledger, drain_block=120, drain_wait=1)
+    assert (drained.landed.orders, drained.settle_failed, bus.left) == (120, 0, 0)
+    assert bus.counts["settled"]["completed"] == 120
+    assert time.monotonic() - begun < 120 * 0.1
+
+
+@on_both_databases
+def test_a_lock_lost_within_a_block_brings_its_own_message_again_and_no_other(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(5)))
+    bus.set_faults(refuse_every_settle=3)
+    drained = bus.drain(ledger)
+    # The third one, twice: as the third of its block, and when it has come again.
+    assert (drained.landed.orders, drained.landed.duplicates, drained.settle_failed) == (5, 2, 2)
+    assert (bus.counts["settled"]["completed"], bus.left) == (5, 0)
+
+
+@on_both_databases
+def test_a_bus_that_completes_no_blocks_is_asked_for_one_once(bus: Bus, ledger: Ledger) -> None:
+    bus.send(*(given.body(f"S{number}") for number in range(4)))
+    bus.set_faults(refuse_next_settles=1, refusal="amqp:not-implemented")
+    drained = bus.drain(ledger, drain_block=2)
+    assert (drained.landed.orders, drained.settle_failed, bus.left) == (4, 0, 0)
+
+
+@settled_both_ways
 @on_both_databases
 def test_several_receivers_drain_everything_between_them(bus: Bus, ledger: Ledger) -> None:
     bus.send(*(given.body(f"S{number}") for number in range(120)))
@@ -242,6 +282,7 @@ def test_an_empty_subscription_is_drained_at_once(bus: Bus, ledger: Ledger) -> N
     assert given.on_the_way(ledger) == []
 
 
+@settled_both_ways
 @on_both_databases
 def test_a_message_is_completed_only_after_its_row_is_committed(bus: Bus, ledger: Ledger) -> None:
     bus.send(given.body("S1"), given.body("S2"), b"not json")
@@ -264,6 +305,7 @@ def test_a_message_is_completed_only_after_its_row_is_committed(bus: Bus, ledger
     given.assert_every_record_is_in_one_place(ledger)
 
 
+@settled_both_ways
 @on_both_databases
 def test_a_message_of_several_orders_is_settled_once_and_none_is_lost(bus: Bus, ledger: Ledger) -> None:
     bad = {"orderNumber": "S3"}
@@ -301,6 +343,7 @@ def test_an_order_known_already_is_a_duplicate_and_leaves_the_bus(bus: Bus, ledg
     assert bus.counts["settled"]["completed"] == 2
 
 
+@settled_both_ways
 @on_both_databases
 def test_refused_messages_are_dead_lettered_with_their_reason_and_kept_with_their_raw_bytes(
     bus: Bus, ledger: Ledger
@@ -425,6 +468,7 @@ def test_what_somebody_else_holds_is_counted_apart(bus: Bus, ledger: Ledger) -> 
     assert (given.tally(ledger)["drain"], given.tally(ledger)["locked_elsewhere"]) == ("drained", 2)
 
 
+@settled_both_ways
 @on_both_databases
 def test_what_landed_and_was_not_settled_is_not_held_by_somebody_else(bus: Bus, ledger: Ledger) -> None:
     bus.send(given.body("S1"))
@@ -451,7 +495,7 @@ def test_a_message_behind_many_deferred_ones_waits_as_any_other(bus: Bus) -> Non
     with bus.held(110, defer=True):
         pass
     time.sleep(0.5)
-    assert look(bus.client(), bus.settings).oldest_message > 0.5
+    assert look((bus.client(), bus.client()), bus.settings).oldest_message > 0.5
 
 
 @on_both_databases
@@ -493,6 +537,7 @@ def test_time_bounds_what_one_run_takes_and_the_rest_stays(bus: Bus, ledger: Led
     assert bus.left == 60 - drained.landed.received
 
 
+@settled_both_ways
 @on_both_databases
 def test_a_settlement_that_is_refused_brings_the_message_again_as_a_duplicate(bus: Bus, ledger: Ledger) -> None:
     bus.send(given.body("S1"), given.body("S2"), b"not json")
@@ -519,6 +564,7 @@ def test_a_look_lands_what_is_there_and_takes_nothing_off(bus: Bus, ledger: Ledg
     assert bus.dead_letters(1)[0].delivery_count == 0
 
 
+@settled_both_ways
 @on_both_databases
 def test_a_message_delivered_twice_is_one_order(bus: Bus, ledger: Ledger) -> None:
     bus.set_faults(deliver_twice_next=2)
@@ -528,6 +574,7 @@ def test_a_message_delivered_twice_is_one_order(bus: Bus, ledger: Ledger) -> Non
     assert bus.left == 0
 
 
+@settled_both_ways
 @cuts_connections
 @on_both_databases
 def test_a_connection_cut_in_the_middle_loses_nothing_and_doubles_nothing(bus: Bus, ledger: Ledger) -> None:
