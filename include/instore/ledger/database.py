@@ -48,7 +48,12 @@ class Ledger:
         self._name = parsed.get_backend_name()
         try:
             if self._name == "sqlite":
-                self.engine = sa.create_engine(parsed, hide_parameters=True, connect_args={"timeout": busy_seconds})
+                self.engine = sa.create_engine(
+                    parsed,
+                    hide_parameters=True,
+                    connect_args={"timeout": busy_seconds},
+                    insertmanyvalues_page_size=100,  # the driver keeps the text of each length of page
+                )
                 sa.event.listen(self.engine, "connect", _prepare_sqlite)
                 sa.event.listen(self.engine, "begin", _begin_sqlite)
             elif self._name == "postgresql":
