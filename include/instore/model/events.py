@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import simplejson
@@ -16,6 +18,32 @@ from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import EventSettings
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:instore-orders:tracking-event")
+
+
+class StoredPayload(simplejson.RawJSON, Mapping[str, Any]):
+    """An order's payload as the text that is stored: it goes out as it is, and is parsed where somebody looks into it.
+
+    :raises ValueError: the text is no JSON; one such would spoil the whole bulk.
+    """
+
+    def __init__(self, text: str) -> None:
+        json.loads(text)
+        # Outside ASCII everything goes out escaped, so that no reader can take it for another encoding.
+        super().__init__(text if text.isascii() else _dumps(json.loads(text, parse_float=Decimal)))
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.encoded_json, parse_float=Decimal)
+        return document
+
+    def __getitem__(self, name: str) -> Any:
+        return self._document[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._document)
+
+    def __len__(self) -> int:
+        return len(self._document)
 
 
 class EventUser(BaseModel):
@@ -37,7 +65,7 @@ class TrackingEvent(BaseModel):
     event_time: str
     scope: str = Field(max_length=64)
     user: EventUser
-    payload: dict[str, Any]
+    payload: Any
 
     def document(self) -> dict[str, Any]:
         """The event as a JSON-ready mapping; amounts stay Decimal, for a serialiser that keeps their digits."""
@@ -95,7 +123,7 @@ def build_event(
         event_time=utc_milliseconds(order_time),
         scope=settings.scope,
         user=EventUser(email=email),
-        payload=json.loads(payload, parse_float=Decimal),
+        payload=StoredPayload(payload),
     ).document()
     if event_bytes(event) <= settings.max_event_bytes:
         return event, False
@@ -105,7 +133,12 @@ def build_event(
 
 def event_bytes(event: dict[str, Any]) -> int:
     """Bytes of the event on the wire."""
-    return len(simplejson.dumps(event, use_decimal=True, separators=(",", ":")).encode())
+    return len(_dumps(event))  # in ASCII
+
+
+def _dumps(value: Any) -> str:
+    text: str = simplejson.dumps(value, use_decimal=True, separators=(",", ":"))
+    return text
 
 
 def utc_milliseconds(moment: datetime) -> str:
@@ -118,7 +151,7 @@ _ORDER_FIELDS = (
 )  # fmt: skip
 
 
-def _summary(payload: dict[str, Any]) -> dict[str, Any]:
+def _summary(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What is left of an order too large for one event: its own fields, how many lines, and that they are missing."""
     # A store's name has no limit in the contract; the others have one, and fit.
     kept = {

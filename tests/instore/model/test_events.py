@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import simplejson
+from instore_provider.events import encode
 
 from include.instore.model.events import build_event, customer_key, event_bytes, event_id, event_kind, utc_milliseconds
-from include.instore.model.orders import order_from_document
+from include.instore.model.orders import order_from_document, parse_order
 from include.instore.model.settings import Settings
+from sandbox import week
 from tests.instore import given
 
 MakeSettings = Callable[..., Settings]
@@ -59,8 +61,8 @@ def test_the_event_is_exactly_the_original_designs_and_a_track_id(settings: Make
 
 
 def test_amounts_are_on_the_wire_with_their_exact_digits(settings: MakeSettings) -> None:
-    text = simplejson.dumps(event(settings(), total="1.10")[0], use_decimal=True)
-    assert '"total": 1.10,' in text
+    text = simplejson.dumps(event(settings(), total="1.10")[0], use_decimal=True, separators=(",", ":"))
+    assert '"total":1.10,' in text
 
 
 def test_a_return_is_never_a_purchase(settings: MakeSettings) -> None:
@@ -150,3 +152,28 @@ def test_no_event_is_over_the_limit(settings: MakeSettings, field: str) -> None:
 def test_an_event_without_an_email_is_not_built(settings: MakeSettings) -> None:
     with pytest.raises(ValueError, match="email"):
         event(settings(), email="")
+
+
+def test_what_goes_out_is_byte_for_byte_what_the_stored_order_says_in_ascii(settings: MakeSettings) -> None:
+    of_a_week = [parse_order(each.body, 1_000_000) for each in week.messages()]
+    odd = [
+        order_from_document(given.document(storeName='Zürich \u2028 "A" \U0001f600', rate=Decimal("1.50"))),
+        order_from_document(given.document(total=Decimal("0.10"), big=12345678901234567890123, deep={"b": [1, {}]})),
+    ]
+    for order in [*of_a_week, *odd]:
+        sent, _ = build_event(
+            track_id="t", order_type="sale", order_time=order.time("UTC"), payload=order.payload(),
+            email="a@example.com", settings=settings().events,
+        )  # fmt: skip
+        parsed = {**sent, "payload": json.loads(order.payload(), parse_float=Decimal)}
+        assert encode(0, sent) == encode(0, parsed)
+        assert event_bytes(sent) == event_bytes(parsed)
+
+
+def test_a_stored_order_that_is_no_json_makes_no_event(settings: MakeSettings) -> None:
+    for text in ('{"total":', "", '{"total":1}}'):
+        with pytest.raises(ValueError, match=r"Expecting|Extra"):
+            build_event(
+                track_id="t", order_type="sale", order_time=datetime.now(timezone.utc), payload=text,
+                email="a@example.com", settings=settings().events,
+            )  # fmt: skip
