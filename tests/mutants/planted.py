@@ -881,7 +881,7 @@ MUTANTS = [
     *_of(
         SOURCES + "service_bus.py",
         (OF_BUS[0] + "::test_what_somebody_else_holds_is_counted_apart",),
-        ("what somebody else holds is not counted", "locked_elsewhere=held + left", "locked_elsewhere=held"),
+        ("what somebody else holds is not counted", "locked_elsewhere=rest.held + left", "locked_elsewhere=rest.held"),
     ),
     *_of(
         SOURCES + "service_bus.py",

@@ -216,7 +216,7 @@ def test_a_bus_that_cannot_be_asked_is_not_known_to_be_drained(ledger: Ledger, b
 def test_a_look_and_a_dry_run_see_all_sessions_and_take_nothing(ledger: Ledger, bus: Bus) -> None:
     bus.send((None, "x"), ("a", "a-1"), ("b", "b-1"), ("b", "b-2"))
     time.sleep(0.3)
-    seen = look(bus.client(), bus.settings)
+    seen = look((bus.client(), bus.client()), bus.settings)
     assert (seen.oldest_message > 0.2, seen.dead_letters) == (True, 1)
     open_run(ledger, given.run())
     peeked = peek(bus.client(), ledger, "run-1", bus.settings)
