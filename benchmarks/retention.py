@@ -43,7 +43,7 @@ import sys
 from include.instore.ledger import Ledger
 from include.instore.ledger.retention import prune
 from include.instore.model.settings import load_settings
-print(prune(Ledger(sys.argv[1]), load_settings(retention_days_payloads=1)).orders)
+print(prune(Ledger(sys.argv[1]), load_settings(retention_days_payloads=1).retention).orders)
 """
 
 

@@ -46,7 +46,24 @@ def dag_run(run_id: str = "manual__1", **fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"run_id": run_id, "clear_number": 0, "conf": None, **whole, **fields})
 
 
-def report(run: Any, *failed: str, why: dict[str, Any] | None = None, **params: Any) -> dict[str, Any]:
+class Followers(dict[Any, Any]):
+    """Airflow's way from a task to the DAGs that are scheduled on its asset: what they were told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    def __getitem__(self, alias: Any) -> Followers:
+        assert alias == tasks.REPORTED
+        return self
+
+    def add(self, asset: Any, extra: dict[str, Any]) -> None:
+        assert asset == tasks.REPORT
+        self.told.append(extra)
+
+
+def report(
+    run: Any, *failed: str, why: dict[str, Any] | None = None, followers: Followers | None = None, **params: Any
+) -> dict[str, Any]:
     """The report task, whose run has these failed tasks; its counts also when it is red.
 
     :param why: by task, what it left for the report.
@@ -61,9 +78,9 @@ def report(run: Any, *failed: str, why: dict[str, Any] | None = None, **params: 
         xcom_push=lambda **xcom: pushed.update(xcom["value"]),
     )
     if not failed:
-        return tasks.report_run(run, {"drain_topic": False, **params}, ti)
+        return tasks.report_run(run, {"drain_topic": False, **params}, ti, followers)
     with pytest.raises(AirflowFailException, match="This run is red: "):
-        tasks.report_run(run, {"drain_topic": False, **params}, ti)
+        tasks.report_run(run, {"drain_topic": False, **params}, ti, followers)
     return pushed
 
 
@@ -339,3 +356,15 @@ def test_a_dry_run_remembers_in_the_real_ledger_what_it_told(
     assert "dry manual run dry__1" in webhook.told[0]["message"]
     with closing(Ledger(f"sqlite:///{ledger_path}")) as ledger:
         assert waiting(ledger, "dry__1") == []
+
+
+def test_a_green_run_tells_the_dags_that_follow_and_a_red_or_dry_one_does_not(ledger_path: Path) -> None:
+    followers = Followers()
+    report(dag_run("red__1"), "load_extracts", followers=followers)
+    report(dag_run("dry__1"), dry_run=True, followers=followers)
+    assert followers.told == []
+    counts = report(dag_run("green__1"), followers=followers)
+    (told,) = followers.told
+    assert told == {"run_id": told["run_id"]} | {name: counts[name] for name in told if name != "run_id"}
+    assert {"run_kind", "received", "orders", "sent", "unmatched"} <= set(told)
+    assert all(isinstance(value, int | str) for value in told.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from sandbox.servicebus import ServiceBusStandIn
 from tests.alerts.channels import TOKEN, Webhook
 from tests.instore import given
 from tests.instore.conftest import *  # noqa: F403  the ledger's two databases
+from tests.sandbox.servicebus.test_access import token
 from tests.sandbox.servicebus.test_http import PlainHttp
 from tests.storages.standing import ACCOUNT, KEY
 
@@ -270,6 +272,20 @@ def test_what_is_wrong_is_named_and_the_others_are_looked_at(what: str, sandbox:
     others = {line["conn_id"] for line in lines if line["state"] == "ok"} - {conn_id}
     assert others >= {*OF_A_RUN, "instore_alerts"} - {conn_id}
     assert not [secret for secret in SECRETS if secret in printed]
+
+
+@pytest.mark.parametrize("what", ["right", "expired", "of another topic"])
+def test_the_bus_is_read_by_a_signature_for_its_topic_alone(what: str, sandbox: Sandbox) -> None:
+    until, topic = int(time.time()) + (-60 if what == "expired" else 600), "returns" if "another" in what else "orders"
+    parts = dict(each.partition("=")[::2] for each in sandbox.bus.connection_string.split(";"))
+    address = parts["Endpoint"]
+    signature = token(f"{address.rstrip('/')}/{topic}", parts["SharedAccessKey"], until, parts["SharedAccessKeyName"])
+    string = f"Endpoint={address};SharedAccessSignature={signature};UseDevelopmentEmulator=true"
+    sandbox.connections["service_bus"]["schema"] = string
+    code, lines, printed = sandbox.check()
+    (line,) = (each for each in lines if each["conn_id"] == BUS)
+    assert (code, line["state"]) == ((0, "ok") if what == "right" else (2, "failed")), line
+    assert signature not in printed
 
 
 def test_the_dag_s_task_is_red_and_names_what_is_wrong(

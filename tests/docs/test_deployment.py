@@ -31,7 +31,7 @@ from sandbox.servicebus import ServiceBusStandIn
 from tests.instore.conftest import *  # noqa: F403  the server
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 PAGE = ROOT / "docs/deployment.md"
 WALKED = "An Airflow that is there"
 ELSEWHERE = {"Containers": "make compose-check", "Kubernetes": "not executed: it needs a cluster and a registry"}

@@ -195,6 +195,9 @@ def main() -> None:
             )
             kept = project.sql(sent)[0]
             executed.append("down and up")
+        except SystemExit:
+            say(project.compose("logs", "--tail", "15"))
+            raise
         finally:
             project.compose("down", "--volumes", "--timeout", "5")
     week = json.loads((ROOT / "sandbox/week/counts.json").read_text())

@@ -30,7 +30,7 @@ from include.instore.model.codes import SOFT
 from include.instore.model.forgotten import without_person
 from include.instore.model.settings import RetentionSettings
 
-_CHUNK = 500
+_CHUNK = 100
 _OTHERS = 4
 """For so many times as long as a chunk took, others have the ledger: a run beside it is hardly longer."""
 _OPEN = [each.value for each in (DeliveryStatus.READY, DeliveryStatus.SENDING, DeliveryStatus.HELD)]
