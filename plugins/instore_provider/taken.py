@@ -9,9 +9,15 @@ from typing import Any
 
 from instore_provider.events import EncodedEvent
 
-_FLAGS = ("success", "succeeded", "ok")
-_ERRORS = ("error", "errors")
+_FLAGS = ("success", "succeeded", "issuccess", "ok")
+_ERRORS = ("error", "errors", "errorcode", "errormessage", "exception", "fault")
+_IN_PART = ("failed", "failures", "failedcount", "errorcount", "rejected", "rejectedcount", "invalids")
+"""That some were not taken, and not which."""
+_FAILURES = ("error", "fail", "failed", "failure", "rejected", "invalid")
+"""What a status in words says of an event that was not taken."""
 _STATUSES = ("status", "statusCode", "status_code", "code")
+_WORDS = ("status", "result", "state", "outcome")
+_NOTHING = ("0", "none", "null", "no", "false")
 _IDS = ("trackId", "TrackId", "track_id", "id")
 _LISTS = ("items", "results", "events", "data", "value", "responses")
 _FAILED = 400
@@ -49,7 +55,10 @@ def read_answer(body: bytes, bulk: Sequence[EncodedEvent], success_body: str = "
         if None in [places[at] for at in failed]:
             return Taken("unreadable", {})
         return Taken("by_item", {place: failed[at] for at in failed if (place := places[at]) is not None})
-    return Taken("failed" if _is_failure(said) else "accepted", {})
+    if _is_failure(said):
+        return Taken("failed", {})
+    in_part = isinstance(said, Mapping) and any(_is_told(_named(said), name) for name in _IN_PART)
+    return Taken("unreadable" if in_part else "accepted", {})
 
 
 def _items(said: Any) -> list[Mapping[str, Any]]:
@@ -65,12 +74,22 @@ def _is_failure(said: Any) -> bool:
         return True
     if not isinstance(said, Mapping):
         return False
-    named = {str(name).casefold(): value for name, value in said.items()}
+    named = _named(said)
+    words = [str(named.get(name, "")).strip().casefold() for name in (*_WORDS, *_FLAGS)]
     return (
-        any(named.get(name) is False for name in _FLAGS)
-        or any(bool(named.get(name)) for name in _ERRORS)
+        any(word in _FAILURES for word in words[: len(_WORDS)])
+        or any(word in ("false", "0") for word in words[len(_WORDS) :])
+        or any(_is_told(named, name) for name in _ERRORS)
         or _status(said) >= _FAILED
     )
+
+
+def _named(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name).casefold().replace("_", "").replace("-", ""): value for name, value in said.items()}
+
+
+def _is_told(named: Mapping[str, Any], name: str) -> bool:
+    return str(named.get(name) or "0").casefold() not in _NOTHING
 
 
 def _status(item: Mapping[str, Any]) -> int:

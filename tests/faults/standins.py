@@ -181,7 +181,8 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> 
 
 
 def _bus_config() -> dict[str, Any]:
-    properties = {"LockDuration": f"PT{LOCK_SECONDS}S", "MaxDeliveryCount": MAX_DELIVERIES}
+    properties: dict[str, Any] = {"LockDuration": f"PT{LOCK_SECONDS}S", "MaxDeliveryCount": MAX_DELIVERIES}
+    properties["DeadLetteringOnMessageExpiration"] = True
     subscription = {"Name": SUBSCRIPTION, "Properties": properties, "Rules": []}
     premium = {"MaxMessageSizeInKilobytes": 1024}
     topics = [{"Name": topic(n), "Properties": premium, "Subscriptions": [subscription]} for n in range(TOPICS)]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from azure.servicebus import ServiceBusClient, ServiceBusReceivedMessage
 
 from tests.faults.conftest import MakeWorld
-from tests.faults.standins import eventually
+from tests.faults.judge import LedgerLook
+from tests.faults.standins import SUBSCRIPTION, eventually
 from tests.faults.world import Killer
 from tests.instore.sources.encoded import undecodable
+from tests.runbook.oncall import printed
 
 KNOBS: dict[str, tuple[dict[str, Any], int]] = {
     "settles refused, the lock lost": ({"refuse_every_settle": 7}, 10),
@@ -131,6 +136,40 @@ def test_messages_that_cannot_be_decoded(make_world: MakeWorld) -> None:
     assert world.run(killer=Killer({"drain_topic": ["topic.after_commit:1"]})).kills == 1
     world.recover()
     judge.check(at_least=75, recovered=True)
+
+
+def test_messages_that_expire_or_that_another_program_defers_or_holds(make_world: MakeWorld) -> None:
+    """None of them is called drained, each kind is counted, and all arrive once its remedy is typed."""
+    world, judge = make_world(508)
+    world.publish(world.source.take(40))
+    world.publish(world.source.take(20), time_to_live=timedelta(seconds=1))
+    judge.fault_happened()
+    world.sandbox.bus.set_faults(lock_seconds=300)
+    world.inject(5, "of sixty messages ten are deferred, ten held by another program, and twenty expire", times=40)
+    with (
+        ServiceBusClient.from_connection_string(world.sandbox.connection_string) as client,
+        client.get_subscription_receiver(world.topic, SUBSCRIPTION) as receiver,
+    ):
+        taken: list[ServiceBusReceivedMessage] = []
+        while len(taken) < 20:
+            taken += receiver.receive_messages(max_message_count=20 - len(taken), max_wait_time=5)
+        for message in taken[:10]:
+            receiver.defer_message(message)
+        time.sleep(1.5)
+        report = world.run().report or {}
+        for message in taken[10:]:
+            receiver.abandon_message(message)
+    left = ("drain", "received", "deferred", "locked_elsewhere", "expired_on_bus", "red")
+    assert [report[name] for name in left] == ["drained", 20, 10, 10, 20, []]
+    with LedgerLook(world.ledger) as ledger:
+        assert ledger is not None
+        causes = set(ledger.scalars(sa.text("select cause from alerts")))
+    assert causes >= {"deferred", "dead_letters"}
+    assert printed(world, "dead-letters", "redrive", "--deferred")["counts"] == {"landed": 10}
+    assert printed(world, "dead-letters", "redrive")["counts"] == {"landed": 20}
+    world.sandbox.bus.set_faults()
+    world.recover()
+    judge.check(at_least=40, deliveries=1, recovered=True)
 
 
 @pytest.mark.weight(60)

@@ -8,7 +8,9 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from tests.faults.conftest import MakeWorld, in_smoke
 from tests.faults.judge import ON_THE_WAY, Judge, LedgerLook
 from tests.faults.source import HEADER, Order
-from tests.faults.world import World
+from tests.faults.world import Killer, World
 
 relaxed = settings(
     deadline=None,
@@ -251,6 +253,150 @@ def test_extracts_that_break_off(make_world: MakeWorld, seed: int) -> None:
         world.timeline.note("the whole file is delivered")
     world.recover()
     judge.check(at_least=120, recovered=True)
+
+
+def _gzip_of(orders: list[Order]) -> bytes:
+    return gzip.compress(orders[0].body())
+
+
+WRAPPED: dict[str, tuple[int, Callable[[list[Order]], bytes]]] = {
+    "an array": (3, lambda orders: b"[" + b",".join(each.body() for each in orders) + b"]"),
+    "an array of one": (1, lambda orders: b"[" + orders[0].body() + b"]"),
+    "serialised twice": (1, lambda orders: json.dumps(orders[0].body().decode()).encode()),
+    "an array serialised twice": (
+        2,
+        lambda orders: json.dumps("[" + ",".join(each.body().decode() for each in orders) + "]").encode(),
+    ),
+    "gzip": (1, _gzip_of),
+    "UTF-16": (1, lambda orders: orders[0].body().decode().encode("utf-16")),
+    "a byte order mark": (1, lambda orders: b"\xef\xbb\xbf" + orders[0].body()),
+    "a string as .NET writes it": (
+        1,
+        lambda orders: b"@\x06string\x083http://schemas.microsoft.com/2003/10/Serialization/\x9a"
+        + len(orders[0].body()).to_bytes(2, "little") + orders[0].body() + b"\x01",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.smoke
+def test_messages_in_whatever_publishers_wrap_them(make_world: MakeWorld) -> None:
+    """A drain is killed with them on disk: those of several orders come again as a whole."""
+    world, judge = make_world(841)
+    bodies = []
+    for what, (count, wrap) in WRAPPED.items():
+        for _ in range(5):
+            orders = world.source.take(count, only="sent")
+            bodies.append((wrap(orders), orders))
+        world.inject(8, f"messages in {what}", times=5)
+    world.publish_wrapped(*bodies)
+    judge.fault_happened()
+    assert world.run(killer=Killer({"drain_topic": ["topic.after_commit:1"]})).kills == 1
+    world.recover()
+    judge.check(at_least=5 * sum(count for count, _ in WRAPPED.values()), recovered=True)
+
+
+def _field(column: str, change: Callable[[str], str]) -> Callable[[Order], bytes]:
+    """The order's rows with one column of its last row changed."""
+
+    def spoilt(order: Order) -> bytes:
+        rows = [list(row) for row in order.rows()]
+        rows[-1][HEADER.index(column)] = change(rows[-1][HEADER.index(column)])
+        return "".join(",".join(row) + "\n" for row in rows).encode("latin-1")
+
+    return spoilt
+
+
+SPOILT: dict[str, Callable[[Order], bytes]] = {
+    "a byte of Windows-1252": _field("description", lambda text: f"{text} \xe9"),
+    "a quote that is not closed": _field("description", lambda text: f'"{text}'),
+    "a column too many": _field("description", lambda text: f"{text},{text}"),
+    "an amount in words": _field("line_total", lambda _: "three"),
+    "thousands with a dot": _field("line_total", lambda _: "1.234"),
+    "two totals": _field("order_total", lambda total: f"{total}1"),
+    "two cards": _field("loyalty_card", lambda card: f"{card}9"),
+    "a card of a spreadsheet": _field("loyalty_card", lambda _: "6.03543E+15"),
+    "a number of a spreadsheet": _field("order_number", lambda _: "1.23457E+11"),
+    "a date that stands for none": _field("order_date", lambda _: "1753-01-01T00:00:00Z"),
+    "a date in two days": _field("order_date", lambda _: f"{datetime.now(timezone.utc) + timedelta(2):%Y-%m-%d}"),
+    "no currency that is one": _field("currency", lambda _: "EURO"),
+}
+
+
+@pytest.mark.weight(60)
+def test_one_bad_row_sets_its_own_order_aside_and_reading_goes_on_behind_it(make_world: MakeWorld) -> None:
+    """Each file has one; its order arrives once the ERP delivers the file as it should be."""
+    world, judge = make_world(842, use_topic=False, max_bad_share=1)
+    wholes = {}
+    for n, (what, spoilt) in enumerate(SPOILT.items()):
+        orders = [*world.source.take(12, only="sent"), *world.source.take(1, only="sent"), *world.source.take(12)]
+        path = world.extract(f"{'abcdefghijklmnop'[n]}.csv", orders)
+        wholes[path] = path.read_bytes()
+        path.write_bytes(wholes[path].replace(orders[12].csv(), spoilt(orders[12])))
+        assert path.read_bytes() != wholes[path]
+        world.inject(8, f"{what}, in the middle of {path.name}")
+    judge.fault_happened()
+    done = world.run()
+    report = done.report or {}
+    assert report["unread_files"] == 0
+    assert report["orders"] == 24 * len(SPOILT)
+    assert len(SPOILT) <= report["quarantined"] <= 2 * len(SPOILT)
+    assert report["red"] or {"quarantined"} <= _causes(world)
+    for path, whole in wholes.items():
+        path.write_bytes(whole)
+    world.timeline.note("the files are delivered as they should be")
+    world.recover()
+    judge.check(at_least=12 * len(SPOILT), recovered=True)
+
+
+def _causes(world: World) -> set[str]:
+    with LedgerLook(world.ledger) as ledger:
+        assert ledger is not None
+        return set(ledger.scalars(sa.text("select cause from alerts")))
+
+
+UNREAD: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "an ending nobody expects": ("a.export", lambda data: data),
+    "a name that is hidden": (".b.csv", lambda data: data),
+    "a name of one being written": ("c.csv.tmp", lambda data: data),
+    "a column twice": ("d.csv", lambda data: data.replace(b"store_name", b"store_id", 1)),
+    "a column that is gone": ("e.csv", lambda data: data.replace(b"order_total", b"Summe", 1)),
+    "a heading with a slip": ("f.csv", lambda data: data.replace(b"loyalty_card", b"loyalty_crad", 1)),
+    "another encoding": ("g.csv", lambda data: data.decode().encode("utf-16")),
+    "no trailer": ("h.csv", lambda data: data.rsplit(b"EOF", 1)[0]),
+    "a trailer of another file": ("i.csv", lambda data: data.replace(b"EOF;", b"EOF;1", 1)),
+    "a last order without its last line": ("j.csv", lambda data: data.rsplit(b"\n", 3)[0] + b"\nEOF;20\n"),
+    "a second half of another disk": ("k.csv", lambda data: data[: len(data) // 2] + bytes(range(128, 256)) * 8),
+}  # fmt: skip
+
+
+@pytest.mark.weight(30)
+def test_what_is_not_read_is_told_and_nothing_of_it_is_landed_until_it_comes_as_it_should(
+    make_world: MakeWorld,
+) -> None:
+    world, judge = make_world(843, use_topic=False, extract_trailer=r"EOF;(?P<count>\d+)")
+    wholes = {}
+    for n, (what, (name, change)) in enumerate(UNREAD.items()):
+        path = world.extract(f"{'abcdefghijklmnop'[n]}.csv", world.source.take(20, only="sent"))
+        wholes[path] = path.read_bytes() + b"EOF;20\n"
+        path.unlink()
+        path.with_name(name).write_bytes(change(wholes[path]))
+        world.inject(8, f"{what}: {name}")
+    judge.fault_happened()
+    done = world.run(clock={"seconds": 0.0})
+    report = done.report or {}
+    waiting = report["unread_files"] + report["left_files"]
+    assert (done.green, report["orders"], waiting) == (False, 0, len(UNREAD))
+    assert _causes(world) >= {"unread_files"}
+    world.run(clock={"seconds": 4 * 3600.0})
+    assert _causes(world) >= {"unread_files", "left_files"}
+    for path, whole in wholes.items():
+        for name in (each for each, _ in UNREAD.values()):
+            if name.lstrip(".")[0] == path.name[0] and name != path.name:
+                path.with_name(name).unlink()
+        path.write_bytes(whole)
+    world.timeline.note("the files are delivered as they should be")
+    world.recover()
+    judge.check(at_least=20 * len(UNREAD), recovered=True)
 
 
 def test_order_changed_later(make_world: MakeWorld) -> None:

@@ -194,8 +194,8 @@ class World:
 
     # The sources ------------------------------------------------------------------------------------------------
 
-    def publish(self, orders: Iterable[Order], *, message_id: bool = True) -> None:
-        """The ERP publishes orders on the topic."""
+    def publish(self, orders: Iterable[Order], *, message_id: bool = True, **properties: Any) -> None:
+        """The ERP publishes orders on the topic. :param properties: of the messages, such as ``time_to_live``."""
         orders = list(orders)
         for order in orders:
             if order.becomes == COLLISION:
@@ -204,8 +204,18 @@ class World:
                 self.published.setdefault(order.id, []).append(order)
                 self.on_bus[order.id] += 1
         self.send_raw(
-            [(order.body(), order.number if message_id else None) for order in orders], what=f"{len(orders)} orders"
+            [(order.body(), order.number if message_id else None) for order in orders],
+            what=f"{len(orders)} orders",
+            **properties,
         )
+
+    def publish_wrapped(self, *wrapped: tuple[bytes, Sequence[Order]]) -> None:
+        """The ERP publishes bodies with these orders in them, each otherwise than as its document."""
+        for _, orders in wrapped:
+            for order in orders:
+                self.published.setdefault(order.id, []).append(order)
+                self.on_bus[order.id] += 1
+        self.send_raw([(body, None) for body, _ in wrapped], what=f"{len(wrapped)} wrapped messages")
 
     def publish_malformed(self, bodies: Sequence[bytes]) -> None:
         """The ERP publishes what is no order."""
@@ -223,13 +233,13 @@ class World:
         self.sent_to_bus += len(messages)
         self.timeline.note(f"published {len(messages)} messages that cannot be decoded")
 
-    def send_raw(self, messages: Sequence[tuple[bytes, str | None]], what: str = "messages") -> None:
+    def send_raw(self, messages: Sequence[tuple[bytes, str | None]], what: str = "messages", **properties: Any) -> None:
         if self._sender is None:
             self._client = ServiceBusClient.from_connection_string(self.sandbox.connection_string)
             self._sender = self._client.get_topic_sender(self.topic)
         batch = self._sender.create_message_batch()
         for body, message_id in messages:
-            message = ServiceBusMessage(body, message_id=message_id)
+            message = ServiceBusMessage(body, message_id=message_id, **properties)
             try:
                 batch.add_message(message)
             except ValueError:

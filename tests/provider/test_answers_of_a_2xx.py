@@ -26,7 +26,8 @@ def events(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "body",
     ["", "  \r\n", "null", "{}", "[]", "true", '"queued"', '{"success": true}', '{"errors": [], "error": null}',
-     '{"status": 202}', '{"items": [{"status": 200}, {"status": "201"}, {"status": 202}]}', '[{"trackId": "t1"}]'],
+     '{"status": 202}', '{"status": "ok", "failed": 0, "failures": []}', '{"error": "none", "errorCode": 0}',
+     '{"result": "queued"}', '{"items": [{"status": 200}, {"status": "201"}, {"status": 202}]}', '[{"trackId": "t1"}]'],
 )  # fmt: skip
 def test_nothing_and_json_without_a_sign_of_failure_is_taken(body: str) -> None:
     assert read_answer(body.encode(), BULK).state == "accepted"
@@ -35,7 +36,9 @@ def test_nothing_and_json_without_a_sign_of_failure_is_taken(body: str) -> None:
 @pytest.mark.parametrize(
     "body",
     ["false", '{"success": false}', '{"Ok": false}', '{"error": "scope"}', '{"errors": ["scope"]}',
-     '{"Succeeded": false}', '{"status": 503}', '{"statusCode": "400"}'],
+     '{"Succeeded": false}', '{"status": 503}', '{"statusCode": "400"}', '{"success": "false"}', '{"ok": 0}',
+     '{"status": "Error"}', '{"result": "FAILED"}', '{"error_code": 17}', '{"errorMessage": "scope"}',
+     '{"fault": {"x": 1}}'],
 )  # fmt: skip
 def test_a_sign_of_failure_is_one(body: str) -> None:
     assert read_answer(body.encode(), BULK).state == "failed"
@@ -61,6 +64,14 @@ def test_items_speak_of_one_event_each(items: list[Any], statuses: dict[int, int
     body = json.dumps(items if where == "top" else {where: items}).encode()
     answer = read_answer(body, BULK)
     assert (answer.state, answer.statuses) == ("by_item", statuses)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"accepted": 2, "failed": 1}', '{"failures": [{"reason": "x"}]}', '{"rejected_count": 1}']
+)
+def test_of_a_bulk_that_failed_in_part_nobody_can_tell_which_were_taken(body: str) -> None:
+    """Sent again in halves those that were would be there twice."""
+    assert read_answer(body.encode(), BULK).state == "unreadable"
 
 
 def test_a_failure_of_which_nobody_can_tell_whose_it_is_cannot_be_read() -> None:

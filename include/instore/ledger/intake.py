@@ -40,6 +40,8 @@ from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import OrderSettings, Settings
 
 log = logging.getLogger(__name__)
+_ERROR_VALUE = re.compile(r"#(?:REF!|N/A|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)", re.IGNORECASE)
+_MASKED = re.compile(r"\*|X{4}", re.IGNORECASE)
 _CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
 
 
@@ -146,7 +148,8 @@ def arrival(
     :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
     """
     order = order.named_by(settings.orders)
-    order_time = _believable(order.time(settings.orders.store_timezone), settings.orders)
+    order_time = order.time(settings.orders.store_timezone)
+    _refuse_unbelievable(order, order_time, settings.orders)
     short = order.adds_up(settings.orders.sums_tolerance) is False
     if short and settings.orders.sums == "refuse":
         raise RecordRefused(LINES_DO_NOT_ADD_UP, "its lines do not add up to its total, which INSTORE_SUMS refuses")
@@ -187,13 +190,20 @@ def arrival(
     return Arrival(row, raw, heading, offset, published_at, by_rows, adapter, told, tolerance)
 
 
-def _believable(moment: datetime, settings: OrderSettings) -> datetime:
-    """:raises RecordRefused: a date that stands for none, such as 1753-01-01 or 9999-12-31, or of a wrong clock."""
+def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderSettings) -> None:
+    """:raises RecordRefused: a date that stands for none, such as 1753-01-01, or of a wrong clock; a sale of less than
+    nothing; a number or a card that is none any more.
+    """
     if moment.date() < settings.earliest_date:
         raise RecordRefused("bad_value", f"date is before {settings.earliest_date}, INSTORE_EARLIEST_DATE")
     if moment > datetime.now(timezone.utc) + timedelta(days=1):
         raise RecordRefused("bad_value", "date is more than a day in the future")
-    return moment
+    if order.order_type == "sale" and order.total < 0:
+        raise RecordRefused("bad_value", "total is below zero, and orderType says sale; a return has the type return")
+    if _ERROR_VALUE.fullmatch(order.order_number):
+        raise RecordRefused("bad_value", "orderNumber is an error of a spreadsheet's formula")
+    if _MASKED.search(order.loyalty_card_number or ""):
+        raise RecordRefused("bad_value", "loyaltyCardNumber is masked, so it says nobody's card; have it written whole")
 
 
 def refusal(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache, lru_cache
@@ -280,7 +280,8 @@ def parse_document(body: bytes, max_bytes: int) -> Any:
     if len(body) > max_bytes:
         raise RecordRefused("too_large", f"{len(body)} bytes, {max_bytes} are accepted")
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
+        text = body.decode("utf-8-sig")
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_told_once)
     except UnicodeDecodeError:
         raise RecordRefused("not_json", f"the text is not UTF-8{_looks_like(body)}") from None
     except (ValueError, ArithmeticError) as error:
@@ -308,6 +309,7 @@ def iso_moment(text: str) -> datetime:
 
 
 _ISO_MOMENT: TypeAdapter[datetime] = TypeAdapter(_IsoDate)
+_NAMES = frozenset(map(to_camel, (*InStoreOrder.model_fields, *OrderLine.model_fields)))
 
 
 def order_of_payload(payload: str) -> InStoreOrder:
@@ -383,17 +385,48 @@ def _is_deeper(document: Any, levels: int) -> bool:
 
 
 def camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Names with a lower-case first letter; where both spellings are there, camelCase wins."""
-    names = tuple(document)
-    named = dict(zip(_lower_case(names), document.values(), strict=True))
-    if len(named) < len(names):
-        named |= {name: value for name, value in document.items() if name in named}
-    return named
+    """Names with a lower-case first letter. :raises RecordRefused: one is there in both spellings, and they differ."""
+    names = _lower_case(tuple(document))
+    named = dict(zip(names, document.values(), strict=True))
+    return named if len(named) == len(names) else _told_once(list(zip(names, document.values(), strict=True)))
 
 
 @lru_cache(maxsize=512)  # the lines of all orders have the same
 def _lower_case(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name[:1].lower() + name[1:] for name in names)
+
+
+class ToldOnce(dict[str, Any]):
+    """An object of JSON; ``twice`` is a name in it with two values, neither null: nobody can tell which is meant."""
+
+    twice = ""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        before = self.get(name)
+        if before is not None and value is not None and before != value:
+            self.twice = name
+        if value is not None or name not in self:
+            super().__setitem__(name, value)
+
+
+def _told_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    again = ToldOnce()
+    for name, value in pairs:
+        again[name] = value
+    refuse_contradictions(again)
+    return dict(again)
+
+
+def refuse_contradictions(document: Any) -> None:
+    """:raises RecordRefused: an object in the document, made of :class:`ToldOnce`, says two things."""
+    if isinstance(document, ToldOnce) and document.twice:
+        name = document.twice if document.twice in _NAMES else "a field"
+        raise RecordRefused("bad_value", f"{name} is there twice, with different values")
+    for part in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        refuse_contradictions(part)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -155,6 +155,26 @@ def test_a_date_that_stands_for_none_is_refused(moment: str, why: str) -> None:
         given.arrivals(given.document("S1", date=moment))
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"total": "-3.50", "orderType": "sale"}, "below zero, and orderType says sale"),
+        ({"orderNumber": "#REF!"}, "error of a spreadsheet"),
+        ({"orderNumber": "#n/a"}, "error of a spreadsheet"),
+        ({"loyaltyCardNumber": "603577******5744"}, "is masked"),
+        ({"loyaltyCardNumber": "xxxxxxxxxxxx5744"}, "is masked"),
+    ],
+)
+def test_what_contradicts_itself_or_is_no_number_any_more_is_refused(changes: dict[str, str], why: str) -> None:
+    with pytest.raises(RecordRefused, match=why):
+        given.arrivals(given.document(**{"number": "S1", **changes}))
+
+
+def test_less_than_nothing_without_a_type_is_a_return(ledger: Ledger) -> None:
+    given.landed(ledger, given.document("S1", total="-3.50"), given.document("S2", total="-3.50", orderType="return"))
+    assert [row["order_type"] for row in given.rows(ledger, "orders")] == ["return", "return"]
+
+
 def test_a_clock_may_be_some_hours_ahead_and_a_shop_old() -> None:
     soon = datetime.now(timezone.utc) + timedelta(hours=20)
     assert given.arrivals(given.document("S1", date=soon.isoformat()))

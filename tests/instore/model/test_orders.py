@@ -88,14 +88,22 @@ def test_pascal_case_is_the_same_order() -> None:
     assert payload_of(order) == payload_of(order_from_document(document()))
 
 
-def test_where_both_spellings_are_there_camel_case_wins() -> None:
-    assert order_from_document({"Total": "1", **document(total="2")}).total == 2
-    assert order_from_document({**document(total="2"), "Total": "1"}).total == 2
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'"Total": "2.00"', b'"total": "2.00"', b'"LoyaltyCardNumber": "2"', b'"lines": []', b'"note": 1, "note": 2',
+        b'"till": {"id": 1, "id": 2}', b'"Lines": [{"total": "1", "Total": "2"}]',
+    ],
+)  # fmt: skip
+def test_what_is_said_twice_with_two_values_is_refused(twice: bytes) -> None:
+    with pytest.raises(RecordRefused, match="twice, with different values"):
+        parse_order(body(total="1.00")[:-1] + b", " + twice + b"}", MAX_BYTES)
 
 
-def test_of_a_name_given_twice_the_last_one_holds() -> None:
-    raw = body(total="1.00")[:-1] + b', "total": "2.00"}'
-    assert parse_order(raw, MAX_BYTES).total == 2
+@pytest.mark.parametrize("twice", [b'"Total": "1.00"', b'"total": "1.00"', b'"Total": null', b'"total": null'])
+def test_what_is_said_twice_in_the_same_way_or_left_open_once_is_taken(twice: bytes) -> None:
+    raw = body(total="1.00")[:-1] + b", " + twice + b"}"
+    assert parse_order(raw, MAX_BYTES) == parse_order(body(total="1.00"), MAX_BYTES)
 
 
 def test_unknown_fields_are_kept_at_the_top_and_on_the_lines() -> None:

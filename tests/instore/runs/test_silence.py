@@ -91,6 +91,13 @@ def test_a_store_of_eight_orders_a_day_is_told_once_it_misses_more_than_chance_e
     assert 2 < told - muted <= 24
 
 
+def test_the_figures_say_that_a_small_store_cannot_be_told_within_two_hours() -> None:
+    from tests.instore.runs.silence_figures import measured
+
+    small = measured(12, days=[2], weeks=1)
+    assert (small.alarms, min(small.told) > 2, small.at_two_hours > 0) == (0, True, True)
+
+
 def test_a_feed_that_falls_silent_is_told_once_and_its_stores_are_not() -> None:
     muted = hour_of(QUIET) + WEEK + 20
     found = judged([row for row in YEAR if row.hour < muted], muted + 1)

@@ -14,6 +14,7 @@ import ijson
 from lxml import etree
 
 from include.instore.model.errors import RecordRefused
+from include.instore.model.orders import ToldOnce, refuse_contradictions
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter, Part, as_json, parts_of
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
@@ -43,7 +44,7 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
                 yield from _of_documents(read, f"{path}.item", adapter.of_elements())
                 if read.record == 1:  # it is one order, or an empty array
                     read.from_start()
-                    found = list(ijson.items(read, path))
+                    found = list(ijson.items(read, path, map_type=ToldOnce))
                     if not found:
                         raise BrokenExtract(1, f"nothing is at {path}, where the orders are declared to be")
                     for document in found if found != [[]] else ():
@@ -54,7 +55,7 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
 
 def _of_documents(read: _Read, prefix: str, adapter: Adapter) -> Iterator[ExtractRecord]:
     read.from_start()
-    for document in ijson.items(read, prefix, multiple_values=True):
+    for document in ijson.items(read, prefix, multiple_values=True, map_type=ToldOnce):
         yield from _of_document(document, read.record, adapter)
         read.next_record()
 
@@ -65,6 +66,7 @@ def _of_document(document: Any, line: int, adapter: Adapter) -> Iterator[Extract
         raw = as_json(document)
         if len(raw) > limit:
             raise RecordRefused("too_large", f"{len(raw)} bytes, {limit} are accepted")
+        refuse_contradictions(document)
         parts = parts_of(document, raw, adapter)
     except RecursionError:
         parts = [Part(b"", RecordRefused("not_json", "nested too deeply"))]
