@@ -30,6 +30,7 @@ _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 """How a spreadsheet is told what stands between the columns, in a line before the heading."""
 _TOO_LONG = "longer than INSTORE_MAX_MESSAGE_BYTES"
 _BYTE_ORDER_MARK = "\ufeff"  # where the set encoding does not take it for one
+_AROUND = f"{_BYTE_ORDER_MARK} "
 
 
 def read_csv(stream: BinaryIO, settings: Settings, adapter: Adapter | None = None) -> Iterator[ExtractRecord]:
@@ -54,7 +55,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         return
     if fault := lines.fault():
         raise BrokenExtract(1, fault, lines.taken())
-    header, delimiter = _names(lines.texts(), adapter)
+    titles, header, delimiter = _names(lines.texts(), adapter)
     _check(header, adapter)
     heading = lines.taken()
     if not lines.complete and _is_begun(header[-1]):
@@ -84,6 +85,8 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         last_column.learn(row)
         # Of a row that breaks off the last field may be half of itself.
         number = row[order.key] if len(row) > order.key + (broken is not None) else None
+        if broken is None and number and _is_another_heading(row, number, titles):
+            broken = BrokenExtract(first, "another heading, whose columns are others or in another order")
         if order.raw and number is not None and order.ends_before(row, number, whole=broken is None):
             yield order.record(settings)
             order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
@@ -140,6 +143,13 @@ class _Rows:
         return row, fault or self._lines.fault(), breaks_off
 
 
+def _is_another_heading(row: Sequence[str], number: str, titles: Sequence[str]) -> bool:
+    if number.strip(_AROUND) not in titles:
+        return False
+    names = [name.strip(_AROUND) for name in row]
+    return names != titles and len(set(names) & set(titles)) > len(_REQUIRED) // 2
+
+
 def _is_begun(name: str) -> bool:
     """Whether this is the beginning of one of our columns' names, and none itself."""
     return name not in OUR_COLUMNS and any(each.startswith(name) for each in OUR_COLUMNS)
@@ -183,8 +193,8 @@ def _decimals(value: str) -> int:
     return len(found[1]) if found else 0
 
 
-def _names(lines: Sequence[str], adapter: Adapter) -> tuple[list[str], str]:
-    """The columns of the lines down to the heading, and what stands between them.
+def _names(lines: Sequence[str], adapter: Adapter) -> tuple[list[str], list[str], str]:
+    """The heading, its columns as we call them, and what stands between them.
 
     :raises BrokenExtract: a declared one is not there, or twice.
     """
@@ -195,7 +205,8 @@ def _names(lines: Sequence[str], adapter: Adapter) -> tuple[list[str], str]:
     line = lines[-1].removeprefix(_BYTE_ORDER_MARK)
     delimiter = (declared and declared.delimiter) or (told[1] if told else max(_DELIMITERS, key=line.count))
     try:
-        return adapter.columns(next(csv.reader([line], delimiter=delimiter))), delimiter
+        titles = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+        return titles, adapter.columns(titles), delimiter
     except ValueError as error:
         raise BrokenExtract(1, str(error)) from None
 

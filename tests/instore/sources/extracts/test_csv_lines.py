@@ -349,6 +349,20 @@ def test_a_page_of_other_bytes_breaks_the_file_where_it_begins(settings: MakeSet
     assert (broken.line, broken.detail) == (6, "damaged here, or the text is not utf-8-sig")
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_behind_another_heading_a_file_is_not_read_on_and_behind_the_same_it_is(
+    settings: MakeSettings, mark: str
+) -> None:
+    """Exports one behind the other: by the heading of the first the columns of the second would be taken for others."""
+    whole = orders_text("S1", "S2")
+    other = csv_text(row("S3"), header=[])
+    swapped = [*HEADER[:-2], HEADER[-1], HEADER[-2]]
+    records, broken = read(f"{whole}{mark}{','.join(swapped)}\n{other}", settings())
+    assert (told(records), broken is not None and "another heading" in broken.detail) == (["S1", "S2"], True)
+    records, broken = read(f"{whole}{mark}{','.join(HEADER)}\n{other}", settings())
+    assert (told(records), broken) == (["S1", "S2", "bad_value", "S3"], None)
+
+
 def test_a_heading_of_another_encoding_breaks_the_file(settings: MakeSettings) -> None:
     records, broken = read(orders_text("S1").encode().replace(b"store_name", b"store_n\xe4me"), settings())
     assert records == []
