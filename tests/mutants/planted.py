@@ -322,6 +322,43 @@ MUTANTS = [
         ),
     ),
     *_of(
+        LEDGER + "erasure.py",
+        (OF_LEDGER + "erasure.py::test_of_a_record_of_several_people_only_hers_goes",),
+        ("a record of several people is emptied", "return kept.encode(encoding, errors)", 'return b""'),
+        ("a record in quarantine is discarded with her", 'rest.pop("state", "quarantined")', '"discarded"'),
+    ),
+    *_of(
+        "include/instore/model/forgotten.py",
+        (OF_LEDGER + "erasure.py::test_of_a_record_of_several_people_only_hers_goes",),
+        ("lines are documents", "if is_top or any(any(_lists(one)) for one in alike)", "if True"),
+        ("what is left still has her", "and not is_theirs(kept)", ""),
+    ),
+    *_of(
+        "include/instore/model/orders.py",
+        ("tests/instore/model/test_orders.py::test_what_is_said_twice_with_two_values_is_refused",),
+        ("the last of two values holds", "    refuse_contradictions(again)\n", ""),
+    ),
+    *_of(
+        LEDGER + "intake.py",
+        (OF_LEDGER + "intake.py::test_what_contradicts_itself_or_is_no_number_any_more_is_refused",),
+        ("a sale may be less than nothing", 'if order.order_type == "sale" and order.total < 0:', "if False:"),
+        ("a masked card is a card", 'if _MASKED.search(order.loyalty_card_number or ""):', "if False:"),
+    ),
+    *_of(
+        SOURCES + "extracts/csv_lines.py",
+        (OF_READING[0] + "::test_behind_another_heading_a_file_is_not_read_on_and_behind_the_same_it_is",),
+        ("rows behind another heading are read by the first", "if number.strip(_AROUND) not in titles:", "if True:"),
+    ),
+    *_of(
+        LEDGER + "suppressions.py",
+        ("tests/instore/runs/test_report.py::test_what_is_suppressed_is_told_by_who_said_so",),
+        (
+            "who said so is not told",
+            "Counter(next((each for each in _SOURCES if each in sources), SUPPRESSED)",
+            "Counter(SUPPRESSED",
+        ),
+    ),
+    *_of(
         LEDGER + "intake.py",
         (
             OF_LEDGER + "intake.py",
@@ -585,8 +622,8 @@ MUTANTS = [
             'return Taken("unreadable", {})\n    items',
             'return Taken("accepted", {})\n    items',
         ),
-        ("success false is success", "any(named.get(name) is False for name in _FLAGS)", "False"),
-        ("an error in the answer is none", "or any(bool(named.get(name)) for name in _ERRORS)", ""),
+        ("success false is success", 'any(word in ("false", "0") for word in words[len(_WORDS) :])', "False"),
+        ("an error in the answer is none", "or any(_is_told(named, name) for name in _ERRORS)", ""),
         ("an item's status is not read", "or _status(said) >= _FAILED", ""),
         ("an item is about the event at its place", "    if named in ids:", "    if False:"),
         (

@@ -85,6 +85,16 @@ def test_numbers_keep_their_digits(settings: MakeSettings) -> None:
     assert str(record.order.total) == "3.50000000000000000001"
 
 
+def test_an_order_of_an_array_that_says_two_things_is_set_aside_alone(settings: MakeSettings) -> None:
+    contradicting = [
+        json.dumps(document(number))[:-1] + twice
+        for number, twice in (("S1", ', "total": "9.99"}'), ("S2", ', "lines": [{"total": "1", "total": "2"}]}'))
+    ]
+    same = json.dumps(document("S3"))[:-1] + ', "total": "3.50"}'
+    records, broken = read("a.json", f"[{', '.join([*contradicting, same])}]".encode(), settings())
+    assert (told(records), broken) == (["bad_value", "bad_value", "S3"], None)
+
+
 def test_a_cut_array_breaks_behind_its_last_whole_order(settings: MakeSettings) -> None:
     raw = json.dumps(ORDERS).encode()
     for cut in range(1, len(raw)):
