@@ -47,6 +47,7 @@ def not_answered(hook: Any, card: str = "12345") -> CardNotAnswered:
         (Reply(200, {"fault": {"faultstring": "Spike arrest"}}), "error_in_answer", True),
         (Reply(200, {"code": "RATE_LIMIT", "message": "slow down"}), "no_member", False),
         (Reply(200, {}), "no_member", False),
+        (Reply(200, b"null"), "no_member", False),
         (Reply(200, ["12345"]), "no_member", False),
         (Reply(200, "maintenance"), "unexpected_answer", False),
         (Reply(200, {**ANN, "email": {"home": "a@x.org"}}), "unexpected_answer", False),

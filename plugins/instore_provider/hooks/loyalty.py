@@ -222,6 +222,8 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
             what = f"leads to an answer ({answer.status}) that is not this provider's not-found rule"
             raise _no_answer(service, code, "url_template", what)
         found = json_of(answer)
+        if found is None:
+            raise _no_answer(service, "no_member", "url_template", "leads to null, which is not the not-found rule")
         if _tells_an_error(found):
             what = f"leads to an answer ({answer.status}) with an error in it"
             raise _no_answer(service, "error_in_answer", "url_template", what, passing=True)
