@@ -20,7 +20,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from include.instore.model.identifiers import known_codec, known_zone
+from include.instore.model.identifiers import known_codec, known_trailer, known_zone
 from include.instore.model.orders import InStoreOrder, OrderLine
 
 ORDER_FIELDS = tuple(to_camel(name) for name in InStoreOrder.model_fields if name != "lines")
@@ -120,6 +120,11 @@ class Declaration(_Strict):
         "", max_length=1, description="csv: what stands between columns; empty: as the heading shows."
     )
     title_lines: int = Field(0, ge=0, le=100, description="csv: lines before the one with the columns' names.")
+    trailer: Annotated[str, AfterValidator(known_trailer)] = Field(
+        "",
+        description="csv, json_lines: the file's last line, such as a row of sums, as INSTORE_EXTRACT_TRAILER, which "
+        "counts where this is empty; its `sum` is written as `numbers` says.",
+    )
     first_row_only: bool = Field(
         False, description="csv: only an order's first row has its number; the rows beneath leave it empty."
     )
@@ -139,6 +144,9 @@ class Declaration(_Strict):
     more: dict[str, str] = Field(
         default_factory=dict,
         description="The same for fields of your own, such as `tillId`, which the payload gets.",
+    )
+    time: str = Field(
+        "", description="csv: heading of the time of day, where the date has a column of its own; `dates` is of both."
     )
     lines_at: str = Field("", description="Documents: JMESPath from the order to its lines.")
     lines: _LineMap = Field(
@@ -176,7 +184,11 @@ class Declaration(_Strict):
             raise ValueError("order is empty; name at least where its required fields are")
         if wrong := [name for name in self.more if to_camel(name) != name or name in (*ORDER_FIELDS, *LINE_FIELDS)]:
             raise ValueError(f"more.{wrong[0]} is not a name of your own in camelCase, such as tillId")
-        headings = {*self.order.values(), *self.more.values(), *self.lines.values()}
+        if self.time and not (self.is_rows and "date" in self.order):
+            raise ValueError(
+                "time is a heading beside that of order.date; in documents join('T', [date, time]) is both"
+            )
+        headings = {*self.order.values(), *self.more.values(), *self.lines.values(), self.time}
         if unknown := set(self.optional) - headings:
             raise ValueError(f"optional names {min(unknown)}, which no field is mapped to")
         if self.format == "xml" and not self.orders:

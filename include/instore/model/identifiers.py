@@ -43,3 +43,14 @@ def known_codec(name: str) -> str:
     except LookupError as error:
         raise ValueError("not a text encoding that Python knows, such as utf-8 or cp1252") from error
     return name
+
+
+def known_trailer(pattern: str) -> str:
+    """The regular expression of a file's last line. :raises ValueError: it is none, or has other groups."""
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    if set(found.groupindex) - {"count", "sum"} or (pattern and found.fullmatch("")):
+        raise ValueError("can only have the groups (?P<count>…) and (?P<sum>…), and must not match an empty line")
+    return pattern

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.identifiers import known_codec, known_zone
+from include.instore.model.identifiers import known_codec, known_trailer, known_zone
 from include.instore.model.order_keys import key_fields
 
 PREFIX = "INSTORE_"
@@ -53,16 +52,6 @@ def _each_declared(paths: dict[str, str]) -> dict[str, str]:
     if twice := [name for name in names.values() if list(names.values()).count(name) > 1]:
         raise ValueError(f"two adapters have the name {twice[0]}; give one of them another `name`")
     return paths
-
-
-def _known_groups(pattern: str) -> str:
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
-    if set(found.groupindex) - {"count", "sum"} or (pattern and found.fullmatch("")):
-        raise ValueError("can only have the groups (?P<count>…) and (?P<sum>…), and must not match an empty line")
-    return pattern
 
 
 def _known_outcomes(names: str) -> str:
@@ -191,7 +180,7 @@ class ExtractSettings(_Section):
         "read. Empty: no marker is needed. The file is compared with SHA-256 sums in the marker, as sha256sum writes "
         "them (.sha256).",
     )
-    extract_trailer: Annotated[str, AfterValidator(_known_groups)] = Field(
+    extract_trailer: Annotated[str, AfterValidator(known_trailer)] = Field(
         "",
         description="The line that ends each extract, as a regular expression such as "
         r"`EOF;(?P<count>\d+);(?P<sum>-?[\d.]+)`: count of its rows or orders; sum of the totals of the orders or "

@@ -31,13 +31,15 @@ _NAMES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("column_n
 _AMOUNTS = ("order.total", "lines.quantity", "lines.unitPrice", "lines.discount", "lines.total")
 _DATES = (
     "iso", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M",
-    "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d", "%Y%m%d%H%M%S",
+    "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p",
+    "%b %d, %Y %I:%M:%S %p", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d", "%Y%m%d%H%M%S",
     "unix_ms", "unix",
 )  # fmt: skip
 _DIALECTS = ((".", ""), (",", ""), (".", ","), (",", "."), (",", " "), (".", "'"))
+_TIMES = ("time", "uhrzeit", "zeit", "heure", "hora", "ora", "tid", "tijd", "ordertime", "transactiontime")
 _PLACES = (
-    "format", "encoding", "delimiter", "title_lines", "first_row_only", "orders", "lists", "order", "lines_at", "lines",
-    "values", "numbers", "dates",
+    "format", "encoding", "delimiter", "title_lines", "first_row_only", "orders", "lists", "time", "order", "lines_at",
+    "lines", "values", "numbers", "dates",
 )  # fmt: skip
 Columns = dict[str, list[str]]
 
@@ -125,7 +127,9 @@ def _of_csv(raw: bytes) -> tuple[list[Guess], Columns]:
         else max(counts, key=lambda each: max(((n, c) for c, n in counts[each].items()), default=(0, 0)))
     )
     columns = counts[delimiter].most_common(1)[0][0] if counts[delimiter] else 0
-    titles = next(at for at, line in enumerate(lines) if line.count(delimiter) >= columns)
+    # A title may be followed by the delimiters of the columns that it has not.
+    filled = [sum(bool(cell.strip()) for cell in line.split(delimiter)) for line in lines]
+    titles = next((at for at, count in enumerate(filled) if count > columns * 0.75), 0)
     heading, *rows = csv.reader(io.StringIO("".join(lines[titles:])), delimiter=delimiter)
     form = [Guess("format", "csv", "sure", "rows of text"), Guess("encoding", encoding, sure, why)]
     form.append(Guess("delimiter", delimiter, "sure" if columns else "unsure", "it cuts the heading"))
@@ -159,9 +163,15 @@ def _of_xml(raw: bytes) -> tuple[list[Guess], Columns, Columns]:
     parser = etree.XMLPullParser(("start",), resolve_entities=False, no_network=True, remove_comments=True)
     parser.feed(raw)
     _, root = next(parser.read_events())
-    children = [child for child in root if isinstance(child.tag, str)][:_RECORDS]
-    name, _ = Counter(etree.QName(child).localname for child in children).most_common(1)[0]
-    orders = [child for child in children if etree.QName(child).localname == name]
+    while True:  # what is there once, with several in it that have more than fields, is an envelope
+        children = [child for child in root if isinstance(child.tag, str)][:_RECORDS]
+        name, _ = Counter(etree.QName(child).localname for child in children).most_common(1)[0]
+        orders = [child for child in children if etree.QName(child).localname == name]
+        if len(orders) > 1 or not any(len(part) for child in orders[0] for part in child):
+            break
+        if len({child.tag for child in orders[0]}) == len(orders[0]):
+            break
+        root = orders[0]
     several = {
         etree.QName(child).localname
         for order in orders
@@ -221,7 +231,7 @@ def _fields(columns: Columns, lines: Columns) -> Iterator[Guess]:
     scored: list[tuple[float, str, str]] = []
     for name, words in _NAMES.items():
         for column, values in (lines if name.startswith("lines") else columns).items():
-            by_name, shape = _by_name(_last(column), words), _shape(name, [value for value in values if value])
+            by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
             if shape is not False and (by_name or shape):
                 # Rows may go without the number, but one that all have is likelier.
                 scored.append((by_name - 0.2 * (name == "order.orderNumber" and "" in values), name, column))
@@ -235,7 +245,7 @@ def _fields(columns: Columns, lines: Columns) -> Iterator[Guess]:
             filled = any((lines if name.startswith("lines") else columns)[column])
             why = "by its name" if by_name > 1 else "a part of its name" if by_name else "the shape of its values alone"
             why += f", as {' and '.join(also)}: ask" if also else "" if filled else "; it is empty"
-            sure = "unsure" if by_name <= 1 else "sure" if filled and not also else "likely"
+            sure = "unsure" if by_name < 1 else "sure" if filled and not also else "likely"
             taken[name] = Guess(name, column, sure, why)
     for name in _NAMES:
         if name in taken:
@@ -244,11 +254,13 @@ def _fields(columns: Columns, lines: Columns) -> Iterator[Guess]:
             yield Guess(name, "", "unsure", "not found; name it, or put it into constants")
 
 
-def _by_name(name: str, words: Sequence[str]) -> float:
-    """More than 1: the very name, the commoner the more; 1: a word is within it; 0: neither."""
-    if name in words:
-        return 2 - words.index(name) / 100
-    return float(any(len(word) > 4 and word in name for word in words))
+def _by_name(column: str, words: Sequence[str]) -> float:
+    """More than 1: the very name, the commoner the more; less: the share of it that is a word; 0: neither."""
+    longer = re.sub(r"[\W_]", "", "".join(column.split(".")[-2:]).casefold())  # such as shop.id
+    for name in (_last(column), longer):
+        if name in words:
+            return 2 - words.index(name) / 100
+    return max((len(word) / len(longer) for word in words if len(word) > 4 and word in longer), default=0.0)
 
 
 def _shape(name: str, values: Sequence[str]) -> bool | None:
@@ -260,8 +272,13 @@ def _shape(name: str, values: Sequence[str]) -> bool | None:
     if name == "order.currency":
         return all(re.fullmatch(r"[A-Z]{3}", value) for value in values)
     if name == "order.date":
-        return bool(_date_formats(values))
+        forms = _date_formats(values)  # seconds are digits, as many other things are
+        return any(not form.startswith("unix") for form in forms) or (None if forms else False)
+    if name == "order.orderNumber" and any("@" in value for value in values):
+        return False
     if name == "order.loyaltyCardNumber":
+        if not all(re.fullmatch(r"[\w\s-]*\d[\w\s-]*", value) for value in values):
+            return False
         digits = [re.sub(r"[\s-]", "", value) for value in values]
         return (len(digits) > 2 and all(len(each) > 11 and each.isdigit() and _luhn(each) for each in digits)) or None
     return False if name in _AMOUNTS and not _dialects(values) else None
@@ -310,6 +327,10 @@ def _writing(fields: Sequence[Guess], columns: Columns, lines: Columns) -> Itera
             if value and value != ("minus",):
                 yield Guess(f"numbers.{name}", list(value) if isinstance(value, tuple) else value, sure, why)
     dates = [value for value in values["order.date"] if value]
+    time = next((name for name in columns if lines is columns and _last(name) in _TIMES), "")
+    if time and dates and all(re.fullmatch(r"\d\d?:\d\d.*", value) for value in columns[time] if value):
+        yield Guess("time", time, "likely", "by its name, beside the date")
+        dates = [f"{date} {at}" for date, at in zip(values["order.date"], columns[time], strict=True) if date]
     if dates and (forms := _date_formats(dates)):
         meanings_of = {tuple(moment(value, Dates(formats=(form,))) for value in dates) for form in forms}
         also = f"; {', '.join(forms[1:])} would fit as well: ask" if len(meanings_of) > 1 else ""

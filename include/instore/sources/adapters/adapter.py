@@ -24,6 +24,7 @@ from include.instore.sources.adapters.values import moment, number
 
 _ELEMENT = "[]"
 """Behind the name of an adapter: the record is one order of several, from behind the declared path."""
+_TIME = "timeOfDay"
 _AMOUNTS = {"order": ("total",), "lines": ("quantity", "unitPrice", "discount", "total")}
 
 
@@ -60,7 +61,8 @@ class Adapter:
         self.declared = declared
         self.name = declared.name if declared else ""
         self.element = element
-        self.settings = settings.having(extract_encoding=declared.encoding) if declared else settings
+        trailer = {"extract_trailer": declared.trailer} if declared and declared.trailer else {}
+        self.settings = settings.having(extract_encoding=declared.encoding, **trailer) if declared else settings
         self.found: Counter[str] = Counter()
         """In how many orders, or lines, each mapped field had a value."""
         self.unused: list[str] = []
@@ -147,7 +149,11 @@ class Adapter:
     def never_found(self) -> list[str]:
         """What is mapped and had no value in any order: a path that is not right, or a column that is always empty."""
         mapped = [f"{part}.{field}" for part, field, _ in _columns(self.declared)] if self.declared else []
-        return [name for name in mapped if not self.found[name.replace("more.", "order.")]]
+        return [
+            name
+            for name in mapped
+            if not self.found[name.replace("more.", "order.").replace(f"time.{_TIME}", "order.date")]
+        ]
 
     def _adapted(self, declared: Declaration, document: Mapping[str, Any], of_rows: bool) -> Any:
         if of_rows:
@@ -181,12 +187,14 @@ class Adapter:
         """The document with the fields of one's own, which the reader leaves on the lines, and those of one heading."""
         order = {name: value for name, value in document.items() if name != "lines"}
         lines = [dict(line) for line in document["lines"]]
-        for field in declared.more:
+        for field in (*declared.more, *[_TIME] * bool(declared.time)):
             said = {line.pop(field, "") for line in lines} - {""}
             if len(said) > 1:
                 raise RecordRefused("bad_value", f"{field} is not that of the order's other rows")
             if said:
                 order[field] = said.pop()
+        if order.get("date") and (time := order.pop(_TIME, "")):
+            order["date"] = f"{order['date'].strip()} {time.strip()}"
         for (part, source), (to_part, field) in self._copies:
             if to_part != "lines":
                 order[field] = order.get(source)
@@ -231,6 +239,8 @@ def _columns(declared: Declaration) -> Iterator[tuple[str, str, str]]:
     for part, fields in (("order", declared.order), ("more", declared.more), ("lines", declared.lines)):
         for field, heading in fields.items():
             yield part, field, heading
+    if declared.time:
+        yield "time", _TIME, declared.time
 
 
 def _search(path: str, document: Any) -> Any:

@@ -41,8 +41,9 @@ def read_csv(stream: BinaryIO, settings: Settings, adapter: Adapter | None = Non
     :raises BrokenExtract: a required column is missing, its heading is not in the set encoding, the file breaks off, or
         it is not what its trailer says.
     """
-    lines = Lines(stream, settings)
-    return lines.checked(_records(lines, settings, adapter or Adapter(settings)))
+    adapter = adapter or Adapter(settings)
+    lines = Lines(stream, settings, adapter)
+    return lines.checked(_records(lines, settings, adapter))
 
 
 def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
@@ -133,7 +134,10 @@ class _Rows:
             fault = str(error)
         behind = self._lines.texts()[1:]
         # A line within its quotes that has all columns by itself is a row, and no text.
-        holds_rows = any(text.count(self._delimiter) >= self._columns - 1 for text in behind)
+        holds_rows = any(
+            text.count(self._delimiter) >= self._columns - 1 and len(_first_row(text, self._delimiter)) >= self._columns
+            for text in behind
+        )
         if holds_rows or (fault and len(behind) + 1 >= self._longest):
             fault = fault or "a quote in it is not closed, and the rows behind it are within the quotes"
             self._lines.give_back()

@@ -16,8 +16,9 @@ def read_json_lines(stream: BinaryIO, settings: Settings, adapter: Adapter | Non
 
     :raises BrokenExtract: the last line is cut off, or the file is not what its trailer says.
     """
-    lines = Lines(stream, settings)
-    return lines.checked(_records(lines, settings, adapter or Adapter(settings)))
+    adapter = adapter or Adapter(settings)
+    lines = Lines(stream, settings, adapter)
+    return lines.checked(_records(lines, settings, adapter))
 
 
 def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import BinaryIO
 
+from include.instore.model.declarations import Numbers
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter
+from include.instore.sources.adapters.values import number
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Lines:
     :raises BrokenExtract: the stream cannot be read on.
     """
 
-    def __init__(self, stream: BinaryIO, settings: Settings) -> None:
+    def __init__(self, stream: BinaryIO, settings: Settings, adapter: Adapter) -> None:
         self._encoding = settings.extracts.extract_encoding
         # Text is decoded in blocks: a byte of another encoding is let through, so that it spoils its own line and not
         # the good ones of its block.
@@ -89,6 +91,7 @@ class Lines:
         self._trailer = re.compile(settings.extracts.extract_trailer) if settings.extracts.extract_trailer else None
         self._said: re.Match[str] | None = None
         self._goes_on = False  # behind its trailer
+        self._numbers = adapter.declared.numbers if adapter.declared else None
         self._tolerance = settings.orders.sums_tolerance
         self.number = 0
         self.complete = True
@@ -155,7 +158,10 @@ class Lines:
             totals[1] += sum((line.total or Decimal(0) for line in record.order.lines), Decimal(0))
         if self._said is None or self._goes_on:
             raise BrokenExtract(self.number + 1, "it does not end in the trailer that INSTORE_EXTRACT_TRAILER declares")
-        said = {name: _number(text) for name, text in self._said.groupdict().items()}
+        said = {
+            name: _number(text, self._numbers if name == "sum" else None)
+            for name, text in self._said.groupdict().items()
+        }
         if "count" in said and said["count"] not in (rows, orders):
             detail = f"its trailer says {self._said['count']}, and there are {rows} rows of {orders} orders"
             raise BrokenExtract(self.number + 1, detail)
@@ -197,8 +203,8 @@ class Lines:
             raise
 
 
-def _number(text: str | None) -> Decimal:
+def _number(text: str | None, rules: Numbers | None) -> Decimal:
     try:
-        return Decimal((text or "").replace(",", "."))
-    except InvalidOperation:
+        return number(text or "", rules) if rules else Decimal((text or "").replace(",", "."))
+    except (InvalidOperation, ValueError):
         return Decimal("Infinity")  # which nothing makes

@@ -209,3 +209,47 @@ def test_an_order_of_a_json_file_with_a_path_is_read_again_without_it(
     assert outcome.outcome == "landed"
     assert sorted(given.statuses(ledger)) == ["S1", "S2"]
     given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_the_time_of_day_may_have_a_column_of_its_own(settings: MakeSettings, tmp_path: Path) -> None:
+    heading = HEADING.replace("Datum", "Datum;Zeit")
+    declared = DECLARED.replace("delimiter", "time: Zeit\ndelimiter")
+    rows = [row.replace(" 10:", ";10:") for row in ROWS]
+    chosen = with_adapter(tmp_path, settings, declared)
+    apart = payloads(read(text_of(*rows, heading=heading), chosen))
+    assert apart == payloads(read(text_of(*ROWS), with_adapter(tmp_path, settings)))
+    chosen = with_adapter(tmp_path, settings, declared)
+    for row, why in ((rows[2].replace("10:20", ""), "in none of the declared formats"), (rows[2], "")):
+        (record,) = read(text_of(row, heading=heading), chosen)
+        assert (why in record.order.detail) if isinstance(record.order, RecordRefused) else not why
+    other = [rows[0], rows[1].replace("10:15", "10:16")]
+    (record,) = read(text_of(*other, heading=heading), chosen)
+    assert isinstance(record.order, RecordRefused)
+    assert record.order.detail == "timeOfDay is not that of the order's other rows"
+    with pytest.raises(BrokenExtract, match=r"column Zeit of time\.timeOfDay is missing"):
+        read(text_of(*ROWS), chosen)
+
+
+@pytest.mark.parametrize(
+    ("trailer", "fault"), [("Ende;3;1.254,00", ""), ("Ende;3;1.255,00", "the sum"), ("", "end in")]
+)
+def test_a_trailer_is_declared_with_its_source(
+    settings: MakeSettings, tmp_path: Path, trailer: str, fault: str
+) -> None:
+    declared = DECLARED.replace("delimiter", "trailer: Ende;(?P<count>\\d+);(?P<sum>[\\d.,]+)\ndelimiter")
+    chosen = with_adapter(tmp_path, settings, declared)
+    text = text_of(*ROWS, *[trailer] * bool(trailer))
+    if not fault:
+        assert len(payloads(read(text, chosen))) == 2
+        return
+    with pytest.raises(BrokenExtract, match=fault):
+        read(text, chosen)
+
+
+def test_a_field_of_several_lines_hides_no_row_where_the_last_line_is_none_alone(
+    settings: MakeSettings, tmp_path: Path
+) -> None:
+    heading = "Beleg;Bemerkung;Datum;Laden;Karte;Summe;Artikel;Menge;Betrag;Kasse"
+    quoted = '1001;"two\nlines";24.11.2026 10:15;K1;6035770741165744;3,50;"A;B";1;3,50;7'
+    (order,) = payloads(read(text_of(quoted, heading=heading), with_adapter(tmp_path, settings)))
+    assert order["lines"][0]["productCode"] == "A;B"
