@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -74,6 +76,7 @@ def page() -> str:
     ]
     for folder in sorted({each.parent for each in _EXAMPLES.glob("*/*.yaml")}):
         parts += _example(folder)
+    parts += _cut_in_half()
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -115,6 +118,20 @@ def _example(folder: Path) -> Iterator[str]:
         told = CliRunner().invoke(app, ["check", str(sample), option.replace("adapters/", f"{_EXAMPLES}/", 1)])
         command = f"$ python -m include.instore check {where}/{sample.name} {option}"
         yield from ("```console", command, told.stdout.rstrip(), "```", "")
+
+
+def _cut_in_half() -> Iterator[str]:
+    """What is said of a .gz of which the second half is missing; stored, so that it is the same everywhere."""
+    where = "adapters/shopify_export"
+    with tempfile.TemporaryDirectory() as folder:
+        sample = Path(folder) / "half.csv.gz"
+        whole = gzip.compress((_EXAMPLES / "shopify_export/orders.csv").read_bytes(), compresslevel=0, mtime=0)
+        sample.write_bytes(whole[: len(whole) // 2])
+        declared = f"{_EXAMPLES}/shopify_export/shopify_export.yaml"
+        told = CliRunner().invoke(app, ["check", str(sample), f"--adapter={declared}"])
+    yield from ("## A file that breaks off", "", "A .gz of the Shopify export, cut in half on its way:", "")
+    command = f"$ python -m include.instore check half.csv.gz --adapter={where}/shopify_export.yaml; echo $?"
+    yield from ("```console", command, told.stdout.rstrip(), str(told.exit_code), "```", "")
 
 
 def main(arguments: list[str]) -> int:

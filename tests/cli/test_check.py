@@ -13,6 +13,7 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 from typer.testing import CliRunner, Result
 
 from adapters.new import main
+from docs import adapters_docs
 from include.instore.model.declarations import load_declaration
 from include.instore_airflow.cli import app
 from sandbox.servicebus import ServiceBusStandIn
@@ -297,6 +298,10 @@ def test_each_example_s_proposal_names_what_the_example_names(folder: Path) -> N
     ]
     # What it is sure of is what the example says, but for a path that the example writes otherwise.
     assert wrong in ([], ["order.loyaltyCardNumber"])
+
+
+def test_the_page_of_adapters_has_what_the_commands_print() -> None:
+    assert adapters_docs.main([]) == 0
 
 
 def test_a_new_adapter_reads_its_sample_as_it_is_to_be(tmp_path: Path) -> None:

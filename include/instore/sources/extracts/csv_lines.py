@@ -320,7 +320,8 @@ class _OrderRows:
 
     def record(self, settings: Settings, *, ends: bool = True) -> ExtractRecord:
         order = self._order(settings)
-        columns = frozenset(self._header) - {""}
+        unused = {f"{name} (not used)" for name in self._adapter.unused}  # that it is new is told all the same
+        columns = (frozenset(self._header) | unused) - {""}
         return ExtractRecord(self._line, self.raw, order, self._heading, ends, self.number, self._count, columns)
 
     def _order(self, settings: Settings) -> Any:

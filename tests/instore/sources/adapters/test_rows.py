@@ -253,3 +253,19 @@ def test_a_field_of_several_lines_hides_no_row_where_the_last_line_is_none_alone
     quoted = '1001;"two\nlines";24.11.2026 10:15;K1;6035770741165744;3,50;"A;B";1;3,50;7'
     (order,) = payloads(read(text_of(quoted, heading=heading), with_adapter(tmp_path, settings)))
     assert order["lines"][0]["productCode"] == "A;B"
+
+
+def test_a_new_heading_is_told_though_the_declaration_does_not_use_it(
+    settings: MakeSettings, tmp_path: Path, ledger: Ledger
+) -> None:
+    chosen = with_adapter(tmp_path, settings)
+    for number, note in enumerate(("Bemerkung", "Bemerkung", "Notiz")):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        text = text_of(ROWS[0], ROWS[1], heading=HEADING.replace("Bemerkung", note)).replace("1001", f"100{number}")
+        (tmp_path / "in" / f"till-{number}.txt").write_text(text)
+        run = given.run(f"run-{number}")
+        open_run(ledger, run)
+        assert load_extracts(Storage.local(tmp_path / "in"), ledger, run, chosen).landed.orders == 1
+    details = [row["detail"] for row in given.rows(ledger, "extracts")]
+    told = "other headings than the file before: new Notiz (not used), gone Bemerkung (not used)"
+    assert sorted(details, key=str) == sorted([None, None, told], key=str)
