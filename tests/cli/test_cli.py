@@ -131,7 +131,7 @@ def test_a_redrive_lands_and_a_dry_run_before_it_says_so(refused: str, ledger: L
 def test_discarding_needs_to_be_told_what(refused: str, ledger: Ledger) -> None:
     nothing = run("quarantine", "discard")
     assert nothing.exit_code == 2
-    assert "Say which" in nothing.output
+    assert "Choose one" in nothing.output
     both = run("quarantine", "discard", refused, "--all")
     assert (both.exit_code, "not both" in both.output) == (2, True)
     assert printed(run("quarantine", "discard", "--reason", "too_large", "--json"))["counts"] == {"discarded": 1}

@@ -152,7 +152,7 @@ def test_the_report_adds_up_by_whatever_it_is_asked(ledger: Ledger) -> None:
     )
     assert run("report", *days).output.splitlines()[-1].startswith("total")
     wrong = run("report", "--from", "yesterday")
-    assert (wrong.exit_code, "'yesterday' is no day" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "'yesterday' is not a day" in wrong.stderr) == (2, True)
     # Of the last days by itself: the record that was refused just now.
     assert [row["quarantined"] for row in printed("report", "--by", "source")] == [1]
 

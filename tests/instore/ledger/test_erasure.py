@@ -359,7 +359,7 @@ def test_nobody_is_erased_without_a_place_for_the_receipt_or_a_name(
 
     refused("set INSTORE_ERASURE_RECEIPTS to a folder", None, cards=[card(1)])
     refused("set INSTORE_ERASURE_RECEIPTS to a folder", tmp_path / "nowhere", cards=[card(1)])
-    refused("Nobody is named", receipts)
+    refused("No person is given", receipts)
     refused("none that can be read", receipts, emails=["jane.example.com"])
     assert places(everywhere, range(PEOPLE), files=False) == before
 
