@@ -14,8 +14,9 @@ import pytest
 import typer
 
 from docs.configuration_docs import FOLDER, PAGES
-from include.instore.ledger.tables import ContentState, DeliveryStatus, ExtractState, Status, metadata
+from include.instore.ledger.tables import metadata
 from include.instore.model.settings import PREFIX, SECTION_OF, YOURS
+from include.instore.model.states import ContentState, DeliveryStatus, ExtractState, Status
 from include.instore_airflow.cli import app
 from sandbox import week
 

@@ -17,7 +17,6 @@ from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
 from include.instore.ledger.tables import (
-    DeliveryStatus,
     claims,
     contents,
     customers,
@@ -33,6 +32,7 @@ from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings
+from include.instore.model.states import DeliveryStatus
 from include.instore.model.windows import Run, Window
 
 SETTINGS = Settings()

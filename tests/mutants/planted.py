@@ -377,7 +377,11 @@ MUTANTS = [
             'connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))',
             "pass",
         ),
-        ("a redriven row stays quarantined", '.values(state="redriven")', '.values(state="quarantined")'),
+        (
+            "a redriven row stays quarantined",
+            ".values(state=RecordState.REDRIVEN.value)",
+            '.values(state="quarantined")',
+        ),
         (
             "twins land",
             "rows = [item.row for key, item in first.items() if key not in twins]",

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from include.instore.ledger.arrivals import Silence
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import UNDER_WAY, Status, alerts, deliveries, orders
+from include.instore.ledger.tables import alerts, deliveries, orders
 from include.instore.model.codes import DEADLINE, LOOK_UP_FAILED, RECOVERED, is_soft
+from include.instore.model.states import UNDER_WAY, Status
 from include.instore.model.windows import Run
 
 WAITING, TOLD, NOBODY = "waiting", "told", "nobody"

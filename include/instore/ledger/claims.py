@@ -13,7 +13,8 @@ from include.instore import fault_points
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import cancel_switched_off, order_first_deliveries
 from include.instore.ledger.editions import note_editions, order_editions, to_be_sent_again
-from include.instore.ledger.tables import UNDER_WAY, DeliveryStatus, Status, claims, deliveries, orders, runs
+from include.instore.ledger.tables import claims, deliveries, orders, runs
+from include.instore.model.states import UNDER_WAY, DeliveryStatus, Status
 from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50

@@ -12,8 +12,9 @@ from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import make_deliveries
 from include.instore.ledger.suppressions import learn_from_answers, suppressed_among
-from include.instore.ledger.tables import Status, customers, orders, runs
+from include.instore.ledger.tables import customers, orders, runs
 from include.instore.model.codes import SUPPRESSED
+from include.instore.model.states import Status
 
 _ASK_AGAIN_HOURS = (1, 6, 24)
 """An unmatched order is asked for again after these hours, then daily until it expires."""

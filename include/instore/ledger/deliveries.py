@@ -12,16 +12,9 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import keep_alive
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import suppressed_among
-from include.instore.ledger.tables import (
-    DeliveryStatus,
-    Status,
-    contents,
-    deliveries,
-    kept_text,
-    orders,
-    runs,
-)
+from include.instore.ledger.tables import contents, deliveries, kept_text, orders, runs
 from include.instore.model.codes import SUPPRESSED
+from include.instore.model.states import DeliveryStatus, Status
 
 _LEAVING = "leaving"
 

@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import DeliveryStatus, Status, deliveries, destinations, orders
+from include.instore.ledger.tables import deliveries, destinations, orders
 from include.instore.model.events import first_event_id
+from include.instore.model.states import DeliveryStatus, Status
 from include.instore.model.windows import Run
 
 

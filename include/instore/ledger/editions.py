@@ -16,20 +16,10 @@ from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.known_again import content_row, taken_content
 from include.instore.ledger.suppressions import person_hashes
-from include.instore.ledger.tables import (
-    UNDER_WAY,
-    ContentState,
-    DeliveryStatus,
-    Status,
-    UtcDateTime,
-    contents,
-    deliveries,
-    destinations,
-    editions,
-    orders,
-)
+from include.instore.ledger.tables import UtcDateTime, contents, deliveries, destinations, editions, orders
 from include.instore.model.codes import NO_CUSTOMER_KEY
 from include.instore.model.events import next_event_id
+from include.instore.model.states import UNDER_WAY, ContentState, DeliveryStatus, Status
 from include.instore.model.windows import Run
 
 _CHUNK = 500

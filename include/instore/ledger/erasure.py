@@ -20,9 +20,10 @@ from include.instore.ledger.database import Ledger
 from include.instore.ledger.keys import known_fields
 from include.instore.ledger.retention import forget_orders
 from include.instore.ledger.suppressions import ERASURE, PLACEHOLDER_CARDS, stop_orders
-from include.instore.ledger.tables import Status, customers, orders, quarantine, suppressions
+from include.instore.ledger.tables import customers, orders, quarantine, suppressions
 from include.instore.model.codes import BROKEN_FILE, SUPPRESSED
 from include.instore.model.forgotten import without_person, without_theirs
+from include.instore.model.states import RecordState, Status
 
 _EMAIL = re.compile(r"[^\s\"'<>(),;:|\\]+@[^\s\"'<>(),;:|\\]+")
 _CARD = re.compile(r"[0-9A-Za-z]{3,64}")
@@ -210,8 +211,8 @@ def _erase_records(ledger: Ledger, persons: Persons, dry_run: bool) -> int:
             with ledger.write() as connection:
                 for id, rest in theirs.items():
                     mine = sa.update(quarantine).where(quarantine.c.id == id)
-                    waits = mine.where(quarantine.c.state == "quarantined")
-                    connection.execute(waits.values(state=rest.pop("state", "quarantined")))
+                    waits = mine.where(quarantine.c.state == RecordState.QUARANTINED.value)
+                    connection.execute(waits.values(state=rest.pop("state", RecordState.QUARANTINED.value)))
                     connection.execute(mine.values(rest))
         found, after = found + len(theirs), rows[-1]["id"]
 
@@ -224,7 +225,7 @@ def _rest(ledger: Ledger, hashes: frozenset[str], row: Mapping[str, Any]) -> dic
     # The rows of a file are those of one order, but for the rest of a broken one.
     kept = b"" if heading and row["reason"] != BROKEN_FILE else _of_others(ledger, hashes, raw, rows=bool(heading))
     if not kept:
-        return {"raw": b"", "heading": None, "state": "discarded"}
+        return {"raw": b"", "heading": None, "state": RecordState.DISCARDED.value}
     return {"raw": kept, "heading": None if hashes & _hashes_in(ledger, heading) else row["heading"]}
 
 

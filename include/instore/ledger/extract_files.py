@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import ExtractState, extracts, kept_text
+from include.instore.ledger.tables import extracts, kept_text
+from include.instore.model.states import ExtractState
 
 RELEASED = "released:"
 """Before the version of a file that is due though it is known: a person has released it."""

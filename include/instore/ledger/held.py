@@ -10,7 +10,8 @@ from enum import Enum
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import DeliveryStatus, deliveries, orders
+from include.instore.ledger.tables import deliveries, orders
+from include.instore.model.states import DeliveryStatus
 
 
 class Decision(str, Enum):

@@ -21,16 +21,7 @@ from include.instore.ledger.database import Ledger
 from include.instore.ledger.erasure import rest_of_records, without_erased
 from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
-from include.instore.ledger.tables import (
-    ExtractState,
-    Status,
-    extracts,
-    kept_text,
-    orders,
-    origin_of,
-    quarantine,
-    runs,
-)
+from include.instore.ledger.tables import extracts, kept_text, orders, origin_of, quarantine, runs
 from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
@@ -38,6 +29,7 @@ from include.instore.model.identifiers import number_root
 from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import OrderSettings, Settings
+from include.instore.model.states import ExtractState, RecordState, Status
 
 log = logging.getLogger(__name__)
 _ERROR_VALUE = re.compile(r"#(?:REF!|N/A|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)", re.IGNORECASE)
@@ -274,7 +266,7 @@ def land(
             connection.execute(
                 sa.update(quarantine)
                 .where(quarantine.c.id == row.id)
-                .values(state="quarantined", run=order["received_run"])
+                .values(state=RecordState.QUARANTINED.value, run=order["received_run"])
             )
         landed = Landed(
             received=len(arrivals) + len(refusals),
@@ -287,7 +279,9 @@ def land(
         if extract is not None:
             _remember_extract(ledger, connection, run_id, extract, now)
         if redriven:
-            connection.execute(sa.update(quarantine).where(quarantine.c.id.in_(redriven)).values(state="redriven"))
+            connection.execute(
+                sa.update(quarantine).where(quarantine.c.id.in_(redriven)).values(state=RecordState.REDRIVEN.value)
+            )
         connection.execute(
             sa.update(runs)
             .where(runs.c.run_id == run_id)
@@ -342,7 +336,13 @@ def _insert_refusals(
 ) -> int:
     rows = {
         item.id: asdict(item)
-        | {"id": item.id, "heading": item.heading or None, "run": run_id, "received_at": now, "state": "quarantined"}
+        | {
+            "id": item.id,
+            "heading": item.heading or None,
+            "run": run_id,
+            "received_at": now,
+            "state": RecordState.QUARANTINED.value,
+        }
         for item in refusals
     }
     if not rows:

@@ -14,6 +14,7 @@ from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.order_keys import key_fields, order_key
 from include.instore.model.orders import order_of_payload
 from include.instore.model.settings import Settings
+from include.instore.model.states import RecordState
 
 _SETTING = "order_key"
 _BEFORE_KEYS = "orderNumber"
@@ -130,7 +131,7 @@ def rekey(ledger: Ledger, settings: Settings, *, dry_run: bool = False) -> Rekey
                 )
             keys[row.key], references[key] = key, row.reference
         collided = sa.select(sa.func.count()).where(
-            quarantine.c.reason == COLLISION, quarantine.c.state == "quarantined"
+            quarantine.c.reason == COLLISION, quarantine.c.state == RecordState.QUARANTINED.value
         )
         done = Rekeyed(before, ",".join(fields), len(keys), connection.scalar(collided) or 0)
         if not dry_run:

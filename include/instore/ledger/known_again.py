@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import ContentState, Status, contents, deliveries, editions, orders, origin_of, runs
+from include.instore.ledger.tables import contents, deliveries, editions, orders, origin_of, runs
 from include.instore.model.codes import COLLISION, SPLIT_ORDER
 from include.instore.model.events import next_event_id
 from include.instore.model.identifiers import identity
 from include.instore.model.orders import order_of_payload
+from include.instore.model.states import ContentState, Source, Status
 
 _MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
 _TELL_NOTHING_APART = {
@@ -310,7 +311,7 @@ def _is_piece(before: Mapping[str, Any], item: Repeat) -> bool:
 
     Where only one makes the total that is the order; the other corrects nothing, or is corrected.
     """
-    if not item.by_rows or before["source"] != "extract" or before["order_time"] != item.row["order_time"]:
+    if not item.by_rows or before["source"] != Source.EXTRACT or before["order_time"] != item.row["order_time"]:
         return False
     if identity(before["store_id"]) != identity(item.row["store_id"]):
         return False

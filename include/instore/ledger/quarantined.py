@@ -13,10 +13,9 @@ import sqlalchemy as sa
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import kept_text, orders, quarantine
 from include.instore.model.errors import FatalError
+from include.instore.model.states import RecordState, Source
 
-QUARANTINED = "quarantined"
-REDRIVEN = "redriven"
-DISCARDED = "discarded"
+QUARANTINED, REDRIVEN, DISCARDED = (each.value for each in RecordState if each is not RecordState.ANY)
 
 _SHORTEST_PREFIX = 6
 _MOST_READ = 65_536
@@ -109,7 +108,7 @@ def of_message(ledger: Ledger, message_id: str | None, reference: str, raw: byte
     with ledger.read() as connection:
         rows = connection.execute(
             sa.select(*_SHOWN).where(
-                quarantine.c.source == "topic",
+                quarantine.c.source == Source.TOPIC.value,
                 sa.or_(
                     quarantine.c.reference == kept_text(reference),
                     sa.and_(quarantine.c.reference.startswith(number_less, autoescape=True), quarantine.c.raw == raw),

@@ -16,19 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import (
-    DeliveryStatus,
-    ExtractState,
-    Status,
-    alerts,
-    deliveries,
-    extracts,
-    orders,
-    quarantine,
-    runs,
-)
+from include.instore.ledger.tables import alerts, deliveries, extracts, orders, quarantine, runs
 from include.instore.model.codes import CODES, LEFT_FILES, UNREAD_FILES
 from include.instore.model.settings import Settings
+from include.instore.model.states import DeliveryStatus, ExtractState, RecordState, Status
 
 _PLACE = {
     Status.PENDING.value: "waiting", Status.UNMATCHED.value: "unmatched", Status.SUPPRESSED.value: "suppressed",
@@ -136,7 +127,7 @@ def _refused(ledger: Ledger, by: By, first: date, last: date) -> sa.Select[Any]:
     came = quarantine.c.received_at
     group = quarantine.c.source if by is By.SOURCE else _text(ledger, came, 13 if by is By.HOUR else 10)
     begins, ends = (datetime(day.year, day.month, day.day, tzinfo=timezone.utc) for day in (first, last))
-    waits = (quarantine.c.state == "quarantined", came >= begins, came < ends + timedelta(days=1))
+    waits = (quarantine.c.state == RecordState.QUARANTINED.value, came >= begins, came < ends + timedelta(days=1))
     return sa.select(group, sa.func.count()).where(*waits, sa.literal(by is not By.STORE)).group_by(group)
 
 
@@ -173,7 +164,7 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     )
     refused = (
         sa.select(quarantine.c.reason, how_many, sa.func.min(quarantine.c.received_at))
-        .where(quarantine.c.state == "quarantined")
+        .where(quarantine.c.state == RecordState.QUARANTINED.value)
         .group_by(quarantine.c.reason)
     )
     unread = (

@@ -14,8 +14,6 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import (
-    DeliveryStatus,
-    Status,
     claims,
     contents,
     customers,
@@ -31,6 +29,7 @@ from include.instore.model.customer_keys import card_of, email_of, masked
 from include.instore.model.errors import FatalError
 from include.instore.model.identifiers import number_root
 from include.instore.model.settings import OrderSettings, Settings
+from include.instore.model.states import DeliveryStatus, Status
 
 FEW = ("cancelled", "held", "pending", "ready", "rejected", "sending")
 """Statuses that few orders are in, so that they can be listed without a day or a run."""

@@ -15,20 +15,11 @@ import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.keys import known_fields
-from include.instore.ledger.tables import (
-    DeliveryStatus,
-    Status,
-    alerts,
-    contents,
-    customers,
-    deliveries,
-    orders,
-    quarantine,
-    runs,
-)
+from include.instore.ledger.tables import alerts, contents, customers, deliveries, orders, quarantine, runs
 from include.instore.model.codes import SOFT
 from include.instore.model.forgotten import without_person
 from include.instore.model.settings import RetentionSettings
+from include.instore.model.states import DeliveryStatus, RecordState, Status
 
 _CHUNK = 100
 _OTHERS = 4
@@ -66,7 +57,9 @@ def prune(ledger: Ledger, settings: RetentionSettings) -> Pruned:
         nonlocal given_up
         mine = quarantine.c.id.in_(ids)
         waits = connection.execute(
-            sa.update(quarantine).where(mine, quarantine.c.state == "quarantined").values(state="discarded")
+            sa.update(quarantine)
+            .where(mine, quarantine.c.state == RecordState.QUARANTINED.value)
+            .values(state=RecordState.DISCARDED.value)
         )
         given_up += waits.rowcount
         return connection.execute(sa.update(quarantine).where(mine).values(raw=b"", heading=None)).rowcount

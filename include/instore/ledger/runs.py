@@ -14,20 +14,7 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import by_source
-from include.instore.ledger.tables import (
-    OTHER_HEADINGS,
-    UNDER_WAY,
-    ContentState,
-    DeliveryStatus,
-    ExtractState,
-    Status,
-    contents,
-    deliveries,
-    extracts,
-    orders,
-    quarantine,
-    runs,
-)
+from include.instore.ledger.tables import OTHER_HEADINGS, contents, deliveries, extracts, orders, quarantine, runs
 from include.instore.model.codes import (
     BROKEN_FILE,
     COLLISION,
@@ -42,6 +29,7 @@ from include.instore.model.codes import (
     UNDECODABLE,
     UNREAD_FILES,
 )
+from include.instore.model.states import UNDER_WAY, ContentState, DeliveryStatus, ExtractState, RecordState, Status
 from include.instore.model.windows import Window
 
 
@@ -211,7 +199,7 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
         unread = connection.scalars(sa.select(extracts.c.version).where(*_waiting, extracts.c.run == run_id)).all()
         failing = by(orders.c.reason, *_failing).get(LOOK_UP_FAILED, 0)
         set_aside = {
-            **by(quarantine.c.reason, quarantine.c.state == "quarantined", of=quarantine),
+            **by(quarantine.c.reason, quarantine.c.state == RecordState.QUARANTINED.value, of=quarantine),
             UNREAD_FILES: waiting,
             LEFT_FILES: left,
             LOOK_UP_FAILED: failing,

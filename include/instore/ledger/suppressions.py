@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import DeliveryStatus, Status, deliveries, orders, pipeline, suppressions
+from include.instore.ledger.tables import deliveries, orders, pipeline, suppressions
 from include.instore.model.codes import SUPPRESSED
 from include.instore.model.errors import ConfigurationError
+from include.instore.model.states import DeliveryStatus, Status
 
 COMMAND = "command"
 FILE = "file"

@@ -4,69 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
-
-
-class Status(str, Enum):
-    """How far the search for an order's customer is; design.md draws who moves it."""
-
-    PENDING = "pending"
-    MATCHED = "matched"  # where its events are is said by its deliveries
-    UNMATCHED = "unmatched"
-    SUPPRESSED = "suppressed"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class DeliveryStatus(str, Enum):
-    """Where one edition of an order is on its way to one destination."""
-
-    READY = "ready"
-    SENDING = "sending"
-    SENT = "sent"
-    REJECTED = "rejected"
-    SUPPRESSED = "suppressed"
-    HELD = "held"  # nobody can tell whether it was taken: a person decides
-    CANCELLED = "cancelled"  # its destination was switched off before it left
-
-    def __str__(self) -> str:
-        return self.value
-
-
-UNDER_WAY = (DeliveryStatus.READY.value, DeliveryStatus.SENDING.value)
-"""A delivery in one of these still has somewhere to go by itself, as an order has that is pending."""
-
-
-class ContentState(str, Enum):
-    """What became of a content that is not the one its order has now."""
-
-    REPLACED = "replaced"  # a later one took its place before anything had been sent
-    OLDER = "older"  # it came after a later one
-    AFTER_SENDING = "after_sending"  # it came when the order had left: nobody has been sent it
-    SENT = "sent"  # an earlier edition was sent with it
-    ANOTHER = "another"  # a person has accepted it as an order of its own
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class ExtractState(str, Enum):
-    """What became of an extract's file."""
-
-    LOADED = "loaded"
-    LEFT = "left"  # it is still being written, or what says that it is whole is not there: it was not read
-    WAITING = "waiting"  # it cannot be read to its end: nothing of it was landed
-    RELEASED = "released"  # a person wants what is before the fault: the next run loads that
-    FORGOTTEN = "forgotten"  # a person does not want it
-
-    def __str__(self) -> str:
-        return self.value
-
 
 OTHER_HEADINGS = "other headings than"
 """With this begins the detail of a file that was loaded and has other headings than the one before it."""

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import held_by_no_live_run, take_turns
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import UNDER_WAY, DeliveryStatus, Status, deliveries, orders
+from include.instore.ledger.tables import deliveries, orders
 from include.instore.model.events import first_event_id
+from include.instore.model.states import UNDER_WAY, DeliveryStatus, Status
 
 _UNSENT = (*UNDER_WAY, DeliveryStatus.REJECTED.value, DeliveryStatus.HELD.value)
 """Not the suppressed: of them nothing was ever sent, and nothing will be."""

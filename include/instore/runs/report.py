@@ -11,7 +11,6 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.extract_files import waiting_files
 from include.instore.ledger.runs import RunCounts, close_run, count_run, faults_in
-from include.instore.ledger.tables import DeliveryStatus, ExtractState
 from include.instore.model.codes import (
     BAD_SHARE,
     BROKEN_FILE,
@@ -22,6 +21,7 @@ from include.instore.model.codes import (
     UNREAD_FILES,
 )
 from include.instore.model.settings import RunSettings, Settings
+from include.instore.model.states import DeliveryStatus, ExtractState
 from include.instore.model.windows import Run
 
 _NAMED_FILES = 5

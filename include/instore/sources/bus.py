@@ -38,11 +38,12 @@ from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import UNDECODABLE
 from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
 from include.instore.model.settings import BusSettings, Settings
+from include.instore.model.states import Source
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.decoding import Undecodable, decoded, undecodable
 from include.instore.sources.landing import Record, records_of_body
 
-SOURCE = "topic"
+SOURCE = Source.TOPIC.value
 
 _COUNTED_AT_ONCE = 100
 _LOOKED_AT_MOST = 1000

@@ -34,6 +34,7 @@ from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import number_root
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
+from include.instore.model.states import Source
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
 from include.instore.sources.adapters import Adapter, adapter_named, adapter_of_file, adapter_of_topic
@@ -203,7 +204,7 @@ def _number_in(row: Quarantined, settings: Settings) -> str:
 
 def _adapter_of(row: Quarantined, settings: Settings) -> Adapter:
     """The one that read it; where none did, today's."""
-    of_files = row.source == "extract"
+    of_files = row.source == Source.EXTRACT
     named = adapter_named(row.adapter, settings, of_files=of_files) if row.adapter else None
     return named or (adapter_of_file(_file_of(row), settings) if of_files else adapter_of_topic(settings))
 
@@ -213,11 +214,11 @@ def _read_again(row: Quarantined, settings: Settings) -> list[Record]:
     adapter = _adapter_of(row, settings)
     if _is_document(row) and adapter.declared and adapter.declared.is_rows:
         adapter = Adapter(settings)  # no row of the file, but what the ledger had
-    if row.source != "extract" and row.raw.startswith(_AMQP):
+    if row.source != Source.EXTRACT and row.raw.startswith(_AMQP):
         from include.instore.sources.bus import records_of_undecodable  # the SDK is loaded where it is needed only
 
         return records_of_undecodable(row.raw, row.reference, row.received_at, adapter)
-    if row.source != "extract" or _is_document(row):
+    if row.source != Source.EXTRACT or _is_document(row):
         return records_of_body(row.source, row.reference, row.raw, row.received_at, adapter)
     return [
         Record(row.source, row.reference, row.raw, order, row.heading, row.received_at, row.adapter)
@@ -244,9 +245,9 @@ def _why_impossible(row: Quarantined, settings: Settings, *, named: bool, accept
         return "it may be the half of an order; have the ERP deliver its file again, or redrive it by its id"
     if row.reason == BROKEN_FILE:
         return "the file is broken from there on; have the ERP deliver it whole again, under this name or another"
-    if row.adapter and adapter_named(row.adapter, settings, of_files=row.source == "extract") is None:
+    if row.adapter and adapter_named(row.adapter, settings, of_files=row.source == Source.EXTRACT) is None:
         return f"it was read by adapter {row.adapter}, which no setting names; name its file again"
-    if row.source != "extract":
+    if row.source != Source.EXTRACT:
         return ""
     if row.reason == "too_large":
         return "only its beginning was kept; raise INSTORE_MAX_MESSAGE_BYTES and have the ERP deliver the file again"

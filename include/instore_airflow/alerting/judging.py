@@ -127,7 +127,7 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
         return ages
     from include.instore.ledger.arrivals import first_run_at, recent_arrivals
     from include.instore.ledger.extract_files import waiting_files
-    from include.instore.ledger.tables import ExtractState
+    from include.instore.model.states import ExtractState
     from include.instore.runs.silence import silences
 
     now = datetime.now(timezone.utc)
@@ -146,7 +146,7 @@ def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:
     """The counts as counters, the ledger's statuses and the ages as gauges, all below ``instore.``."""
     from airflow.sdk.observability import stats
 
-    from include.instore.ledger.tables import DeliveryStatus, Status
+    from include.instore.model.states import DeliveryStatus, Status
 
     stats.incr(f"{METRICS}.runs.{document['run_kind']}", 1)
     stats.incr(f"{METRICS}.red", int(red))

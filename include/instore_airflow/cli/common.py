@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict
 from datetime import datetime
-from enum import Enum
 from typing import Annotated, Any
 
 import typer
@@ -20,27 +19,12 @@ from instore_provider.log_levels import at_level
 
 from include.instore.ledger import Ledger
 from include.instore.model.errors import FatalError, RetriableError
+from include.instore.model.states import Source
 from include.instore.sources.quarantine import Outcome
 from include.instore_airflow.connections import open_ledger
 
 EXIT_TRY_AGAIN = 1
 EXIT_CHANGE_SOMETHING = 2
-
-
-class State(str, Enum):
-    """Of a quarantined record."""
-
-    QUARANTINED = "quarantined"
-    REDRIVEN = "redriven"
-    DISCARDED = "discarded"
-    ANY = "any"
-
-
-class Source(str, Enum):
-    """Where a record came from."""
-
-    TOPIC = "topic"
-    EXTRACT = "extract"
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for another program.")]

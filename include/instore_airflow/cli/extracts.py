@@ -9,8 +9,8 @@ import typer
 
 from include.instore.ledger.audit import note_done
 from include.instore.ledger.extract_files import move_waiting, waiting_files
-from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import FatalError
+from include.instore.model.states import ExtractState
 from include.instore_airflow.cli.common import (
     DryRunOption,
     JsonOption,

@@ -12,6 +12,7 @@ from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
+from include.instore.model.states import RecordState, Source
 from include.instore.sources.quarantine import discard, order_numbers, redrive
 from include.instore_airflow.cli.common import (
     AllOption,
@@ -22,9 +23,7 @@ from include.instore_airflow.cli.common import (
     MaxOption,
     ReasonOption,
     RunOption,
-    Source,
     SourceOption,
-    State,
     counted_first,
     opened,
     print_json,
@@ -46,7 +45,7 @@ def list_quarantine(
     reason: ReasonOption = None,
     source: SourceOption = None,
     run: RunOption = None,
-    state: Annotated[State, typer.Option("--state", help="Only those in this state.")] = State.QUARANTINED,
+    state: Annotated[RecordState, typer.Option("--state", help="Only those in this state.")] = RecordState.QUARANTINED,
     most: MaxOption = 100,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
@@ -175,18 +174,18 @@ def _chosen(
         raise FatalError("Give ids, or a filter, not both.")
     if not ids and not filtered and not everything:
         raise FatalError("Choose one: ids, --reason, --source, --run or --all.")
-    return _wanted(tuple(ids or ()), reason, source, run, most, State.QUARANTINED)
+    return _wanted(tuple(ids or ()), reason, source, run, most, RecordState.QUARANTINED)
 
 
 def _wanted(
-    ids: tuple[str, ...], reason: str | None, source: Source | None, run: str | None, most: int, state: State
+    ids: tuple[str, ...], reason: str | None, source: Source | None, run: str | None, most: int, state: RecordState
 ) -> Wanted:
     return Wanted(
         ids=ids,
         reason=reason,
         source=source.value if source else None,
         run=run,
-        state=None if state is State.ANY else state.value,
+        state=None if state is RecordState.ANY else state.value,
         limit=most,
     )
 

@@ -30,8 +30,9 @@ from include.instore.ledger.read_figures import (
     wrong_now,
 )
 from include.instore.ledger.read_orders import FEW, Order, find_orders, known_of_person, life, list_orders
-from include.instore.ledger.tables import DeliveryStatus, Status, orders, origin_of
+from include.instore.ledger.tables import orders, origin_of
 from include.instore.model.errors import FatalError
+from include.instore.model.states import DeliveryStatus, Status
 from include.instore.runs.report import Failure, report_run
 from include.instore.sources.quarantine import order_numbers, quarantined_as
 from tests.instore import given

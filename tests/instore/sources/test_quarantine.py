@@ -15,10 +15,11 @@ from include.instore.ledger.claims import open_run
 from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import land, refusal
 from include.instore.ledger.quarantined import NotInQuarantine, Wanted, find, move, note_reason, of_message
-from include.instore.ledger.tables import ExtractState, quarantine
+from include.instore.ledger.tables import quarantine
 from include.instore.model.codes import CUT_ORDER
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings
+from include.instore.model.states import ExtractState
 from include.instore.sources.extracts import Storage, load_extracts
 from include.instore.sources.quarantine import discard, order_numbers, redrive
 from tests.instore import given

@@ -26,6 +26,7 @@ from include.instore.ledger.tables import kept_text
 from include.instore.model.codes import BROKEN_FILE, CUT_ORDER
 from include.instore.model.errors import RecordRefused, RetriableError
 from include.instore.model.settings import ExtractSettings, Settings
+from include.instore.model.states import Source
 from include.instore.model.windows import Run
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.extracts.apart import OrdersOfFile
@@ -36,7 +37,7 @@ from include.instore.sources.extracts.records import BrokenExtract, ExtractRecor
 from include.instore.sources.extracts.storage import Storage
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
-SOURCE = "extract"
+SOURCE = Source.EXTRACT.value
 _PIPELINE = Path(__file__).parents[2]
 _COPY_BYTES = 1 << 20
 _MARKER_BYTES = 1 << 16

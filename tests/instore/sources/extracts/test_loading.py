@@ -25,9 +25,9 @@ from include.instore.ledger.extract_files import move_waiting
 from include.instore.ledger.intake import Landed
 from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.runs import count_run
-from include.instore.ledger.tables import ExtractState
 from include.instore.model.errors import RetriableError
 from include.instore.model.settings import Settings
+from include.instore.model.states import ExtractState
 from include.instore.model.windows import Run
 from include.instore.runs.alerts import Ages, soft_alerts
 from include.instore.runs.report import report_run
