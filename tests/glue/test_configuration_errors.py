@@ -108,7 +108,7 @@ def test_an_unreadable_connection_string_is_named(connect: Callable[..., None]) 
     connect("instore_service_bus", "azure_service_bus", schema=f"SharedAccessKey={SECRET}")
     with pytest.raises(AirflowFailException) as error:
         tasks.drain_topic(RUN, {})
-    assert "The connection string of connection instore_service_bus cannot be read" in sentence_of(error)
+    assert "field 'schema' is not a connection string" in sentence_of(error)
 
 
 def test_an_unknown_subscription_is_named(connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
