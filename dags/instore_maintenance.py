@@ -11,7 +11,7 @@ given another order key. It cannot be sent again, so a backfill with resend leav
 
 ## When it is red
 
-Quarantined records that nobody had settled got too old, and were given up: the log says how many. Or the ledger cannot
+Quarantined records that nobody had settled were too old and were given up: the log says how many. Or the ledger cannot
 be reached: clear the task, or let the next night do it.
 """
 

@@ -17,8 +17,8 @@ or carried over.
 | `look_up_failed` | of these, the card got no answer while others did; asked again as well | the log has the codes |
 | `quarantined` | not an order by the contract; kept, messages as dead letters, too | tell the ERP partner the reason |
 | `rejected` | the Profile Store refuses this event; the ledger has the reason | correct it, `deliveries settle` |
-| `in_doubt` | nobody knows yet whether the Profile Store took it | nothing: a later run finds out |
-| `held` | nobody can tell whether it was taken | `deliveries list`, then decide |
+| `in_doubt` | it is not known yet whether the Profile Store accepted it | nothing: a later run verifies it |
+| `held` | whether it was accepted cannot be verified | `deliveries list`, then decide |
 | `not_visible` | of `read_back_asked` events of the run before, not shown yet | the runbook says |
 | `waiting_files` | extracts that are cut or damaged, of which nothing was landed | have them exported again |
 | `left_files` | extracts not read yet: still being written, or their marker is not there | told after hours |
@@ -86,7 +86,7 @@ PARAMS = {
         section=WHAT,
         title="Send again",
         description="On: orders of the window (or of the backfill's interval) that were sent before are sent again, "
-        "each once, as a new edition: an event with an id of its own, beside the first.",
+        "each once, as a new edition: a second event with a new id.",
     ),
     "destination": Param(
         None,

@@ -141,7 +141,7 @@ def _hash_key() -> str:
 
 
 def service_bus_client() -> ServiceBusClient:
-    """A client of its own for the namespace behind connection ``instore_service_bus``; the caller closes it."""
+    """A new client for the namespace of connection ``instore_service_bus``; the caller closes it."""
     from instore_provider.hooks.service_bus import ServiceBusHook
 
     get_connection(SERVICE_BUS)

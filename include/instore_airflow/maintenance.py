@@ -60,7 +60,7 @@ def prune() -> dict[str, int]:
     if pruned.given_up:
         raise AirflowFailException(
             f"{pruned.given_up} quarantined records older than INSTORE_RETENTION_DAYS_QUARANTINE were given up, though "
-            "nobody had settled them: what they held is gone. Settle them earlier: python -m include.instore "
+            "nobody had settled them: their content is removed. Settle them earlier: python -m include.instore "
             "quarantine list."
         )
     return asdict(pruned)

@@ -39,7 +39,7 @@ class TryAgain(AirflowException):
 
 
 class RetryByKind(RetryPolicy):
-    """Fails at once what no retry can mend, and spreads the retries of everything else."""
+    """Fails at once where a retry cannot help, and spreads all other retries."""
 
     def evaluate(
         self,
@@ -65,7 +65,7 @@ class RetryByKind(RetryPolicy):
         )
 
     def serialize(self) -> dict[str, Any]:
-        """It has no settings of its own: those of the task's environment hold."""
+        """It has no parameters: the settings of the task's environment apply."""
         return {"__type": f"{__name__}.{type(self).__name__}"}
 
     @classmethod

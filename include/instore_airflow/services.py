@@ -24,7 +24,7 @@ def resolvers(settings: Settings, shared: Ledger, opened: contextlib.ExitStack) 
     """Who answers for loyalty cards by the settings, in the order they are asked; ``opened`` closes them.
 
     :param shared: the ledger that holds the limits of all tasks.
-    :raises ConfigurationError: nobody does.
+    :raises ConfigurationError: there are none.
     """
     from instore_provider.hooks.loyalty import LoyaltyHook
 

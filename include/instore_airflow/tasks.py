@@ -112,7 +112,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
         from include.instore.customers.mapping_file import MappingFile
         from include.instore.ledger.runs import note_mapping_cards
 
-        # The limit holds for dry runs as well, whose own ledger nobody else sees.
+        # The limit holds for dry runs as well, whose ledger no other task sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         asked = resolvers(settings, shared, opened)
         for cards in (each.cards for each in asked if isinstance(each, MappingFile)):

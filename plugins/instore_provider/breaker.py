@@ -1,4 +1,4 @@
-"""A circuit breaker: after so many failing calls in a row a service is left alone for a while (pybreaker does it)."""
+"""A circuit breaker, by pybreaker: after a number of failed calls in a row a service is not called for a while."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Memory(CircuitMemoryStorage):
 
 class Breaker:
     """
-    Counts one service's failing calls in a row, and says when it is to be left alone. Threads may share it.
+    Counts one service's failed calls in a row, and says when not to call it. Threads may share it.
 
     While it is open nothing is called. After `seconds` one call at a time tries the service: the first that is well
     closes the breaker, one that is not opens it again.
@@ -50,7 +50,7 @@ class Breaker:
         )
 
     def rests_for(self) -> float | None:
-        """Return the seconds for which the service is to be left alone, or None when it may be called."""
+        """Return the seconds for which the circuit is open, or None when the service may be called."""
         if self._circuit.current_state != STATE_OPEN:
             return None
         opened_at = self._storage.opened_at
@@ -61,7 +61,7 @@ class Breaker:
 
     @property
     def last_answer(self) -> str:
-        """What the last failing call was answered, in words without personal data; empty where nobody knows."""
+        """The answer to the last failed call, in words without personal data; empty if it is not known."""
         return str(self._storage.last_answer)
 
     @last_answer.setter
@@ -70,7 +70,7 @@ class Breaker:
 
     def watch(self, call: Callable[[], T], well: Callable[[T], bool | None], *, counts: bool = True) -> T | None:
         """
-        Make a call and learn from its result; None when the service is left alone and the call was not made.
+        Make a call and count its result; None when the circuit is open and the call was not made.
 
         :param well: whether the result is one of a service in health; None for a call that did not take place.
         :param counts: whether a failure counts while the breaker is closed.

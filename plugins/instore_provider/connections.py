@@ -195,7 +195,7 @@ class ServiceBusFields(ConnectionFields):
     fully_qualified_namespace: str = field(
         "Namespace", "Instead of a connection string, for a managed identity: NAME.servicebus.windows.net."
     )
-    topic: str = field("Topic to test with", "The Test button looks at it, and nobody else does.", "orders")
+    topic: str = field("Topic to test with", "Only the Test button uses it.", "orders")
     subscription: str = field(
         "Subscription to test with",
         "Of that topic; the button looks at one message and takes none.",

@@ -2,7 +2,7 @@
 
 Airflow 3.3.2's own ``DeadlineReference.DAGRUN_QUEUED_AT`` makes every clear of a run that failed before its deadline an
 internal server error (apache/airflow issue 70368): it counts that deadline anew, and reads its interval wrongly. The
-clear leaves a reference of another class alone. This module can go once that is mended.
+clear leaves a reference of another class alone. This module can go once that is fixed.
 """
 
 from __future__ import annotations

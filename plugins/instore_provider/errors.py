@@ -3,13 +3,13 @@ Every error of this provider, grouped by what happens next.
 
     AirflowException
     └── ProviderError
-        ├── ConfigurationError   fatal: a person mends the connection or the setting. The task fails without
+        ├── ConfigurationError   fatal: a person corrects the connection or the setting. The task fails without
         │                        retries, because it is an AirflowFailException as well.
         ├── ServiceUnavailable   retriable: the service could not be reached or asked for patience, and the
         │   │                    hook's own retries are used up. Airflow tries the task again.
-        │   └── CardNotAnswered  set aside: there is no answer about this card; those about others may be well
-        └── EventRefused         set aside: the service refuses these events whoever asks. Raised after all
-                                 the others went out; trying again is no use, so no retries either.
+        │   └── CardNotAnswered  set aside: there is no answer about this card; there may be about others
+        └── EventRefused         set aside: the service refuses the content of these events. Raised after all
+                                 the others were sent; a retry does not help, so there is none.
 
 A message is one sentence which names the connection, the field and the remedy. None holds a key, an email address,
 a card number, a payload, or a URL, since a URL may hold any of them.
@@ -27,12 +27,12 @@ class ProviderError(AirflowException):
 
 
 class ConfigurationError(ProviderError, AirflowFailException):
-    """The connection or a setting is wrong: stop, mend it, run again. Nothing was refused or marked."""
+    """The connection or a setting is wrong: stop, correct it, run again. Nothing was refused or marked."""
 
 
 class ServiceUnavailable(ProviderError):
     """
-    The service did not answer, or asked to be left alone; the same call may work later.
+    The service did not answer, or asked for a pause; the same call may work later.
 
     :param retry_after: seconds after which the service itself said it can be asked again; None when it did not say.
     :param code: what came instead of an answer, in a word: `answered_500`, `answered_200_not_json`, `no_answer`;

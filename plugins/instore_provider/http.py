@@ -139,7 +139,7 @@ class Service:
     :param ca_bundle: PEM file to verify TLS with; None for the system's. Verification has no off switch.
     :param key: never shown in details, even if the service repeats it.
     :param before_attempt: called before each request, such as a rate limiter.
-    :param breaker: says when the service is to be left alone; None: never.
+    :param breaker: says when the service is not to be called; None: never.
     :param waits_out: a call that an open breaker keeps back waits until the service may be tried again, for at most
         twice as long as the breaker stays open, instead of ending at once.
     :param counts_questions: for the breaker a question fails once, however often it is asked again: one that cannot be
@@ -382,7 +382,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 
 def failure_of(error: Exception) -> NoAnswer | None:
-    """Return what an exception of the HTTP libraries means; None when only a person can mend it."""
+    """Return what an exception of the HTTP libraries means; None when only a person can correct it."""
     causes = list(_causes(error))
     if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
         return None

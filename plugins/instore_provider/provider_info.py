@@ -1,5 +1,5 @@
 """
-What Airflow's providers manager is told: the connection types with their forms, the hooks and the operators.
+What Airflow's providers manager reads: the connection types with their forms, the hooks and the operators.
 
 The shape is airflow/provider.yaml.schema.json. The form of a type comes from the model of its fields.
 """

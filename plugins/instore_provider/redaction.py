@@ -1,5 +1,5 @@
 """
-What may be told of an answer, and what may not.
+What a message may say about an answer, and what not.
 
 Logs, reprs and errors hold no email, card, key or payload. Answers of a service and log lines of the HTTP libraries
 are the two places where they would slip in, so both pass through here.
@@ -20,7 +20,7 @@ DETAIL_LENGTH = 200
 """Characters of a service's own words that are kept."""
 
 _SHORTEST_PRIVATE = 3
-"""A leaf shorter than this ("1", "EA") would blacken half of every message and identifies nobody."""
+"""A leaf shorter than this ("1", "EA") would mask half of every message and identifies no person."""
 
 _LONGEST_EXAMINED = 8_192
 

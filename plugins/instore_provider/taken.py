@@ -1,4 +1,4 @@
-"""What a 2xx says of the events that were sent: taken, not taken, or something that nobody can read."""
+"""What a 2xx says about the events that were sent: taken, not taken, or something unreadable."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class ConfigurationError(FatalError):
 class RetriableError(InStoreError):
     """An outside service or the disk failed for now. What was not done stays in the ledger or on the bus.
 
-    :param retry_after: seconds the service asked to be left alone, or None when it did not say.
+    :param retry_after: seconds that the service asked to wait, or None when it did not say.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:

@@ -1,6 +1,6 @@
 """Notifying people: what the report says, through Apprise; what only a callback can see; and the metrics.
 
-Everything is told by the report task, which sees all others. Only what it cannot see comes by callbacks.
+The report task, which sees all other tasks, sends the alerts. Callbacks send only those that it cannot.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
 
     told = context["dag_run"]
     if told["state"] in ("success", "failed"):
-        return  # it ended meanwhile; a red one was told as such
+        return  # it ended meanwhile; a red run has sent its own alert
     if told["run_type"] == "backfill" and told["state"] == "queued":
         return  # many are created at once and wait for their turn
     settings, queued_at = _settings().alerts, _moment(told.get("queued_at"))
@@ -124,7 +124,7 @@ def _bare_dag_run(dag_id: str, run_id: str) -> Any:
 
 
 def _settings() -> Settings:
-    """The settings, or their defaults where one is wrong: that is told by every task, and must not hide an alert."""
+    """The settings, or their defaults where one is wrong: every task says so, and it must not hide an alert."""
     from include.instore.model.settings import Settings, load_settings
 
     try:

@@ -40,7 +40,7 @@ def deliver_waiting(ledger: Ledger, run_id: str) -> dict[str, Any]:
 
 
 def deliver_unremembered(run_id: str, text: tuple[str, str]) -> None:
-    """The ledger is away, which may be why there is something to tell."""
+    """Deliver an alert without the ledger, whose failure may be its cause."""
     from include.instore.ledger.alerts import Waiting
 
     if _is_there():

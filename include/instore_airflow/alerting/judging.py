@@ -94,7 +94,7 @@ def _write_down(
         return recovery_text(ended, run=words, counts=counts, link=run_link(dag_id, airflows_id(run, dag_id)))
 
     red = {alert.cause: text(alert) for alert in red_alerts(failed, reported.red_by_cause, counts)}
-    if run.dry_run:  # its failures are told; it neither begins nor ends what lasts
+    if run.dry_run:  # its failures are alerted; it neither opens nor ends lasting alerts
         remember(ledger, run, red=red)
         return
     judged = soft_alerts(counts, ages, settings, shares=run.claims == "due")

@@ -9,7 +9,7 @@ from include.instore_airflow.alerting.channels import deliver_unremembered, run_
 
 
 def maintenance_failed(context: Mapping[str, Any]) -> None:
-    """The failure callback of those DAGs: each failed run is told once."""
+    """The failure callback of those DAGs: one alert for each failed run."""
     dag_id, run_id = context["dag"].dag_id, context["run_id"]
     text = (
         f"A run of DAG {dag_id} failed. The log of its task ends in one sentence that says why and what to do.\n"

@@ -26,7 +26,7 @@ def erase_person(
     kept of, or sent for, her. Her other cards and addresses are found by those that are given. The receipt, which says
     nothing of who it was, is written to INSTORE_ERASURE_RECEIPTS: after a restored backup it erases her again.
 
-    Not touched: what a destination has got, which has a deletion of its own; the ERP's own files; messages that no run
+    Not touched: events at a destination, which has its own deletion; the ERP's own files; messages that no run
     has drained yet, of which nothing is kept when one does.
     """
     settings = load_settings()

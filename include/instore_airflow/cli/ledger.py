@@ -54,7 +54,7 @@ def rekey_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> 
 def adopt_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Have the ledger be that of today's INSTORE_PIPELINE, INSTORE_SCOPE and subscription, where these were renamed.
 
-    Orders keep their event ids, so nothing is sent a second time. Another brand's pipeline needs a ledger of its own.
+    Orders keep their event ids, so nothing is sent a second time. Another brand's pipeline needs its own ledger.
     """
     with errors_told(), contextlib.closing(open_ledger(by_any_key=True)) as ledger:
         changed = adopt(ledger, load_settings(), dry_run=dry_run)

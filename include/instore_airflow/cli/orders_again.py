@@ -27,7 +27,7 @@ _Corrected = Annotated[bool, typer.Option("--corrected", help="Those corrected a
 def resend_orders(corrected: _Corrected = False, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Have the next run send the latest content of orders that were corrected after they were sent.
 
-    Each goes out as an event of its own, beside the first one. One whose first event is in doubt, held or rejected
+    Each is sent as a second event. One whose first event is in doubt, held or rejected
     waits until that is settled.
     """
     now = datetime.now(timezone.utc)

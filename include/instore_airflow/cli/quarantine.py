@@ -132,7 +132,7 @@ def accept_quarantined(
     """Say what records are that have another order's key: that order, corrected, or orders of their own.
 
     A correction takes the known order's place where that has not been sent; where it has, it is listed as
-    corrected_after_sent, and `orders resend --corrected` sends it. A new order gets a key and an event id of its own;
+    corrected_after_sent, and `orders resend --corrected` sends it. A new order gets its own key and event id;
     a suspected twin is a new order, or is discarded.
     """
     with opened() as ledger:

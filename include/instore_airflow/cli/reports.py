@@ -36,7 +36,7 @@ def print_report(
     """Report how many orders came and where they are, by day, store, source or hour.
 
     received = delivered + waiting + unmatched + suppressed + set aside (rejected, held, cancelled). Quarantined records
-    are no orders: they are counted apart, by when they came. Hours are, unless told otherwise, those of the last day.
+    are not orders: they are counted separately, by their arrival. Hours are by default those of the last day.
     """
     with opened() as ledger:
         end = _day(last) or datetime.now(ZoneInfo(load_settings().orders.store_timezone)).date()

@@ -60,7 +60,7 @@ class LoyaltyAnswer:
 
 
 def plain_card(card: object) -> str:
-    """Return a card without blanks and dashes, as cards are compared unless the caller has rules of its own."""
+    """Return a card without blanks and dashes, as cards are compared unless the caller has its own rules."""
     return "".join(str(card).split()).replace("-", "")
 
 
