@@ -357,10 +357,10 @@ def test_nobody_is_erased_without_a_place_for_the_receipt_or_a_name(
                 everywhere, settings(erasure_receipts=receipts), **{"cards": [], "emails": [], **who}, on_bus=None
             )
 
-    refused("set INSTORE_ERASURE_RECEIPTS to a folder", None, cards=[card(1)])
-    refused("set INSTORE_ERASURE_RECEIPTS to a folder", tmp_path / "nowhere", cards=[card(1)])
+    refused("set INSTORE_ERASURE_RECEIPTS to an existing folder", None, cards=[card(1)])
+    refused("set INSTORE_ERASURE_RECEIPTS to an existing folder", tmp_path / "nowhere", cards=[card(1)])
     refused("No person is given", receipts)
-    refused("none that can be read", receipts, emails=["jane.example.com"])
+    refused("is not valid", receipts, emails=["jane.example.com"])
     assert places(everywhere, range(PEOPLE), files=False) == before
 
 
