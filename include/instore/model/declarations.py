@@ -145,6 +145,15 @@ class Declaration(_Strict):
         default_factory=dict,
         description="The same for fields of your own, such as `tillId`, which the payload gets.",
     )
+    lines_file: str = Field(
+        "",
+        description="csv: the lines are in another file of the same .zip, whose name fits this, such as `*_lines.csv`; "
+        "`order` and `time` name headings of the one file, `lines` of the other. Files in a folder are never joined: "
+        "nobody can tell when both are whole.",
+    )
+    key: tuple[str, ...] = Field(
+        (), description="With `lines_file`: the heading of an order's key in its own file, and in that of the lines."
+    )
     time: str = Field(
         "", description="csv: heading of the time of day, where the date has a column of its own; `dates` is of both."
     )
@@ -188,6 +197,10 @@ class Declaration(_Strict):
             raise ValueError(
                 "time is a heading beside that of order.date; in documents join('T', [date, time]) is both"
             )
+        if bool(self.lines_file) is not (len(self.key) == 2) or (
+            self.lines_file and (self.format != "csv" or not self.lines)
+        ):
+            raise ValueError("lines_file, key with two headings, and lines belong together, for format csv")
         headings = {*self.order.values(), *self.more.values(), *self.lines.values(), self.time}
         if unknown := set(self.optional) - headings:
             raise ValueError(f"optional names {min(unknown)}, which no field is mapped to")

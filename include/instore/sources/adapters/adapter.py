@@ -238,7 +238,7 @@ _COLUMN = {("order", field): column for column, field in ORDER_COLUMNS.items()} 
 def _columns(declared: Declaration) -> Iterator[tuple[str, str, str]]:
     for part, fields in (("order", declared.order), ("more", declared.more), ("lines", declared.lines)):
         for field, heading in fields.items():
-            yield part, field, heading
+            yield part, field, f"lines.{heading}" if part == "lines" and declared.lines_file else heading
     if declared.time:
         yield "time", _TIME, declared.time
 

@@ -6,12 +6,14 @@ import gzip
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatch
 from typing import BinaryIO, cast
 
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter, adapter_of_file
 from include.instore.sources.extracts.csv_lines import read_csv
 from include.instore.sources.extracts.documents import read_json, read_xml
+from include.instore.sources.extracts.joined import read_joined
 from include.instore.sources.extracts.json_lines import read_json_lines
 from include.instore.sources.extracts.parquet import read_parquet
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Format
@@ -61,6 +63,8 @@ def read_file(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter | N
     read = format_of(name, adapter)
     if read is None:
         raise BrokenExtract(1, f"the name of {name[-64:]} is that of no extract; those end in {', '.join(ENDINGS)}")
+    if adapter.declared and adapter.declared.lines_file and ".zip/" not in name:
+        raise BrokenExtract(1, "the lines of its orders are declared to be in another file of the same .zip")
     compressed = name.lower().endswith(COMPRESSED)
     with cast(BinaryIO, _Unzipped(raw, settings.extracts.max_extract_bytes)) if compressed else raw as stream:
         for record in read(stream, adapter.settings, adapter):
@@ -83,15 +87,35 @@ def _of_archive(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter |
                     chosen = adapter or adapter_of_file(inner, settings)
                     if member.filename.lower().endswith(ARCHIVE):
                         raise BrokenExtract(1, "holds another archive")
+                    others = _with_lines(members, chosen)
+                    if member in others:
+                        continue  # read with the orders
                     try:
-                        for record in read_file(cast(BinaryIO, archive.open(member)), inner, settings, chosen):
-                            yield replace(record, member=member.filename)
+                        if others:
+                            lines = cast(BinaryIO, archive.open(others[0]))
+                            records = read_joined(cast(BinaryIO, archive.open(member)), lines, chosen)
+                        else:
+                            records = read_file(cast(BinaryIO, archive.open(member)), inner, settings, chosen)
+                        for record in records:
+                            yield replace(record, member=member.filename, adapter=record.adapter or chosen.own_name)
                     except BrokenExtract as error:
                         raise BrokenExtract(error.line, f"in {member.filename}: {error.detail}", error.raw) from None
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise BrokenExtract(
                 1, f"the archive is damaged, or locked by a password ({type(error).__name__})"
             ) from None
+
+
+def _with_lines(members: list[zipfile.ZipInfo], adapter: Adapter) -> list[zipfile.ZipInfo]:
+    """The member with the lines of the orders, where the declaration says that they are in one of their own.
+
+    :raises BrokenExtract: there is not one, or none with the orders.
+    """
+    pattern = adapter.declared.lines_file if adapter.declared else ""
+    found = [each for each in members if pattern and fnmatch(each.filename, pattern)]
+    if pattern and (len(found) != 1 or len(members) < 2):
+        raise BrokenExtract(1, f"has {len(found)} files with lines ({pattern}), and {len(members) - len(found)} others")
+    return found
 
 
 def _is_the_zippers(name: str) -> bool:

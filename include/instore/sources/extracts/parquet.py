@@ -41,16 +41,16 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
         nested = next((each.name for each in file.schema_arrow if types.is_nested(each.type)), None)
         if nested is not None:
             raise BrokenExtract(1, f"column {nested[:64]} has lists or objects; have it written with a row a line")
-        yield from read_csv(io.BufferedReader(_Csv(file)), settings, adapter)
+        yield from read_csv(io.BufferedReader(Written(_rows_of(file))), settings, adapter)
     except (ArrowException, OSError, EOFError) as error:
         raise BrokenExtract(1, f"the Parquet data is damaged ({type(error).__name__})") from None
 
 
-class _Csv(io.RawIOBase):
-    """The rows as the text of a CSV; empty where there is nothing."""
+class Written(io.RawIOBase):
+    """Lines as a stream; empty where there is nothing."""
 
-    def __init__(self, file: Any) -> None:
-        self._lines = self._written(file)
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
         self._rest = b""
 
     def readable(self) -> bool:
@@ -63,16 +63,19 @@ class _Csv(io.RawIOBase):
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
 
-    @staticmethod
-    def _written(file: Any) -> Iterator[bytes]:
-        names = file.schema_arrow.names
-        yield _line(names)
-        for batch in file.iter_batches(batch_size=_ROWS):
-            for row in zip(*(batch.column(at).to_pylist() for at in range(len(names))), strict=True):
-                yield _line([value.isoformat() if isinstance(value, date) else value for value in row])
+
+def _rows_of(file: Any) -> Iterator[bytes]:
+    names = file.schema_arrow.names
+    yield csv_text(names).encode(errors="surrogateescape")
+    for batch in file.iter_batches(batch_size=_ROWS):
+        for row in zip(*(batch.column(at).to_pylist() for at in range(len(names))), strict=True):
+            yield csv_text([value.isoformat() if isinstance(value, date) else value for value in row]).encode(
+                errors="surrogateescape"
+            )
 
 
-def _line(values: list[Any]) -> bytes:
+def csv_text(values: list[Any], delimiter: str = ",") -> str:
+    """A row as a line of a CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode(errors="surrogateescape")
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerow(values)
+    return text.getvalue()
