@@ -52,6 +52,8 @@ class Bench:
         self._files: dict[tuple[int, int], Path] = {}
         self._topics = iter(range(TOPICS))
         self._runs = 0
+        self.only: tuple[str, ...] = ()
+        self.days = 0
 
     def measure(
         self, measure: str, name: str = "", *, sides: Sequence[str] = ("parent", "newest"), times: int = 1,
@@ -62,6 +64,9 @@ class Bench:
         :param name: of the result. :param sides: all checkouts, or ``-`` for what is none's.
         :param days: of extracts that are there. :param messages: that wait on a topic.
         """
+        if self.only and measure not in self.only:
+            return
+        days = min(days, self.days or days)
         for turn in range(times):
             turns = sides or list(self._sides)
             for side in turns if turn % 2 == 0 else reversed(turns):
@@ -264,6 +269,8 @@ def main() -> None:
     arguments = ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     arguments.add_argument("plan", choices=plans)
     arguments.add_argument("--parent", default=PARENT, help="the commit to compare with; empty: none")
+    arguments.add_argument("--only", default="", help="these measurements alone, with commas between them")
+    arguments.add_argument("--days", type=int, default=0, help="of extracts at most")
     arguments.add_argument("--results", type=Path, default=Path(".cache/bench.json"))
     chosen = arguments.parse_args()
     begun, load = time.time(), os.getloadavg()[0]
@@ -283,6 +290,7 @@ def main() -> None:
             where = connection_string(broker["port"], key=key)
             services = {"slow": slow["url"], "fast": fast["url"]}
             bench = Bench(folder, sides, where, f"http://127.0.0.1:{broker['port']}", services)
+            bench.only, bench.days = tuple(filter(None, chosen.only.split(","))), chosen.days
             bench.measure("ceiling", sides=("-",), far="fast")
             plans[chosen.plan](bench)
     finally:
@@ -293,6 +301,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
+    machine |= {"only": chosen.only, "days": chosen.days}
     machine |= {name: version(name) for name in _VERSIONS} | {"seed": 7, "load_before": load}
     machine |= {"load_after": os.getloadavg()[0], "seconds": round(time.time() - begun), "parent": chosen.parent}
     chosen.results.parent.mkdir(parents=True, exist_ok=True)
