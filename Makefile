@@ -12,6 +12,7 @@ NAME ?=
 # The newest Azurite that runs on Node 18, which Debian 12 has.
 AZURITE := azurite@3.35.0
 AUDIT := pip-audit@2.9.0
+AXE := axe-core@4.14.1
 REQUIREMENTS := requirements.txt requirements-celery.txt requirements-parquet.txt sandbox/requirements.txt demo/requirements.txt \
   requirements-dev.txt
 
@@ -66,6 +67,14 @@ test: $(INSTALLED)  ## All tests: real SDK, real HTTP, both databases, the real 
 .PHONY: test-production
 test-production: $(INSTALLED)  ## The week on CeleryExecutor, Redis and PostgreSQL, one of two workers killed; needs Debian's redis-server
 	$(BIN)/python -m pytest tests/production/celery_workers.py
+
+.PHONY: test-browser
+test-browser: chromium .cache/axe/$(AXE)  ## The page in a real browser: views, actions, strangers, what axe says; needs Debian's chromium and npm
+	$(BIN)/python -m pytest -n 2 tests/page/in_a_browser.py
+
+.cache/axe/$(AXE):
+	npm install --no-save --no-audit --no-fund --prefix .cache/axe $(AXE)
+	@touch $@
 
 .PHONY: compose-check
 compose-check: $(INSTALLED) servers  ## docker-compose.yaml carried out without a registry; as root, with Debian's docker.io, iptables, debootstrap
@@ -150,7 +159,7 @@ lock: $(INSTALLED)  ## Resolve the requirements into constraints.txt
 clean:  ## Stop everything, remove what the demo wrote and the virtual environment
 	for folder in .demo .demo-run .cache/screenshots .cache/browser; do \
 	  test ! -x $(BIN)/python || $(BIN)/python -m demo reset --folder $$folder || exit 1; rm -rf $$folder; done
-	rm -rf .servers $(VENV)
+	rm -rf .servers .cache/axe $(VENV)
 
 $(INSTALLED): $(REQUIREMENTS) constraints.txt plugins/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

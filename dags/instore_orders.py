@@ -46,12 +46,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, result, task, task_group
+from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, task
 
 from include.instore_airflow import alerting, tasks
-from include.instore_airflow.destinations import DESTINATIONS, PROFILE_STORE
+from include.instore_airflow.batches import send_and_report
+from include.instore_airflow.destinations import DESTINATIONS
+from include.instore_airflow.page_links import page_in_airflow
 from include.instore_airflow.retry_policy import RetryByKind
-from include.instore_airflow.set_up import POOL_BUS, POOL_LOYALTY, pool_of
+from include.instore_airflow.set_up import POOL_BUS
 from include.instore_airflow.sources import SOURCES
 
 WHAT = "What this run does"
@@ -122,7 +124,7 @@ PARAMS = {
         "on_failure_callback": alerting.say_why,
         "on_retry_callback": alerting.say_why,
     },
-    doc_md=__doc__,
+    doc_md=f"{__doc__}\n[Where orders are, and what can be done]({page_in_airflow()})\n",
     tags=["in-store", "profile-store"],
     params=PARAMS,
 )
@@ -135,42 +137,8 @@ def instore_orders() -> None:
     # A source that fails must not hold up the orders of the others.
     planned = task(tasks.plan_batches, trigger_rule=TriggerRule.ALL_DONE)()
 
-    @task_group
-    def batch(batch: dict[str, int]) -> None:
-        look_up = task(
-            tasks.look_up_customers,
-            map_index_template="batch {{ task.op_kwargs.batch.batch }}, {{ task.op_kwargs.batch.orders }} orders",
-            pool=POOL_LOYALTY,
-            multiple_outputs=False,
-        )
-        look_up(batch=batch) >> [
-            tasks.SendEventsOperator(
-                task_id="send_events" if destination == PROFILE_STORE else f"send_events_to_{destination}",
-                batch=batch,
-                destination=destination,
-                # A loyalty API that is down must not hold up whose customer is known.
-                trigger_rule=TriggerRule.ALL_DONE,
-                map_index_template="batch {{ task.batch.batch }}, {{ task.batch.orders }} orders",
-                pool=pool_of(destination),
-                doc_md="Send the events of the batch's orders that are ready for it, and record what became of each.",
-            )
-            for destination in DESTINATIONS
-        ]
-
-    batches = batch.expand(batch=planned)
-    report = result(
-        task(
-            tasks.report_run,
-            trigger_rule=TriggerRule.ALL_DONE,
-            retries=0,
-            multiple_outputs=False,
-            outlets=[tasks.REPORTED],
-        )
-    )()
+    send_and_report(planned)
     [drained, loaded, *others] >> planned
-    # The report waits for the plan itself, because Airflow counts a mapped task that an earlier time of the run had as
-    # done; and for the look-ups, which may be cleared alone.
-    [planned, batches, batches.get_child_by_label("look_up_customers")] >> report
 
 
 instore_orders()

@@ -25,7 +25,7 @@ from demo.local_airflow import USER, AirflowFailed, LocalAirflow
 
 _PATIENCE_MS = 60_000
 # The connections to Google that Chromium makes at start are refused on a closed network, many at a time.
-_FLAGS = (
+FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -42,7 +42,7 @@ def signed_in(chromium: str, airflow: LocalAirflow) -> Iterator[Page]:
     """A page of a fresh browser, past the UI's own sign-in form."""
     expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(_FLAGS))
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(FLAGS))
         try:
             context = browser.new_context(locale="en-GB", timezone_id="UTC", color_scheme="light")
             context.set_default_timeout(_PATIENCE_MS)

@@ -65,6 +65,7 @@ _FORMS = {
     "Service Bus": "connection-form-service-bus",
     "Alert channels": "connection-form-alerts",
 }
+_LAST_DAY = "2017-06-11"
 _UNFINISHED = ".chakra-skeleton, .chakra-spinner, [data-part=skeleton], [role=progressbar]"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -171,6 +172,7 @@ def _take_all(camera: Camera, airflow: LocalAirflow, run_id: str, sandbox: dict[
     check_nothing_arrived(sandbox, held, "dry run")
     _backfill(camera, airflow, dag)
     check_nothing_arrived(sandbox, held, "backfill")
+    take_page(camera, airflow.url)
     _grid_with_backfill(camera, f"{dag}/backfills")
     _run_as_graph(camera, run)  # the last one: the UI keeps to the graph once it was chosen
 
@@ -326,6 +328,23 @@ def _channel() -> Iterator[tuple[str, list[str]]]:
             yield f"json://127.0.0.1:{server.server_port}/", titles
         finally:
             server.shutdown()
+
+
+def take_page(camera: Camera, url: str, until: str = _LAST_DAY) -> None:
+    """The page: two weeks with their last day, what is not delivered, and an order's life; cards and emails masked."""
+    camera.visit(f"{url}/instore/?until={until}")
+    expect(camera.page.get_by_role("img", name=re.compile("Orders a day"))).to_be_visible()
+    camera.take("page")
+    camera.visit(f"{url}/instore/undelivered?status=unmatched&day={until}")
+    camera.page.get_by_role("checkbox").first.check()
+    camera.page.get_by_role("button", name="Search the customer again").click()
+    expect(camera.page.get_by_role("heading", name="To be confirmed")).to_be_visible()
+    camera.page.set_viewport_size({"width": _WIDTH, "height": _MESSAGE_HEIGHT})
+    camera.take("page-preview")
+    camera.visit(f"{url}/instore/undelivered?status=sent&day={until}")
+    camera.page.locator("tbody a").first.click()
+    expect(camera.page.get_by_role("heading", name=re.compile("What happened"))).to_be_visible()
+    camera.take("page-order")
 
 
 def _profile_store(camera: Camera, store: str) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
-from airflow.sdk.configuration import conf
 
-PREFIX = "/instore"
+from include.instore_airflow.page_links import PREFIX, base_path
 
 
 async def page(scope: Any, receive: Any, send: Any) -> None:
@@ -26,7 +24,7 @@ class InStorePage(AirflowPlugin):
     external_views = [  # noqa: RUF012
         {
             "name": "In-store orders",
-            "href": f"{urlsplit(str(conf.get('api', 'base_url', fallback=''))).path.rstrip('/')}{PREFIX}/",
+            "href": f"{base_path()}{PREFIX}/",
             "destination": "nav",
             "url_route": "instore",
         }

@@ -87,15 +87,29 @@ def take_orders(dag_run: Any, params: Mapping[str, Any], source: str) -> dict[st
         return _picked(landed, *_LANDED)
 
 
-def plan_batches(dag_run: Any, params: Mapping[str, Any]) -> list[dict[str, int]]:
-    """Claim the orders this run may send; the batches as references, an empty list when there is nothing to do."""
+def describe_list(dag_run: Any, params: Mapping[str, Any]) -> dict[str, str]:
+    """What a person is to approve: ``text``, and the ``digest`` of the list."""
+    with pipeline(dag_run, params, begins=True) as (run, ledger, _):
+        from include.instore.ledger.resends import approved_list, list_in_words
+
+        found = approved_list(ledger, run.resend_list)
+        return {"text": list_in_words(ledger, found), "digest": found.digest}
+
+
+def plan_batches(
+    dag_run: Any, params: Mapping[str, Any], approved: Mapping[str, str] | None = None
+) -> list[dict[str, int]]:
+    """Claim the orders this run may send; the batches as references, an empty list when there is nothing to do.
+
+    :param approved: what :func:`describe_list` said, once a person has approved it.
+    """
     from airflow.sdk.exceptions import AirflowRescheduleException
 
     with pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.runs.planning import HeldByAnotherRun, plan
 
         try:
-            batches = plan(ledger, run, settings)
+            batches = plan(ledger, run, settings, (approved or {}).get("digest", ""))
         except HeldByAnotherRun as held:
             # Rescheduled, not slept through: the run that holds them needs the slot.
             log.info("%s Looking again in %.0f s.", held, held.retry_after)

@@ -16,6 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from include.instore.ledger import Ledger
+from include.instore.ledger.audit import done
+from include.instore.ledger.resends import approved_list
 from include.instore.ledger.tables import orders
 from include.instore.runs.report import Failure, report_run
 from include.instore_airflow.cli import app
@@ -174,3 +176,22 @@ def test_the_usage_names_the_command_as_it_is_called() -> None:
     words = [sys.executable, "-m", "include.instore", "orders", "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "Usage: python -m include.instore orders" in done.stdout
+
+
+def test_a_day_s_orders_are_sent_again_at_once_or_listed_for_approval(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("orders", "resend").exit_code == 2
+    assert printed("orders", "resend", "--day", "2017-06-05", "--store", "8")["counts"] == {"resent": 0}
+    assert printed("orders", "resend", "--day", "2017-06-05", "--dry-run")["counts"] == {"resent": 1}
+    monkeypatch.setenv("INSTORE_RESEND_APPROVAL", "0")
+    listed = printed("orders", "resend", "--run", "run-1")
+    assert listed["counts"] == {"listed": 1}
+    assert approved_list(ledger, listed["list"]).events == 1
+    assert given.row(ledger, "S1")["edition"] == 1
+    told = run("orders", "resend", "--day", "2017-06-05").stdout
+    assert 'airflow dags trigger instore_resend --conf \'{"resend_list": ' in told
+    monkeypatch.setenv("INSTORE_RESEND_APPROVAL", "1")
+    assert printed("orders", "resend", "--day", "2017-06-05", "--store", "7")["counts"] == {"resent": 1}
+    assert given.row(ledger, "S1")["edition"] == 2
+    assert done(ledger, 1)[0].what == "orders resend"

@@ -321,3 +321,18 @@ def test_a_ledger_of_an_older_release_is_refused_until_set_up_migrates_it(
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match=r"newer release than this one \(revision 9999, newest known 0004\)"):
         open_ledger()
+
+
+def test_a_resend_waits_for_approval_before_its_plan() -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    dag = DagBag(str(ROOT / "dags"), collect_dags=True).dags["instore_resend"]
+    assert dag.get_task("plan_batches").upstream_task_ids == {"approve", "describe_list"}
+    assert dag.get_task("approve").response_timeout == timedelta(days=1)
+    assert {task.task_id for task in dag.tasks} == {
+        "describe_list", "approve", "plan_batches", "batch.look_up_customers", "report_run",
+        *(task.task_id for task in dag.tasks if task.task_id.startswith("batch.send_events")),
+    }  # fmt: skip
+    kept = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert [link.name for link in kept.get_task("report_run").operator_extra_links] == ["The run's counts"]

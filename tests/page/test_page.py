@@ -4,142 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 import requests
 
-from demo.processes import free_port
 from include.instore.ledger import Ledger
-from include.instore.ledger.alerts import remember
-from include.instore.ledger.extract_files import note_waiting
-from include.instore.ledger.tables import orders
-from include.instore.runs.report import Failure, report_run
+from include.instore.ledger.quarantined import Wanted, find
 from include.instore_airflow.page import app
 from tests.instore import given
-
-ROOT = Path(__file__).parents[2]
-MARKUP = "<img src=//evil.example/x onerror=alert(1)>\"'{{7*7}}"
-EMAIL = f"{given.CANARY}@example.com"
-PASSWORDS = {"viewer": "viewer-password", "nobody": "nobody-password"}
-_START_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Server:
-    """Airflow's API server, and what a person who has signed in sends along."""
-
-    url: str
-    tokens: dict[str, str]
-
-    def call(self, path: str, user: str | None = "viewer", method: str = "GET", **more: Any) -> requests.Response:
-        headers = {"Authorization": f"Bearer {self.tokens[user]}"} if user else {}
-        return requests.request(method, f"{self.url}/instore{path}", headers=headers, timeout=60, **more)
-
-    def page(self, path: str, **form: str) -> str:
-        answer = self.call(path, method="POST", data=form) if form else self.call(path)
-        assert answer.status_code == 200, answer.text[:2000]
-        return answer.text
-
-
-@pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    """Orders of all states, whose texts are markup where the ERP chooses them."""
-    opened = Ledger(f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db", hash_key="the-hash-key-of-the-tests")
-    opened.migrate()
-    whose = [given.document(number, emailAddress=EMAIL, storeId=MARKUP[:64]) for number in ("S1", MARKUP[:64])]
-    today = f"{given.hours_ago(0):%Y-%m-%dT00:00:00Z}"
-    nobody = given.document("S3", loyaltyCardNumber=None, date=today)
-    refused = given.refused(given.body(MARKUP, emailAddress=EMAIL), f"{MARKUP}#7", "bad_value")
-    given.landed(opened, *whose, nobody, refusals=[refused])
-    now = given.hours_ago(0)
-    sent = {"attempts": 1, "sending_at": now, "outcome_run": "run-1"}
-    given.set_orders(opened, orders.c.order_number == "S1", status="sent", sent_at=now, **sent)
-    held = orders.c.order_number == MARKUP[:64]
-    given.set_orders(
-        opened, held, status="held", reason=MARKUP, reference=f"{MARKUP}.csv:2", origin=f"{MARKUP}.csv", **sent
-    )
-    note_waiting(opened, "run-1", f"{MARKUP}.csv", "1", 3, MARKUP)
-    report_run(opened, given.run(), [Failure("drain_topic")], given.SETTINGS)
-    remember(opened, given.run(), red={"task_failed:drain_topic": ("Task drain_topic failed", MARKUP)})
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path, ledger: Ledger) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("api-server")
-    shutil.copy(airflow_database, home / "airflow.db")
-    (home / "passwords.json").write_text(json.dumps(PASSWORDS))
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))} | {
-        "PYTHONPATH": str(ROOT),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW_CONN_INSTORE_LEDGER": json.dumps({"conn_type": "sqlite", "host": str(ledger.engine.url.database)}),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "viewer:viewer,nobody:",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
-        "AIRFLOW__API__BASE_URL": url,
-        "AIRFLOW__API_AUTH__JWT_SECRET": "the jwt secret of the tests " * 3,
-    }  # fmt: skip
-    airflow = str(Path(sys.executable).with_name("airflow"))
-    words = [airflow, "api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--apps", "core"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + _START_SECONDS
-        while not _answers(url):
-            died = process.poll() is not None or time.monotonic() > until
-            assert not died, (home / "log").read_text()[-3000:]
-            time.sleep(0.3)
-        yield Server(url, {name: _token(url, name) for name in PASSWORDS})
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/api/v2/version", timeout=5).ok
-    except requests.RequestException:
-        return False
-
-
-def _token(url: str, name: str) -> str:
-    body = {"username": name, "password": PASSWORDS[name]}
-    answer = requests.post(f"{url}/auth/token", json=body, timeout=30)
-    assert answer.ok, answer.text
-    token: str = answer.json()["access_token"]
-    return token
-
+from tests.page.serving import EMAIL, MARKUP, Server
 
 ROUTES = [(method, route.path) for route in app().routes for method in sorted(route.methods)]  # type: ignore[attr-defined]
 
 
 def _filled(path: str) -> str:
-    return path.replace("{event_id}", "0" * 36)
+    return path.replace("{event_id}", "0" * 36).replace("{id}", "0" * 64)
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_no_route_is_for_somebody_who_may_not_see_the_dag(server: Server, method: str, path: str) -> None:
-    form = {"kind": "number", "text": "S1"} if method == "POST" else None
+    form = {"kind": "number", "text": "S1", "action": "discard"} if method == "POST" else None
     anonymous = server.call(_filled(path), None, method, data=form)
     assert anonymous.status_code in (401, 403)
     assert server.call(_filled(path), "nobody", method, data=form).status_code == 403
@@ -147,11 +34,35 @@ def test_no_route_is_for_somebody_who_may_not_see_the_dag(server: Server, method
         method, f"{server.url}/instore{_filled(path)}", cookies={"_token": "e30.e30.e30"}, data=form, timeout=30
     )
     assert forged.status_code in (401, 403)
-    assert server.call(_filled(path), "viewer", method, data=form).status_code in (200, 404, 422)
+    changes, unmasks = path in ("/preview", "/confirm"), method == "POST" and "{" in path
+    for user, may in (("viewer", not changes and not unmasks), ("editor", not unmasks), ("keeper", True)):
+        status = server.call(_filled(path), user, method, data=form).status_code
+        assert status in ((200, 404, 422) if may else (403,)), user
+
+
+@pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "POST"])
+def test_a_form_is_taken_from_this_page_only(server: Server, path: str) -> None:
+    form = {"kind": "number", "text": "S1", "action": "discard"}
+    host = server.url.removeprefix("http://")
+    basic = {"Authorization": "Basic YTpi", "Origin": "https://evil.example"}  # as a browser adds it for a proxy
+    cookies = {"_token": server.tokens["keeper"]}
+    answer = requests.post(
+        f"{server.url}/instore{_filled(path)}", cookies=cookies, data=form, headers=basic, timeout=30
+    )
+    assert answer.status_code in (401, 403)
+    for origin, may in (
+        (None, False), ("https://evil.example", False), ("null", False), (f"http://{host}.evil.example", False),
+        (f"http://{host}@evil.example", False), (server.url, True),
+    ):  # fmt: skip
+        answer = requests.post(
+            f"{server.url}/instore{_filled(path)}", cookies=cookies, data=form,
+            headers={"Origin": origin} if origin else {}, timeout=30,
+        )  # fmt: skip
+        assert answer.status_code in ((200, 404) if may else (403,)), origin
 
 
 def test_the_routes_are_those_that_were_walked(server: Server) -> None:
-    assert len(ROUTES) >= 8
+    assert len(ROUTES) >= 16
     for path in ("/docs", "/redoc", "/openapi.json", "/style.css", "/base.html"):
         assert server.call(path).status_code == 404
 
@@ -182,7 +93,13 @@ class _Seen(HTMLParser):
 
 def _every_page(server: Server, ledger: Ledger) -> dict[str, str]:
     events = {number: given.row(ledger, number)["event_id"] for number in ("S1", MARKUP[:64])}
-    found = {path: server.page(path) for path in ("/", "/orders", "/runs", "/run?id=run-1", "/files", "/quarantine")}
+    paths = ("/", "/orders", "/runs", "/run?id=run-1", "/files", "/quarantine", "/undelivered", "/done")
+    found = {path: server.page(path, "keeper") for path in (*paths, "/undelivered?status=held", "/dead-letters")}
+    (record,) = find(ledger, Wanted(reason="bad_value"))
+    found["record"] = server.page(f"/quarantine/{record.id}", "keeper")
+    held = given.row(ledger, MARKUP[:64])["event_id"]
+    found["preview"] = server.page("/preview", "keeper", action="sent", ids=[held])
+    found["preview of records"] = server.page("/preview", "keeper", action="discard", ids=[record.id])
     found |= {f"order {number}": server.page(f"/orders/{event}") for number, event in events.items()}
     for kind, text in (("number", MARKUP[:64]), ("number", MARKUP), ("card", given.CARD), ("email", EMAIL)):
         found[f"{kind} {text[:9]}"] = server.page("/orders", kind=kind, text=text)
@@ -199,7 +116,7 @@ def test_no_text_of_the_erp_becomes_markup_and_nothing_leads_to_another_host(ser
         assert [each for each in seen.leads if not re.match(r"/(instore|dags)/", each)] == [], name
         assert "49" not in re.findall(r"\{\{.*?\}\}", text)
         shown += "&lt;img src=" in text
-    assert shown >= 7
+    assert shown >= 10
 
 
 def test_no_personal_data_is_on_any_page(server: Server, ledger: Ledger) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
 import sqlalchemy as sa
@@ -23,11 +23,15 @@ class Done:
     detail: str
 
 
-def note_done(ledger: Ledger, what: str, records: int, detail: str = "") -> None:
-    """Write down what the person at this terminal has just done. :param detail: nothing of a customer."""
-    row = {"at": datetime.now(timezone.utc), "who": kept_text(_who())[:64], "what": what, "records": records}
+def note_done(ledger: Ledger, what: str, records: int, detail: str = "", who: str = "") -> None:
+    """Write down what a person has just done.
+
+    :param detail: nothing of a customer. :param who: empty: the person at this terminal.
+    """
+    done_by = kept_text(who or person_here())[:64]
+    row = Done(datetime.now(timezone.utc), done_by, what, records, kept_text(detail))
     with ledger.write() as connection:
-        connection.execute(sa.insert(audit).values(row | {"detail": kept_text(detail)}))
+        connection.execute(sa.insert(audit).values(asdict(row)))
 
 
 def done(ledger: Ledger, limit: int) -> list[Done]:
@@ -37,7 +41,8 @@ def done(ledger: Ledger, limit: int) -> list[Done]:
         return [Done(*row) for row in connection.execute(wanted.order_by(audit.c.id.desc()).limit(limit))]
 
 
-def _who() -> str:
+def person_here() -> str:
+    """Whose terminal this is."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user id has no name

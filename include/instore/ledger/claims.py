@@ -13,12 +13,15 @@ from include.instore import fault_points
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import cancel_switched_off, order_first_deliveries
 from include.instore.ledger.editions import note_editions, order_editions, to_be_sent_again
-from include.instore.ledger.tables import claims, deliveries, orders, runs
+from include.instore.ledger.tables import claims, deliveries, editions, orders, runs
 from include.instore.model.states import UNDER_WAY, DeliveryStatus, Status
 from include.instore.model.windows import Run, Window
 
 MAX_BATCHES = 50
 """Mapping over more than a few dozen tasks costs more than it brings (airflow-quirks.md, "Mapped tasks")."""
+
+_TRY_NO_REJECTED = ("due", "listed")
+"""Runs that do not try again what was rejected."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _begin_again(connection: sa.Connection, run: Run) -> None:
         )
         .values(status=Status.PENDING.value)
     )
-    if run.claims != "due":
+    if run.claims not in _TRY_NO_REJECTED:
         claimed = sa.exists().where(orders.c.key == deliveries.c.key, orders.c.claim_run == run.run_id)
         connection.execute(
             sa.update(deliveries).where(_rejected(run), claimed).values(status=DeliveryStatus.READY.value)
@@ -242,9 +245,17 @@ def _may_send(run: Run, now: datetime, tracking: bool) -> sa.ColumnElement[bool]
     if tracking:
         going = sa.select(deliveries.c.key).join(orders, orders.c.key == deliveries.c.key)
         may.append(going.where(deliveries.c.status.in_(UNDER_WAY), _going()))
-    if run.claims != "due" and tracking:
+    if run.claims not in _TRY_NO_REJECTED and tracking:
         may.append(sa.select(deliveries.c.key).where(_rejected(run)))
     return sa.and_(orders.c.key.in_(sa.union_all(*may)), *_asked_for(run))
+
+
+def events_again(ledger: Ledger, run: Run) -> int:
+    """How many events this run would send again."""
+    joined = deliveries.join(orders, orders.c.key == deliveries.c.key)
+    wanted = sa.select(sa.func.count()).select_from(joined).where(to_be_sent_again(run), *_asked_for(run))
+    with ledger.read() as connection:
+        return connection.scalar(wanted) or 0
 
 
 def wanted_by(run: Run) -> sa.ColumnElement[bool]:
@@ -259,7 +270,10 @@ def _asked_for(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
     if run.claims == "due":
         return ()
     its = in_window(run.window)
-    if run.claims == "own":
+    if run.claims == "listed":
+        begun = sa.select(editions.c.key).where(editions.c.ordered_by == run.tries[0])
+        its = orders.c.key.in_(sa.union_all(sa.select(deliveries.c.key).where(to_be_sent_again(run)), begun))
+    elif run.claims == "own":
         its = sa.or_(orders.c.received_run.in_(run.tries), orders.c.planned_run.in_(run.tries))
     return its, orders.c.pruned_at.is_(None)  # of a pruned one there is nothing to send
 

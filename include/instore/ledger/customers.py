@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -176,11 +176,13 @@ def settle_customers(
         keep_alive(connection, run_id, batch)
 
 
-def search_again(ledger: Ledger, reason: str, *, dry_run: bool) -> int:
-    """Have the next run search the customers of orders that are unmatched for this reason; how many there are."""
-    which = (
-        orders.c.status == Status.UNMATCHED.value, orders.c.reason == reason, orders.c.loyalty_card.is_not(None),
-    )  # fmt: skip
+def search_again(ledger: Ledger, reason: str = "", keys: Sequence[str] = (), *, dry_run: bool) -> int:
+    """Have the next run search the customers of unmatched orders; how many there are.
+
+    :param reason: of all that are unmatched for it. :param keys: of these orders instead.
+    """
+    named = orders.c.key.in_(keys) if keys else orders.c.reason == reason
+    which = (orders.c.status == Status.UNMATCHED.value, named, orders.c.loyalty_card.is_not(None))
     with ledger.write() as connection:
         count = connection.scalar(sa.select(sa.func.count()).select_from(orders).where(*which)) or 0
         if not dry_run:

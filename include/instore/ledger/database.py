@@ -57,7 +57,9 @@ class Ledger:
                 sa.event.listen(self.engine, "connect", _prepare_sqlite)
                 sa.event.listen(self.engine, "begin", _begin_sqlite)
             elif self._name == "postgresql":
-                self.engine = sa.create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+                # Of a prepared statement PostgreSQL makes one plan for all values, which reads far too much for some.
+                how: dict[str, Any] = {"prepare_threshold": None}
+                self.engine = sa.create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=how)
                 sa.event.listen(self.engine, "connect", _check_postgresql)
             else:
                 raise NoSuchModuleError(self._name)

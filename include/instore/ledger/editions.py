@@ -7,7 +7,7 @@ table's key says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,15 @@ from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.known_again import content_row, taken_content
 from include.instore.ledger.suppressions import person_hashes
-from include.instore.ledger.tables import UtcDateTime, contents, deliveries, destinations, editions, orders
+from include.instore.ledger.tables import (
+    UtcDateTime,
+    contents,
+    deliveries,
+    destinations,
+    editions,
+    orders,
+    resend_events,
+)
 from include.instore.model.codes import NO_CUSTOMER_KEY
 from include.instore.model.events import next_event_id
 from include.instore.model.states import UNDER_WAY, ContentState, DeliveryStatus, Status
@@ -34,7 +42,11 @@ def to_be_sent_again(run: Run) -> sa.ColumnElement[bool]:
     )
     named = deliveries.c.destination == run.destination if run.destination else sa.true()
     on = deliveries.c.destination.in_(sa.select(destinations.c.name).where(destinations.c.is_on))
-    return sa.and_(deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.is_latest, named, on, sa.not_(mine))
+    its = sa.select(resend_events.c.event_id).where(resend_events.c.resend == run.resend_list)
+    listed = deliveries.c.event_id.in_(its) if run.claims == "listed" else sa.true()
+    return sa.and_(
+        deliveries.c.status == DeliveryStatus.SENT.value, deliveries.c.is_latest, named, on, listed, sa.not_(mine)
+    )
 
 
 def order_editions(
@@ -62,23 +74,16 @@ def order_editions(
 _late = contents.c.state == ContentState.AFTER_SENDING.value
 
 
-def resend_corrected(ledger: Ledger, run: Run, *, dry_run: bool) -> int:
-    """Make a next edition, with its latest content, of each event that was sent before its order was corrected."""
-    its = (to_be_sent_again(run), orders.c.key.in_(sa.select(contents.c.key).where(_late)))
-    joined = deliveries.join(orders, orders.c.key == deliveries.c.key)
-    with ledger.write() as connection:
-        count = connection.scalar(sa.select(sa.func.count()).select_from(joined).where(*its)) or 0
-        if not dry_run:
-            order_editions(ledger, connection, run, its, datetime.now(timezone.utc))
-    return count
+def keep_corrected(ledger: Ledger, keys: Sequence[str] = (), *, dry_run: bool) -> int:
+    """Let the events stand that were sent before their orders were corrected; how many contents are given up.
 
-
-def keep_corrected(ledger: Ledger, *, dry_run: bool) -> int:
-    """Let the events stand that were sent before their orders were corrected; how many contents are given up."""
+    :param keys: of these orders only; empty: of all.
+    """
+    which = (_late, contents.c.key.in_(keys) if keys else sa.true())
     with ledger.write() as connection:
-        count = connection.scalar(sa.select(sa.func.count()).select_from(contents).where(_late)) or 0
+        count = connection.scalar(sa.select(sa.func.count()).select_from(contents).where(*which)) or 0
         if not dry_run:
-            connection.execute(sa.update(contents).where(_late).values(state=ContentState.OLDER.value))
+            connection.execute(sa.update(contents).where(*which).values(state=ContentState.OLDER.value))
     return count
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import alerts, deliveries, extracts, orders, quarantine, runs
-from include.instore.model.codes import CODES, LEFT_FILES, UNREAD_FILES
+from include.instore.ledger.tables import alerts, arrivals, contents, deliveries, extracts, orders, quarantine, runs
+from include.instore.model.codes import CODES, CORRECTED_AFTER_SENT, LEFT_FILES, UNREAD_FILES, code_of
 from include.instore.model.settings import Settings
-from include.instore.model.states import DeliveryStatus, ExtractState, RecordState, Status
+from include.instore.model.states import ContentState, DeliveryStatus, ExtractState, RecordState, Status
 
 _PLACE = {
     Status.PENDING.value: "waiting", Status.UNMATCHED.value: "unmatched", Status.SUPPRESSED.value: "suppressed",
@@ -32,6 +32,9 @@ _NOT_SENT = ("held", "rejected", "sending", "ready", "cancelled", "suppressed")
 
 _MATCHED = sa.func.coalesce(orders.c.status, "") == Status.MATCHED.value
 """Not the column by itself: SQLite would look each of the matched up in the index of statuses, which are most."""
+
+_FINAL_DAYS = 30
+"""Days since its arrival for which an order that stays without a customer is listed: they are more every day."""
 
 COUNTED = ("received", "orders", "sent", "unmatched", "suppressed", "quarantined", "rejected", "carried_over")
 """What is listed of a run."""
@@ -140,6 +143,7 @@ def _text(ledger: Ledger, moment: sa.Column[datetime], characters: int) -> sa.Co
 
 def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     """What has not arrived, the oldest first: cause, reason, count, oldest, and when or by whom it will be gone."""
+    lately = datetime.now(timezone.utc) - timedelta(days=_FINAL_DAYS)
     since, how_many = sa.func.min(orders.c.received_at), sa.func.count()
     next_one = sa.func.min(orders.c.next_attempt)
     searched = sa.union_all(
@@ -149,7 +153,7 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
             .group_by(orders.c.status, orders.c.reason)
             for status, when in (
                 (Status.PENDING.value, ()),
-                (Status.UNMATCHED.value, (orders.c.next_attempt.is_(None),)),
+                (Status.UNMATCHED.value, (orders.c.next_attempt.is_(None), orders.c.received_at >= lately)),
                 (Status.UNMATCHED.value, (orders.c.next_attempt.is_not(None),)),
             )
         )
@@ -167,6 +171,8 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
         .where(quarantine.c.state == RecordState.QUARANTINED.value)
         .group_by(quarantine.c.reason)
     )
+    late = sa.select(how_many, sa.func.min(contents.c.received_at))
+    late = late.where(contents.c.state == ContentState.AFTER_SENDING.value)
     unread = (
         sa.select(extracts.c.state, how_many, sa.func.min(extracts.c.loaded_at))
         .where(extracts.c.state.in_([ExtractState.WAITING.value, ExtractState.LEFT.value]))
@@ -176,7 +182,7 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
     with ledger.read() as connection:
         by_rate = _gone_by_rate(connection)
         for status, reason, count, oldest, attempt in connection.execute(searched):
-            gone = "never: their customers are not searched any more"
+            gone = f"never: their customers are not searched any more; those of the last {_FINAL_DAYS} days"
             if status == Status.PENDING.value:
                 gone = by_rate(count)
             elif attempt:
@@ -196,6 +202,9 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
         for state, count, oldest in connection.execute(unread):
             code = UNREAD_FILES if state == ExtractState.WAITING.value else LEFT_FILES
             found.append((f"{state} file", "", count, oldest, _by_a_person(code)))
+        for count, oldest in connection.execute(late):
+            code = CORRECTED_AFTER_SENT
+            found += [(str(code), "", count, oldest, _by_a_person(code))] if count else []
     found.sort(key=lambda each: (each[3], each[0], each[1] or ""))
     return [dict(zip(("cause", "reason", "count", "oldest", "gone"), each, strict=True)) for each in found]
 
@@ -203,6 +212,14 @@ def undelivered(ledger: Ledger, settings: Settings) -> list[dict[str, Any]]:
 def _by_a_person(word: str) -> str:
     """What a person may do of it; a word of an older release may have no entry any more."""
     return f"a person: {CODES[word].remedy()}" if word in CODES else "a person"
+
+
+def _remedies(cause: str) -> list[str]:
+    """When, and the command that is then to be run; a cause of an older release may have none any more."""
+    try:
+        return [": ".join(filter(None, each)) for each in code_of(cause).remedies]
+    except KeyError:
+        return []
 
 
 def _gone_by_rate(connection: sa.Connection) -> Callable[[int], str]:
@@ -222,10 +239,16 @@ def _gone_by_rate(connection: sa.Connection) -> Callable[[int], str]:
     return gone
 
 
-def list_runs(ledger: Ledger, *, run: str = "", kind: str = "", limit: int = 50) -> list[dict[str, Any]]:
-    """Runs, the last one first: what is listed of each, and its report as ``counts``, {} while it is under way."""
+def list_runs(
+    ledger: Ledger, *, run: str = "", kind: str = "", before: datetime | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Runs, the last one first: what is listed of each, and its report as ``counts``, {} while it is under way.
+
+    :param before: only those that began before this moment.
+    """
     asked = ((runs.c.run_id, run), (runs.c.kind, kind))
-    wanted = sa.select(runs).where(*(column == value for column, value in asked if value))
+    which = [column == value for column, value in asked if value] + ([runs.c.started_at < before] if before else [])
+    wanted = sa.select(runs).where(*which)
     found = []
     with ledger.read() as connection:
         for row in connection.execute(wanted.order_by(runs.c.started_at.desc(), runs.c.run_id).limit(limit)):
@@ -239,20 +262,44 @@ def list_runs(ledger: Ledger, *, run: str = "", kind: str = "", limit: int = 50)
 
 
 def list_files(ledger: Ledger, limit: int = 100) -> list[dict[str, Any]]:
-    """Extracts, the last one read first."""
+    """Extracts, the last one read first; ``usual`` is how many orders a file of the same feed has on average."""
     names = ("path", "state", "loaded_at", "orders", "bad_rows", "detail", "run")
-    wanted = sa.select(*(extracts.c[name] for name in names)).order_by(extracts.c.loaded_at.desc(), extracts.c.path)
+    loaded = sa.select(extracts.c.feed, sa.cast(sa.func.avg(extracts.c.orders), sa.Integer).label("usual"))
+    usual = loaded.where(extracts.c.state == ExtractState.LOADED.value).group_by(extracts.c.feed).subquery()
+    wanted = sa.select(*(extracts.c[name] for name in names), usual.c.usual)
+    wanted = wanted.outerjoin(usual, usual.c.feed == extracts.c.feed)
+    wanted = wanted.order_by(extracts.c.loaded_at.desc(), extracts.c.path)
     with ledger.read() as connection:
         return [dict(row) for row in connection.execute(wanted.limit(limit)).mappings()]
 
 
+def volume(ledger: Ledger, now: datetime) -> list[dict[str, Any]]:
+    """Orders of each source that came in the last 24 hours, and in as many on average in the four weeks before."""
+    hour, days = int(now.timestamp() // 3600), 28
+    last_day = sa.func.sum(sa.case((arrivals.c.hour > hour - 24, arrivals.c.orders), else_=0))
+    oldest = sa.func.min(arrivals.c.hour)
+    wanted = sa.select(arrivals.c.source, last_day, sa.func.sum(arrivals.c.orders), oldest).group_by(arrivals.c.source)
+    with ledger.read() as connection:
+        found = connection.execute(wanted.where(arrivals.c.hour > hour - 24 * (days + 1))).tuples().all()
+    return [
+        {"source": source, "last_24_hours": day, "usual": round((all_ - day) / max(1.0, (hour - first) / 24 - 1))}
+        for source, day, all_, first in sorted(found)
+    ]
+
+
 def wrong_now(ledger: Ledger) -> list[dict[str, Any]]:
-    """Alerts of what is not over, the newest first: cause, title, text, since when, and in how many runs."""
+    """Alerts of what is not over, the newest first: cause, title, text, remedies, since when, and in how many runs."""
     by_cause: dict[str, dict[str, Any]] = {}
     opened = sa.select(alerts).where(alerts.c.ended_run.is_(None)).order_by(alerts.c.begun_at.desc())
     with ledger.read() as connection:
         for row in connection.execute(opened):
-            told = {"cause": row.cause, "title": row.title, "text": row.text, "runs": 0}
+            told = {
+                "cause": row.cause,
+                "title": row.title,
+                "text": row.text,
+                "runs": 0,
+                "remedies": _remedies(row.cause),
+            }
             known = by_cause.setdefault(row.cause, told)
             known |= {"since": row.begun_at, "runs": known["runs"] + 1}
     return list(by_cause.values())

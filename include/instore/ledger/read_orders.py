@@ -24,14 +24,14 @@ from include.instore.ledger.tables import (
     runs,
     suppressions,
 )
-from include.instore.model.codes import CODES
+from include.instore.model.codes import CODES, CORRECTED_AFTER_SENT
 from include.instore.model.customer_keys import card_of, email_of, masked
 from include.instore.model.errors import FatalError
 from include.instore.model.identifiers import number_root
 from include.instore.model.settings import OrderSettings, Settings
-from include.instore.model.states import DeliveryStatus, Status
+from include.instore.model.states import ContentState, DeliveryStatus, Status
 
-FEW = ("cancelled", "held", "pending", "ready", "rejected", "sending")
+FEW = ("cancelled", "corrected_after_sent", "held", "pending", "ready", "rejected", "sending")
 """Statuses that few orders are in, so that they can be listed without a day or a run."""
 
 _SHOWN = (
@@ -89,6 +89,11 @@ def find_orders(
     return _listed(ledger, [orders.c.number_root == kept_text(number_root(number))], limit)
 
 
+def orders_of(ledger: Ledger, event_ids: Sequence[str]) -> list[Order]:
+    """The orders of these events, their first ones at the Profile Store, the last one first."""
+    return _listed(ledger, [orders.c.event_id.in_(event_ids)], len(event_ids)) if event_ids else []
+
+
 def known_of_person(ledger: Ledger, settings: OrderSettings, *, card: str = "", email: str = "") -> dict[str, Any]:
     """``answer`` of her card's last look-up, and the ``suppressed`` that say that nothing may be sent for her."""
     named = _person(settings, card, email)
@@ -117,7 +122,7 @@ def list_orders(
 ) -> list[Order]:  # fmt: skip
     """Orders by what they have in common, the last one first.
 
-    :param status: of the search for the customer, or of the latest delivery.
+    :param status: of the search for the customer, or of the latest delivery; or ``corrected_after_sent``.
     :param run: that received it, planned it last, found its customer or settled its delivery.
     :raises FatalError: it would read all orders: without a day or a run only those of a status in :data:`FEW`.
     """
@@ -129,6 +134,9 @@ def list_orders(
         settled = sa.select(deliveries.c.key).where(deliveries.c.outcome_run == run)
         mine = [sa.select(orders.c.key).where(orders.c[name] == run) for name in _OF_RUNS]
         which.append(orders.c.key.in_(sa.union_all(*mine, settled)))
+    if status == CORRECTED_AFTER_SENT:
+        late = sa.select(contents.c.key).where(contents.c.state == ContentState.AFTER_SENDING.value)
+        which, status = [*which, orders.c.key.in_(late)], ""
     found: dict[str, Order] = {}
     for table, statuses in ((orders, Status), (deliveries, DeliveryStatus)):
         if (status and status not in {each.value for each in statuses}) or (

@@ -82,7 +82,7 @@ orders = sa.Table(
     sa.Column("planned_run", RunId, index=True),  # the run that claimed it last
     sa.Column("resolved_run", RunId, index=True),  # the run that found, or did not find, its customer last
     sa.Column("pruned_at", UtcDateTime),  # since then only what it is known again by is kept of it
-    sa.Index(None, "status", "next_attempt", "reason", "received_at"),  # what is undelivered is counted by it alone
+    sa.Index(None, "status", "next_attempt", "received_at", "reason"),  # what is undelivered is counted by it alone
     sa.Index(None, "day", "store_id", "source", "status", "reason"),  # and what came
     sa.Index(None, "claim_run", "claim_batch", "status"),
 )
@@ -122,7 +122,7 @@ contents = sa.Table(
     metadata,
     sa.Column("key", sa.String(512), primary_key=True),
     sa.Column("fingerprint", sa.String(64), primary_key=True),
-    sa.Column("state", sa.String(16), nullable=False),  # see ContentState
+    sa.Column("state", sa.String(16), nullable=False, index=True),  # see ContentState
     sa.Column("published_at", UtcDateTime),
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("reference", sa.String(1024), nullable=False),
@@ -141,6 +141,23 @@ editions = sa.Table(
     sa.Column("ordered_by", RunId, primary_key=True),  # without the number of its try: once a run, whatever is cleared
     sa.Column("edition", sa.Integer, nullable=False),
     sa.Column("made_at", UtcDateTime, nullable=False),
+)
+
+resends = sa.Table(
+    "resends",  # lists of events that are sent again once a person has approved the list
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("made_at", UtcDateTime, nullable=False),
+    sa.Column("made_by", sa.String(64), nullable=False),
+    sa.Column("events", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),  # sha256 of the event ids, sorted, a line each
+)
+
+resend_events = sa.Table(
+    "resend_events",
+    metadata,
+    sa.Column("resend", sa.String(36), primary_key=True),
+    sa.Column("event_id", sa.String(36), primary_key=True),  # of the edition that is sent again by another
 )
 
 customers = sa.Table(

@@ -330,6 +330,12 @@ class SendingSettings(_Section):
     read_back_sample: int = Field(
         20, ge=0, le=1000, description="Events of the previous run that each run reads back; 0: none."
     )
+    resend_approval: int = Field(
+        1000,
+        ge=0,
+        description="Events that are sent again without asking; more only by DAG `instore_resend`, from a list that a "
+        "person approves.",
+    )
 
 
 class ServiceSettings(_Section):

@@ -14,16 +14,21 @@ from typing import Any, Literal, Protocol
 
 from include.instore.model.errors import ConfigurationError
 
-PARAMS = ("window_start", "window_end", "drain_topic", "track_events", "resend", "destination", "dry_run")
+PARAMS = (
+    "window_start", "window_end", "drain_topic", "track_events", "resend", "destination", "dry_run", "resend_list",
+)  # fmt: skip
 """What a run can be told in its conf."""
 
 OWN_DAG = "instore_orders"
 """The DAG whose runs the ledger knows by their run id alone, which Airflow makes unique within one DAG only."""
 
+RESEND_DAG = "instore_resend"
+"""The DAG that sends what is on a list again, once a person has approved it."""
+
 EVERY = timedelta(hours=1)
 """The DAG's schedule: the length of the interval that Airflow itself gives a run, in whole hours."""
 
-Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile"]
+Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile", "resend"]
 
 
 class DagRun(Protocol):
@@ -64,10 +69,11 @@ class Run:
     :param window: the run's own interval; None for a manual run without one.
     :param drains_topic: whether it may take messages off the live subscription.
     :param loads_any_extract: whether it also reads files outside its window that were never loaded.
-    :param claims: which orders it may send: everything ``due``, those ``in_window``, or its ``own``.
+    :param claims: which orders it may send: everything ``due``, those ``in_window``, its ``own``, or those ``listed``.
     :param resend: whether it sends orders again that were sent before, by another run.
     :param destination: where orders go that were never there; with ``resend`` only there again. None: none, and all.
     :param dry_run: whether it does everything but settle and send, on a ledger of its own.
+    :param resend_list: id of the list of events that it sends again; empty: it has none.
     :param clear_number: how often it, or a task of it, was cleared.
     """
 
@@ -76,11 +82,12 @@ class Run:
     window: Window | None
     drains_topic: bool
     loads_any_extract: bool
-    claims: Literal["due", "in_window", "own"]
+    claims: Literal["due", "in_window", "own", "listed"]
     resend: bool = False
     dry_run: bool = False
     clear_number: int = 0
     destination: str | None = None
+    resend_list: str = ""
 
     @property
     def tries(self) -> tuple[str, ...]:
@@ -93,10 +100,11 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     """The run behind a ``dag_run``.
 
     :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool),
-        ``destination`` (a name or None), ``track_events``, which is none of this module's business; Airflow has the
-        run's conf among them.
+        ``destination`` (a name or None), ``resend_list`` (an id), ``track_events``, which is none of this module's
+        business; Airflow has the run's conf among them.
     :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
-        a window; a param that is none of :data:`PARAMS`; a manual run with a Logical Date of its own.
+        a window; a param that is none of :data:`PARAMS`; a list for another DAG than the one that asks for approval;
+        a manual run with a Logical Date of its own.
     """
     for name in params:
         if name not in PARAMS:
@@ -110,7 +118,7 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
     asked = _asked_window(params)
     interval = _interval(dag_run)
     resend, dry_run = bool(params.get("resend")), bool(params.get("dry_run"))
-    destination = params.get("destination") or None
+    destination, resend_list = params.get("destination") or None, str(params.get("resend_list") or "")
 
     def run(kind: Kind, window: Window | None, drains: bool, loads: bool, claims: Any) -> Run:
         if claims == "due" and (resend or destination):
@@ -120,8 +128,13 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
             )
         run_id = dag_run.run_id if dag_run.dag_id == OWN_DAG else f"{dag_run.dag_id}/{dag_run.run_id}"
         clears = dag_run.clear_number or 0
-        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, clears, destination)
+        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, clears, destination, resend_list)
 
+    if dag_run.dag_id == RESEND_DAG:
+        resend, dry_run, destination = True, False, None
+        return run("resend", None, False, False, "listed")
+    if resend_list:
+        raise ConfigurationError(f"Param resend_list is for DAG {RESEND_DAG}, which has the list approved first.")
     # A cleared backfill is a backfill still; its own orders are those of its interval.
     if run_type == "backfill":
         return run("backfill", asked or interval, False, False, "in_window")

@@ -303,18 +303,20 @@ def deadline_alert(minutes: float, state: str) -> Alert:
     )
 
 
-def alert_text(alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runbook: str, link: str) -> tuple[str, str]:
+def alert_text(
+    alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runbook: str, link: str, listed: str = ""
+) -> tuple[str, str]:  # fmt: skip
     """The title and the text a person gets.
 
     :param run: the run in words, see :func:`run_in_words`.
     :param counts: the report's, None where there is no report.
     :param runbook: where the runbook is, a path or URL.
-    :param link: to the run in the UI.
+    :param link: to the run in the UI. :param listed: to the list of what it is about; empty: there is none.
     """
     todo = f"{alert.section}, in {runbook}#{anchor(alert.section)}"
     means = alert.means or code_of(alert.cause).meaning
     title, text = _message(alert.title, f"{alert.what} (code {alert.cause})", run, counts, means, todo, link)
-    links = [f"The task in Airflow: {alert.link}"] if alert.link else []
+    links = [f"{what}: {to}" for what, to in (("The task in Airflow", alert.link), ("What it is about", listed)) if to]
     return title, "\n".join([text, *links, *alert.remedies])
 
 

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -72,6 +73,16 @@ class Outcome:
     outcome: str
     reason: str = ""
     detail: str = ""
+
+
+def tally_of(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many records each outcome has."""
+    return dict(sorted(Counter(each.outcome for each in outcomes).items()))
+
+
+def tallied(outcomes: Sequence[Outcome]) -> str:
+    """The same in words."""
+    return ", ".join(f"{count} {name}" for name, count in tally_of(outcomes).items())
 
 
 class Redrive:

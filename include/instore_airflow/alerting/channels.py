@@ -15,6 +15,7 @@ from include.instore.model.codes import RECOVERED, is_soft
 from include.instore.model.errors import ConfigurationError, InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.connections import ALERTS, CONNECTIONS, get_connection
+from include.instore_airflow.page_links import PREFIX, base_url, list_of
 from include.instore_airflow.retry_policy import TryAgain
 
 if TYPE_CHECKING:
@@ -84,21 +85,20 @@ def text_of(
     from include.instore.runs.alerts import alert_text, run_in_words
 
     window = str(run.window) if run.window else None
+    listed = next(filter(None, map(list_of, (*alert.codes[:1], alert.cause))), "")
     return alert_text(
         alert,
         run=run_in_words(run.kind, airflows_id(run, dag_id), window, dry_run=run.dry_run),
         counts=counts,
         runbook=settings.runbook_url,
         link=run_link(dag_id, airflows_id(run, dag_id)),
+        listed=f"{base_url()}{PREFIX}{listed}" if listed else "",
     )
 
 
 def run_link(dag_id: str, run_id: str) -> str:
     """The run's page in the UI."""
-    from airflow.sdk.configuration import conf
-
-    base = conf.get("api", "base_url", fallback="http://localhost:8080/")
-    return f"{str(base).rstrip('/')}/dags/{dag_id}/runs/{quote(run_id)}"
+    return f"{base_url()}/dags/{dag_id}/runs/{quote(run_id)}"
 
 
 def airflows_id(run: Run, dag_id: str) -> str:

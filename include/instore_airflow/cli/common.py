@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict
 from datetime import datetime
@@ -20,7 +19,7 @@ from instore_provider.log_levels import at_level
 from include.instore.ledger import Ledger
 from include.instore.model.errors import FatalError, RetriableError
 from include.instore.model.states import Source
-from include.instore.sources.quarantine import Outcome
+from include.instore.sources.quarantine import Outcome, tally_of
 from include.instore_airflow.connections import open_ledger
 
 EXIT_TRY_AGAIN = 1
@@ -72,20 +71,15 @@ def counted_first(found: Sized, what: str) -> None:
     typer.echo(f"{len(found)} {what}", err=True)
 
 
-def print_counts(what: str, count: int, dry_run: bool, as_json: bool) -> None:
+def print_counts(what: str, count: int, dry_run: bool, as_json: bool, **more: str) -> None:
     if as_json:
-        print_json({"dry_run": dry_run, "counts": {what: count}})
+        print_json({"dry_run": dry_run, "counts": {what: count}, **more})
     else:
         typer.echo(f"{'Dry run: ' if dry_run else ''}{count} {what}")
 
 
-def tallied(outcomes: Sequence[Outcome]) -> str:
-    counts = sorted(Counter(outcome.outcome for outcome in outcomes).items())
-    return ", ".join(f"{count} {name}" for name, count in counts)
-
-
 def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **counts: int) -> None:
-    tally = dict(sorted(Counter(outcome.outcome for outcome in outcomes).items()))
+    tally = tally_of(outcomes)
     if as_json:
         print_json({"dry_run": dry_run, "counts": tally, **counts, "records": [asdict(each) for each in outcomes]})
         return

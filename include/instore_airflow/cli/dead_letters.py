@@ -10,6 +10,7 @@ import typer
 from include.instore.ledger.audit import note_done
 from include.instore.model.settings import load_settings
 from include.instore.sources import dead_letters
+from include.instore.sources.quarantine import tallied
 from include.instore_airflow.cli.common import (
     DryRunOption,
     JsonOption,
@@ -20,7 +21,6 @@ from include.instore_airflow.cli.common import (
     print_json,
     print_outcomes,
     print_table,
-    tallied,
 )
 from include.instore_airflow.connections import service_bus_client
 

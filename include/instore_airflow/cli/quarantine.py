@@ -13,7 +13,7 @@ from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
 from include.instore.model.states import RecordState, Source
-from include.instore.sources.quarantine import discard, order_numbers, redrive
+from include.instore.sources.quarantine import discard, order_numbers, redrive, tallied
 from include.instore_airflow.cli.common import (
     AllOption,
     CsvOption,
@@ -30,7 +30,6 @@ from include.instore_airflow.cli.common import (
     print_outcomes,
     print_rows,
     printable,
-    tallied,
 )
 
 quarantine_app = typer.Typer(

@@ -122,6 +122,28 @@ def test_the_work_does_not_grow_with_the_ledger(large_sqlite: Ledger, larger_sql
     assert more < less * 1.3
 
 
+def test_each_question_is_planned_for_its_own_values(large_ledger: Ledger) -> None:
+    """A plan for all values of a prepared statement took eight times as long for a report, from the tenth time on."""
+    if large_ledger.engine.dialect.name != "postgresql":
+        return
+    for _ in range(12):
+        report(large_ledger, By.DAY, FIRST, LAST)
+    with large_ledger.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM pg_prepared_statements")) == 0
+
+
+def test_orders_that_stay_without_a_customer_are_listed_for_a_month(ledger: Ledger) -> None:
+    given.landed(ledger, *(given.document(f"S{n}") for n in range(3)))
+    stays = {"status": "unmatched", "reason": "not_found", "next_attempt": None}
+    given.set_orders(ledger, **stays)
+    given.set_orders(ledger, orders.c.order_number == "S0", received_at=NOW - timedelta(days=31))
+    (cause,) = undelivered(ledger, SETTINGS)
+    assert (cause["count"], cause["gone"].endswith("those of the last 30 days")) == (2, True)
+    given.set_orders(ledger, next_attempt=NOW)
+    (cause,) = undelivered(ledger, SETTINGS)
+    assert cause["count"] == 3
+
+
 def _numbers(found: list[Order]) -> set[str]:
     return {each.row["order_number"] for each in found}
 

@@ -9,22 +9,21 @@ import pytest
 from include.instore.customers.lookup import look_up_batch
 from include.instore.ledger import Ledger
 from include.instore.ledger.customers import CardAnswer, search_again
-from include.instore.ledger.editions import keep_corrected, resend_corrected
+from include.instore.ledger.editions import keep_corrected
 from include.instore.ledger.held import DECIDED, Decision, decide, held_events
 from include.instore.ledger.keys import check_key, rekey
 from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import Wanted
+from include.instore.ledger.resends import resend, sent_ones
 from include.instore.ledger.suppressions import lift, list_suppressed, suppress
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import load_settings
-from include.instore.model.windows import Run
 from include.instore.sources.quarantine import redrive
 from tests.instore import given
 from tests.instore.destinations.test_delivery import Store
 
 OTHER = given.document("S1", storeId="0505", total="9.99")
 COLLIDED = Wanted(reason="collision")
-RESEND = Run("resend__1", "manual", None, False, False, "own", resend=True)
 
 
 @pytest.fixture
@@ -89,6 +88,10 @@ def test_what_is_no_order_is_accepted_as_nothing(ledger: Ledger) -> None:
     assert accepted(ledger, AcceptAs.NEW_ORDER, Wanted(reason="not_json")) == ["impossible"]
 
 
+def _resent(ledger: Ledger, *, dry_run: bool) -> int:
+    return resend(ledger, given.SETTINGS, sent_ones(corrected=True), "who", dry_run=dry_run)[0]
+
+
 def _corrected(ledger: Ledger) -> None:
     given.ready(ledger, "S1")
     given.send(Store(ledger), ledger, given.batch(), given.SETTINGS)
@@ -98,10 +101,10 @@ def _corrected(ledger: Ledger) -> None:
 def test_what_was_corrected_after_it_was_sent_goes_out_once_more_as_an_event_of_its_own(ledger: Ledger) -> None:
     _corrected(ledger)
     first = given.row(ledger, "S1")["event_id"]
-    assert resend_corrected(ledger, RESEND, dry_run=True) == 1
+    assert _resent(ledger, dry_run=True) == 1
     assert given.statuses(ledger) == {"S1": "sent"}
-    assert resend_corrected(ledger, RESEND, dry_run=False) == 1
-    assert resend_corrected(ledger, RESEND, dry_run=False) == 0
+    assert _resent(ledger, dry_run=False) == 1
+    assert _resent(ledger, dry_run=False) == 0
     order = given.row(ledger, "S1")
     assert (order["status"], order["edition"], json.loads(order["payload"])["total"]) == ("ready", 2, 9.99)
     assert order["event_id"] != first
@@ -111,7 +114,7 @@ def test_what_was_corrected_after_it_was_sent_may_stay_as_it_is(ledger: Ledger) 
     _corrected(ledger)
     assert (keep_corrected(ledger, dry_run=True), keep_corrected(ledger, dry_run=False)) == (1, 1)
     assert keep_corrected(ledger, dry_run=False) == 0
-    assert resend_corrected(ledger, RESEND, dry_run=False) == 0
+    assert _resent(ledger, dry_run=False) == 0
 
 
 @pytest.mark.parametrize("status", ["held", "rejected", "sent", "sending"])

@@ -191,3 +191,11 @@ def test_a_run_begun_again_has_an_id_for_each_time() -> None:
     assert resolve_run(DagRun("scheduled", 0), {}).tries == ("r",)
     assert resolve_run(DagRun("scheduled", 2), {}).tries == ("r", "r#1", "r#2")
     assert Run("r#1", "cleared", None, False, False, "own", clear_number=2).tries == ("r", "r#1", "r#2")
+
+
+def test_a_list_is_sent_again_only_by_the_dag_that_has_it_approved() -> None:
+    with pytest.raises(ConfigurationError, match="resend_list is for DAG instore_resend"):
+        resolve_run(DagRun("manual"), {"resend_list": "1"})
+    run = resolve_run(DagRun("manual", dag_id="instore_resend"), {"resend_list": "1", "drain_topic": True})
+    assert (run.kind, run.claims, run.resend_list, run.drains_topic) == ("resend", "listed", "1", False)
+    assert resolve_run(DagRun("manual", dag_id="instore_resend"), {}).resend_list == ""

@@ -70,7 +70,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_orders_number_root"), "orders", ["number_root"], unique=False)
     for columns in (
         ["origin"],
-        ["status", "next_attempt", "reason", "received_at"],
+        ["status", "next_attempt", "received_at", "reason"],
         ["day", "store_id", "source", "status", "reason"],
     ):
         op.create_index(op.f(f"ix_orders_{'_'.join(columns)}"), "orders", columns, unique=False)
@@ -121,6 +121,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", "fingerprint", name=op.f("pk_contents")),
     )
     op.create_index(op.f("ix_contents_run"), "contents", ["run"], unique=False)
+    op.create_index(op.f("ix_contents_state"), "contents", ["state"], unique=False)
+    op.create_table(
+        "resends",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("made_at", UtcDateTime(), nullable=False),
+        sa.Column("made_by", sa.String(length=64), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_resends")),
+    )
+    op.create_table(
+        "resend_events",
+        sa.Column("resend", sa.String(length=36), nullable=False),
+        sa.Column("event_id", sa.String(length=36), nullable=False),
+        sa.PrimaryKeyConstraint("resend", "event_id", name=op.f("pk_resend_events")),
+    )
     op.create_table(
         "editions",
         sa.Column("key", sa.String(length=512), nullable=False),
