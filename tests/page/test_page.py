@@ -133,7 +133,7 @@ def test_the_browser_is_told_to_load_and_run_nothing(server: Server) -> None:
         assert "frame-ancestors 'self'" in policy
         assert answer.headers["Cache-Control"] == "no-store"
     assert answer.status_code == 400
-    assert "Nobody has this card" in answer.text
+    assert "This card is a placeholder" in answer.text
 
 
 def test_the_style_is_the_one_that_the_browser_is_told_to_take(server: Server) -> None:
