@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from include.instore.ledger.read_orders import FEW
-from include.instore.model.states import Status
 from include.instore.model.codes import CODES, Kind
+from include.instore.model.states import Status
 from include.instore.runs.alerts import Alert
 from include.instore_airflow.alerting.channels import text_of
 from include.instore_airflow.page import app
