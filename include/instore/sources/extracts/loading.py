@@ -120,7 +120,9 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
         # Of a file that was not copied whole nobody knows what is missing: released or not, it waits.
         if fault is not None and not (whole and is_released(ledger, file.name, file.version)):
             size = copy.seek(0, io.SEEK_END)
-            detail = f"line {fault.line}: {fault.detail}; {size} bytes, {reading.orders} orders before it"
+            behind = reading.orders_behind(fault, size)
+            about = f", about {behind} behind it" if behind else ""
+            detail = f"line {fault.line}: {fault.detail}; {size} bytes, {reading.orders} orders before it{about}"
             log.warning("extract %s waits: %s", file.name, detail)
             note_waiting(ledger, run_id, file.name, file.version, reading.orders, detail)
             return Landed(), "waiting"
@@ -208,7 +210,7 @@ class Reading:
         self._orders_of_file = orders
         self._looks = looks
         self._settings = settings
-        self._bad_rows = 0
+        self._bad_rows = self._heading = self._read_bytes = 0
         self._kept: tuple[list[ExtractRecord], BrokenExtract | None] | None = None
         self.orders = 0
         self.fault: BrokenExtract | None = None
@@ -229,6 +231,11 @@ class Reading:
             self.orders -= 1
             return BrokenExtract(last, f"the file seems cut: {why}")
         return self._looks.fault()
+
+    def orders_behind(self, fault: BrokenExtract, size: int) -> int:
+        """An estimate, by those before it; 0 for none, and where it cannot be told, as of what is compressed."""
+        rest = size - self._heading - self._read_bytes - len(fault.raw)
+        return max(0, round(self.orders * rest / self._read_bytes)) if self.orders and self._read_bytes else 0
 
     def blocks(self) -> Iterator[Block]:
         self.orders, records = 0, []
@@ -291,11 +298,13 @@ class Reading:
             with self._copy.open("rb") as stream:
                 for record in read_file(stream, self._file.name, self._settings, self._adapter):
                     size += len(record.raw)
+                    self._heading = len(record.heading)
                     if size <= _KEPT_BYTES:
                         kept.append(record)
                     yield record
         except BrokenExtract as error:
             fault = error
+        self._read_bytes = size
         if size <= _KEPT_BYTES:
             self._kept = kept, fault
         if fault:

@@ -113,6 +113,16 @@ def test_bad_rows_are_kept_with_file_line_reason_and_their_own_bytes(
     assert (extract(ledger, "orders.csv")["orders"], extract(ledger, "orders.csv")["bad_rows"]) == (2, 1)
 
 
+def test_of_what_is_behind_a_fault_the_orders_are_estimated(
+    tmp_path: Path, ledger: Ledger, settings: MakeSettings
+) -> None:
+    data = orders_text(*(f"S{number}" for number in range(100, 140))).encode()
+    place = data.index(b"S130") + 10
+    (tmp_path / "orders.csv").write_bytes(data[:place] + b"\xff" * 40 + data[place + 40 :])
+    load(tmp_path, ledger, settings())
+    assert extract(ledger, "orders.csv")["detail"].endswith(", 30 orders before it, about 10 behind it")
+
+
 @pytest.mark.parametrize("name", ["orders.csv", "orders.csv.gz"])
 def test_a_file_cut_in_the_middle_lands_nothing_and_waits(
     tmp_path: Path, ledger: Ledger, settings: MakeSettings, name: str
