@@ -51,6 +51,7 @@ def _names_a_document(name: str) -> bool:
 
 _JSON = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 _XML = re.compile(r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<(/?)([^\s<>/!?]+)[^<>]*?(/?)>", re.DOTALL)
+_COMMA = re.compile(r"\s*,")
 _SOMETHING = re.compile(r"\w{2}")
 
 
@@ -136,11 +137,15 @@ def _theirs(node: _Node, text: str, is_theirs: Callable[[str], bool]) -> Iterato
 
 def _without(text: str, whole: _Node, nodes: Collection[_Node]) -> str:
     """The text of one without these, and without a comma too many."""
-    kept, start = "", whole.start
+    kept, start = [""], whole.start
     for each in sorted(nodes, key=lambda node: node.start):
-        kept, start = kept + text[start : each.start], each.end
-        if behind := re.compile(r"\s*,").match(text, start, whole.end):
+        kept.append(text[start : each.start])
+        start = each.end
+        if behind := _COMMA.match(text, start, whole.end):
             start = behind.end()
-        elif kept.rstrip().endswith(","):
-            kept = kept.rstrip()[:-1]
-    return kept + text[start : whole.end]
+        else:
+            before = kept.pop()
+            while kept and not before.strip():
+                before = kept.pop() + before
+            kept.append(before.rstrip().removesuffix(","))
+    return "".join([*kept, text[start : whole.end]])
