@@ -51,6 +51,23 @@ From a sample file to the first run:
 4. Name it in `INSTORE_EXTRACT_ADAPTERS` (by the names of the files) or `INSTORE_TOPIC_ADAPTER`. A wrong declaration
    ends every task in one sentence a fault.
 
+What exports are like, and what reads them:
+
+| the export has | the declaration has |
+|---|---|
+| an envelope: CloudEvents, MassTransit, OData | `orders: data`, `orders: message`, `orders: value` |
+| `1.234,50`, `1'234.50`, `(12.00)`, `€ 5-` | `numbers`: `decimal`, `thousands`, `negative`, `currency_signs` |
+| the date and the time of day in two columns | `time`; in XML and JSON a path such as `join('', [day, time])` |
+| the date as `Nov 24, 2026 9:50:26 AM` | `dates`: `formats: ["%b %d, %Y %I:%M:%S %p"]` and a `zone` |
+| titles above the columns' names, a row of sums at the end | `title_lines`, `trailer` |
+| no store, or no currency | `constants` |
+| orders in one file and their lines in another | `lines_file` and `key`; both files come in one .zip |
+| its own words for sales and returns | `values` |
+| an XML element that may come once or more | `lists`; attributes have an @, and quotes: `"@order-no"` |
+| anything else | `code` |
+
+`tests/cli/foreign` has eleven exports in the style of shops and tills, each with its declaration.
+
 A record in quarantine remembers by which adapter it was read, and a redrive reads it by that one as it is then.
 
 Message bodies need no declaration for what they are wrapped in: gzip, UTF-16, strings and bytes of .NET's
