@@ -50,8 +50,9 @@ COUNTS: dict[str, Any] = {
     "not_visible": 0,
 }
 WELL = Ages(
-    new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0, silences={"topic": None}
-)
+    new_orders=100, new_unmatched=0, oldest_unsent=0, oldest_message=0, dead_letters=0, silences={"topic": None},
+    left_files=(),
+)  # fmt: skip
 LIMITS = load_settings(
     alert_unmatched_share=0.4,
     alert_oldest_message_minutes=120,
@@ -68,6 +69,7 @@ OFF = load_settings(
     alert_dead_letters=0,
     alert_not_visible=0,
     alert_shared=0,
+    alert_left_hours=0,
 )
 PASSED = {
     "quarantined": ({"set_aside": {"not_json": 1}}, {}),
@@ -86,6 +88,7 @@ PASSED = {
     "silence": ({}, {"silences": {"topic": Silence(49)}}),
     "not_visible": ({"not_visible": 2}, {}),
     "shared": ({}, {"shared": 1}),
+    "left_files": ({}, {"left_files": [("a.csv", "its marker is not there")]}),
 }
 NO_LIMIT = ["silence:topic", *sorted(code for code in SOFT if code.told is Told.SOFT)]
 """Told from the first one, whatever the settings; of a silence what judges it knows them."""
@@ -99,6 +102,7 @@ KEPT = {
     "silence": ({}, {}),
     "not_visible": ({"not_visible": 1}, {}),
     "shared": ({}, {"shared": 0}),
+    "left_files": ({}, {"left_files": []}),
 }
 
 
@@ -174,7 +178,7 @@ def test_a_limit_that_is_switched_off_never_holds_and_what_was_open_ends(cause: 
 def test_a_bus_nobody_looked_at_says_nothing() -> None:
     answer = judged({}, {"oldest_message": None, "dead_letters": None})
     assert sorted(answer) == sorted(
-        [*NO_LIMIT, "not_drained", "not_visible", "oldest_unsent", "shared", "unmatched_share"]
+        [*NO_LIMIT, "left_files", "not_drained", "not_visible", "oldest_unsent", "shared", "unmatched_share"]
     )
 
 
@@ -199,7 +203,10 @@ def test_what_an_older_release_set_aside_by_another_word_is_told_all_the_same() 
 def test_the_shares_of_a_backfill_say_nothing_about_the_stream() -> None:
     answer = judged({}, {"new_unmatched": 100}, shares=False)
     assert sorted(answer) == sorted(
-        [*NO_LIMIT, "dead_letters", "not_drained", "not_visible", "oldest_message", "oldest_unsent", "shared"]
+        [
+            *(*NO_LIMIT, "dead_letters", "left_files", "not_drained", "not_visible", "oldest_message"),
+            *("oldest_unsent", "shared"),
+        ]
     )
 
 
