@@ -222,13 +222,19 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         min(1, settings.alerts.alert_shared),
         ages.shared,
     )
+    return judged | _of_codes(counts)
+
+
+def _of_codes(counts: Mapping[str, Any]) -> dict[str, Alert | None]:
+    """The soft alerts without a limit: of what is set aside, by its codes, and of counts of this run alone."""
+    judged: dict[str, Alert | None] = {}
     waiting = dict(zip(_codes(counts["set_aside"]), counts["set_aside"].values(), strict=True))
     for alert in (code for code in CODES.values() if code.told is Told.SOFT):
         if counts.get(alert, 0) is None:
             continue  # not known
         found = {code: count for code, count in waiting.items() if code.alert is alert}
         if not any(code.told is alert for code in CODES.values()) and counts.get(alert):
-            found = {alert: counts[alert]} | found  # a count of this run alone
+            found = {alert: counts[alert]} | found
         what = " ".join(f"{count} {code}: {_sentence(_said(code, alert))}" for code, count in found.items())
         judged[alert] = Alert(alert, what, codes=list(found)) if found else None
     return judged
