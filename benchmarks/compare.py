@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -273,6 +274,7 @@ def main() -> None:
     arguments.add_argument("--days", type=int, default=0, help="of extracts at most")
     arguments.add_argument("--results", type=Path, default=Path(".cache/bench.json"))
     chosen = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the far side and the other checkout go as well
     begun, load = time.time(), os.getloadavg()[0]
     folder = Path(tempfile.mkdtemp(prefix="instore-bench-"))
     key = load_keys(folder / "state").service_bus_key
