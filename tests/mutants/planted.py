@@ -325,7 +325,11 @@ MUTANTS = [
         LEDGER + "erasure.py",
         (OF_LEDGER + "erasure.py::test_of_a_record_of_several_people_only_hers_goes",),
         ("a record of several people is emptied", "return kept.encode(encoding, errors)", 'return b""'),
-        ("a record in quarantine is discarded with her", 'rest.pop("state", "quarantined")', '"discarded"'),
+        (
+            "a record in quarantine is discarded with her",
+            'rest.pop("state", RecordState.QUARANTINED.value)',
+            '"discarded"',
+        ),
     ),
     *_of(
         "include/instore/model/forgotten.py",
