@@ -114,13 +114,13 @@ def _service_bus(settings: Settings) -> Said:
 
 def _may_manage(settings: BusSettings) -> bool:
     """Whether it can see what only the Manage right can."""
-    from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
+    from instore_provider.hooks.service_bus import ServiceBusAdminHook
 
     from include.instore.sources.bus import keeps_expired
 
     if "usedevelopmentemulator=true" in str(get_connection(SERVICE_BUS).schema).lower():
         return False  # its one key may do everything
-    return keeps_expired(AdminClientHook(SERVICE_BUS).get_conn(), settings) is not None
+    return keeps_expired(ServiceBusAdminHook(SERVICE_BUS).get_conn(), settings) is not None
 
 
 def _extracts(settings: Settings) -> Said:

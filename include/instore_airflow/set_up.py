@@ -75,12 +75,12 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
 
 
 def _subscription(settings: BusSettings) -> Found:
-    from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook
+    from instore_provider.hooks.service_bus import ServiceBusAdminHook
 
     from include.instore.sources.bus import keeps_expired
 
     try:
-        keeps = keeps_expired(AdminClientHook(SERVICE_BUS).get_conn(), settings)
+        keeps = keeps_expired(ServiceBusAdminHook(SERVICE_BUS).get_conn(), settings)
     except (ValueError, TypeError):  # the tasks say what is wrong with the connection string
         keeps = None
     answers: dict[bool | None, tuple[Literal["there", "missing", "not known"], str]] = {

@@ -18,7 +18,7 @@ from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 from instore_provider.hooks.alerts import AlertsHook
 from instore_provider.hooks.loyalty import LoyaltyHook
 from instore_provider.hooks.profile_store import ProfileStoreHook
-from instore_provider.hooks.service_bus import ServiceBusHook
+from instore_provider.hooks.service_bus import ServiceBusAdminHook, ServiceBusHook
 from instore_provider.provider_info import get_provider_info
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -283,3 +283,15 @@ def test_the_button_of_a_service_bus_connection_looks_at_the_subscription(
             answer = keeper.post(f"{server}/api/v2/connections/test", json=body, timeout=60).json()
             assert (answer["status"], said in answer["message"]) == (works, True), answer
             assert "SharedAccessKey" not in answer["message"]
+
+
+def test_a_namespace_without_a_connection_string_is_opened_by_a_managed_identity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The form stores no connection string then, which Airflow's own hook takes for one of the name None."""
+    extra = {"fully_qualified_namespace": "name.servicebus.windows.net"}
+    monkeypatch.setenv("AIRFLOW_CONN_MANAGED", json.dumps({"conn_type": "service_bus", "extra": extra}))
+    with ServiceBusHook("managed").get_conn() as client:
+        assert client.fully_qualified_namespace == "name.servicebus.windows.net"
+    with ServiceBusAdminHook("managed").get_conn() as admin:
+        assert admin.fully_qualified_namespace == "name.servicebus.windows.net"

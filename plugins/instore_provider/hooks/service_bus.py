@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.microsoft.azure.hooks.asb import MessageHook
+from airflow.providers.microsoft.azure.hooks.asb import AdminClientHook, BaseAzureServiceBusHook, MessageHook
 from azure.servicebus.exceptions import (
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
@@ -19,10 +19,23 @@ from instore_provider.errors import ConfigurationError, said_of_this_connection
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusClient
 
-__all__ = ["ServiceBusHook"]
+__all__ = ["ServiceBusAdminHook", "ServiceBusHook"]
 
 
-class ServiceBusHook(MessageHook):
+class _NoneIsEmpty(BaseAzureServiceBusHook):
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """Return the connection; one without a connection string has an empty one, by which Airflow's hook knows it."""
+        found = super().get_connection(conn_id)
+        found.schema = found.schema or ""
+        return found
+
+
+class ServiceBusAdminHook(_NoneIsEmpty, AdminClientHook):
+    """Airflow's hook for topics and subscriptions, for connections of type `service_bus` as well."""
+
+
+class ServiceBusHook(_NoneIsEmpty, MessageHook):
     """
     Opens clients for the namespace of a connection.
 
@@ -36,13 +49,6 @@ class ServiceBusHook(MessageHook):
 
     def __init__(self, service_bus_conn_id: str = default_conn_name) -> None:
         super().__init__(azure_service_bus_conn_id=service_bus_conn_id)
-
-    @classmethod
-    def get_connection(cls, conn_id: str) -> Any:
-        """Return the connection; one without a connection string has an empty one, by which Airflow's hook knows it."""
-        found = super().get_connection(conn_id)
-        found.schema = found.schema or ""
-        return found
 
     def get_conn(self) -> ServiceBusClient:
         """
