@@ -21,7 +21,7 @@ from tests.alerts.channels import Webhook
 from tests.dags.test_instore_orders import ROOT, run_python
 from tests.instore import given
 
-BESIDE = ("instore_check_connections", "instore_erase", "instore_maintenance")
+BESIDE = ("instore_check_connections", "instore_erase", "instore_maintenance", "instore_resend")
 
 
 @pytest.fixture(scope="module")

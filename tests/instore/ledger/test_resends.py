@@ -84,6 +84,18 @@ def test_the_plan_takes_only_what_is_on_the_list_and_still_sent(sent: Ledger) ->
     assert _editions(sent)["S3"] == 2
 
 
+def test_what_another_destination_refused_of_a_listed_order_is_not_tried_again(sent: Ledger) -> None:
+    listed = _listed(sent)
+    refused = {"key": given.row(sent, "S3")["key"], "destination": "archive", "event_id": "0" * 36, "edition": 1}
+    refused |= {"is_latest": True, "status": "rejected", "attempts": 1, "outcome_run": "run-1"}
+    with sent.write() as connection:
+        connection.execute(sa.insert(deliveries), refused)
+    assert _planned(sent, _run(listed), approved_list(sent, listed).digest) == 3
+    of_archive = sa.select(deliveries.c.status).where(deliveries.c.destination == "archive")
+    with sent.read() as connection:
+        assert connection.scalars(of_archive).all() == ["rejected"]
+
+
 @pytest.mark.parametrize("how", ["not approved", "another digest", "one more event", "a day old", "not there"])
 def test_a_list_that_is_not_the_approved_one_or_expired_is_refused(sent: Ledger, how: str) -> None:
     listed = _listed(sent)
