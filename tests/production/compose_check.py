@@ -102,12 +102,15 @@ def build_images() -> None:
     shutil.rmtree(context, ignore_errors=True)
     shutil.copytree(IMAGES, context)
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", context)
-    packages = Path(sysconfig.get_path("purelib"))
-    ours = shutil.ignore_patterns("__editable__*", "instore_provider*", "__pycache__")
-    shutil.copytree(packages, context / "site-packages", ignore=ours)
-    shutil.copytree(ROOT / ".servers/node_modules", context / "node_modules", symlinks=True)
     classic = {"DOCKER_BUILDKIT": "0"}
     for target in ("postgresql", "redis", "azurite", "airflow"):
+        # What is large comes late, because the whole context is sent for each target.
+        if target == "azurite":
+            shutil.copytree(ROOT / ".servers/node_modules", context / "node_modules", symlinks=True)
+        if target == "airflow":
+            packages = Path(sysconfig.get_path("purelib"))
+            ours = shutil.ignore_patterns("__editable__*", "instore_provider*", "__pycache__")
+            shutil.copytree(packages, context / "site-packages", ignore=ours, copy_function=os.link)
         call("docker", "build", "--network", "host", "--target", target, "-t", image(target), context, **classic)
     for target, name in (("airflow", "orders"), ("sandbox", "sandbox")):
         base_image = f"AIRFLOW_IMAGE={image('airflow')}"
