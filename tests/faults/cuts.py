@@ -30,7 +30,7 @@ MEANS = {
     "unreadable from here": "gzip",
     "compressed data is damaged": "gzip",
     "seems cut": "sums",
-    "breaks off": "row",
+    "in the middle of a line": "row",
     "column": "heading",
 }
 """What a waiting file's detail holds, and what it was then that noticed."""

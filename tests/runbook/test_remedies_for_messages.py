@@ -28,7 +28,7 @@ def test_too_many_records_were_set_aside_as_too_large_and_are_redriven(begin: Be
 
 @pytest.mark.remedy("Messages wait on the bus", "3")
 def test_messages_wait_on_the_bus_whose_locks_expire_until_blocks_are_smaller(begin: Begin) -> None:
-    world, judge = begin(1221, use_topic=True, drain_block=40)
+    world, judge = begin(1221, use_topic=True, drain_block=40, settle_in_blocks=False)
     world.publish(world.source.take(40))
     world.hang_up()
     judge.fault_happened()
