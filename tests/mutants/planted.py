@@ -333,7 +333,10 @@ MUTANTS = [
     ),
     *_of(
         "include/instore/model/forgotten.py",
-        (OF_LEDGER + "erasure.py::test_of_a_record_of_several_people_only_hers_goes",),
+        (
+            OF_LEDGER + "erasure.py::test_of_a_record_of_several_people_only_hers_goes",
+            "tests/instore/model/test_forgotten.py",
+        ),
         ("lines are documents", "if is_top or any(any(_lists(one)) for one in alike)", "if True"),
         ("what is left still has her", "and not is_theirs(kept)", ""),
     ),
