@@ -281,7 +281,7 @@ def parse_document(body: bytes, max_bytes: int) -> Any:
         raise RecordRefused("too_large", f"{len(body)} bytes, {max_bytes} are accepted")
     try:
         text = body.decode("utf-8-sig")
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_told_once)
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_with_unique_names)
     except UnicodeDecodeError:
         raise RecordRefused("not_json", f"the text is not UTF-8{_looks_like(body)}") from None
     except (ValueError, ArithmeticError) as error:
@@ -388,7 +388,7 @@ def camel_case(document: Mapping[str, Any]) -> dict[str, Any]:
     """Names with a lower-case first letter. :raises RecordRefused: one is there in both spellings, and they differ."""
     names = _lower_case(tuple(document))
     named = dict(zip(names, document.values(), strict=True))
-    return named if len(named) == len(names) else _told_once(list(zip(names, document.values(), strict=True)))
+    return named if len(named) == len(names) else _with_unique_names(list(zip(names, document.values(), strict=True)))
 
 
 @lru_cache(maxsize=512)  # the lines of all orders have the same
@@ -396,24 +396,24 @@ def _lower_case(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name[:1].lower() + name[1:] for name in names)
 
 
-class ToldOnce(dict[str, Any]):
-    """An object of JSON; ``twice`` is a name in it with two values, neither null: nobody can tell which is meant."""
+class UniqueNames(dict[str, Any]):
+    """An object of JSON; ``duplicate`` is a name in it with two values, neither null: which is meant is unknown."""
 
-    twice = ""
+    duplicate = ""
 
     def __setitem__(self, name: str, value: Any) -> None:
         before = self.get(name)
         if before is not None and value is not None and before != value:
-            self.twice = name
+            self.duplicate = name
         if value is not None or name not in self:
             super().__setitem__(name, value)
 
 
-def _told_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _with_unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    again = ToldOnce()
+    again = UniqueNames()
     for name, value in pairs:
         again[name] = value
     refuse_contradictions(again)
@@ -421,9 +421,9 @@ def _told_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_contradictions(document: Any) -> None:
-    """:raises RecordRefused: an object in the document, made of :class:`ToldOnce`, says two things."""
-    if isinstance(document, ToldOnce) and document.twice:
-        name = document.twice if document.twice in _NAMES else "a field"
+    """:raises RecordRefused: an object in the document, made of :class:`UniqueNames`, says two things."""
+    if isinstance(document, UniqueNames) and document.duplicate:
+        name = document.duplicate if document.duplicate in _NAMES else "a field"
         raise RecordRefused("bad_value", f"{name} is there twice, with different values")
     for part in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
         refuse_contradictions(part)

@@ -14,7 +14,7 @@ import ijson
 from lxml import etree
 
 from include.instore.model.errors import RecordRefused
-from include.instore.model.orders import ToldOnce, refuse_contradictions
+from include.instore.model.orders import UniqueNames, refuse_contradictions
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter, Part, as_json, parts_of
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
@@ -44,7 +44,7 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
                 yield from _of_documents(read, f"{path}.item", adapter.of_elements())
                 if read.record == 1:  # it is one order, or an empty array
                     read.from_start()
-                    found = list(ijson.items(read, path, map_type=ToldOnce))
+                    found = list(ijson.items(read, path, map_type=UniqueNames))
                     if not found:
                         raise BrokenExtract(1, f"nothing is at {path}, where the orders are declared to be")
                     for document in found if found != [[]] else ():
@@ -55,7 +55,7 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
 
 def _of_documents(read: _Read, prefix: str, adapter: Adapter) -> Iterator[ExtractRecord]:
     read.from_start()
-    for document in ijson.items(read, prefix, multiple_values=True, map_type=ToldOnce):
+    for document in ijson.items(read, prefix, multiple_values=True, map_type=UniqueNames):
         yield from _of_document(document, read.record, adapter)
         read.next_record()
 
