@@ -44,15 +44,14 @@ window.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, task
 
 from include.instore_airflow import alerting, tasks
-from include.instore_airflow.batches import send_and_report
+from include.instore_airflow.batches import TASK_DEFAULTS, send_and_report
 from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.page_links import page_in_airflow
-from include.instore_airflow.retry_policy import RetryByKind
 from include.instore_airflow.set_up import POOL_BUS
 from include.instore_airflow.sources import SOURCES
 
@@ -117,13 +116,7 @@ PARAMS = {
     max_active_runs=1,
     deadline=alerting.deadline(),
     on_failure_callback=alerting.run_failed,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=30),
-        "retry_policy": RetryByKind(),
-        "on_failure_callback": alerting.say_why,
-        "on_retry_callback": alerting.say_why,
-    },
+    default_args=TASK_DEFAULTS,
     doc_md=f"{__doc__}\n[Where orders are, and what can be done]({page_in_airflow()})\n",
     tags=["in-store", "profile-store"],
     params=PARAMS,

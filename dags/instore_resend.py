@@ -23,8 +23,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, dag, task
 
 from include.instore_airflow import alerting, tasks
-from include.instore_airflow.batches import send_and_report
-from include.instore_airflow.retry_policy import RetryByKind
+from include.instore_airflow.batches import TASK_DEFAULTS, send_and_report
 
 PARAMS = {
     # A default: without one Airflow 3.3.2 makes no context for the callback of a run that failed.
@@ -39,13 +38,7 @@ PARAMS = {
     max_active_runs=1,
     is_paused_upon_creation=False,  # it never runs by itself
     on_failure_callback=alerting.run_failed,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=30),
-        "retry_policy": RetryByKind(),
-        "on_failure_callback": alerting.say_why,
-        "on_retry_callback": alerting.say_why,
-    },
+    default_args=TASK_DEFAULTS,
     doc_md=__doc__,
     tags=["in-store", "profile-store"],
     params=PARAMS,

@@ -1,17 +1,27 @@
-"""The tasks behind a plan, the same in each DAG that sends: look up, send, report."""
+"""What the DAGs that send share: the defaults of their tasks, and those behind a plan: look up, send, report."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import TriggerRule, result, task_group
 from airflow.sdk import task as task_
 
 from include.instore.model.destinations import PROFILE_STORE
-from include.instore_airflow import tasks
+from include.instore_airflow import alerting, tasks
 from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.page_links import RunPageLink
+from include.instore_airflow.retry_policy import RetryByKind
 from include.instore_airflow.set_up import POOL_LOYALTY, pool_of
+
+TASK_DEFAULTS: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_policy": RetryByKind(),
+    "on_failure_callback": alerting.say_why,
+    "on_retry_callback": alerting.say_why,
+}
 
 task: Any = task_  # whose type does not know an operator's arguments
 
