@@ -60,7 +60,8 @@ class ProfileStoreFields(ServiceFields):
     )
     success_body: str = field(
         "Answer that means taken",
-        "Only for a service whose 2xx has a text that is neither empty nor JSON: that text, such as OK.",
+        "Only for a service whose 2xx has a body that is not empty and is not known to mean success: that text, such "
+        "as OK, with * for any characters.",
     )
     untaken_statuses: Statuses = field(
         "Answers that mean not taken",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,23 @@ from instore_provider.events import EncodedEvent
 
 _FLAGS = ("success", "succeeded", "issuccess", "ok")
 _ERRORS = ("error", "errors", "errorcode", "errormessage", "exception", "fault")
-_IN_PART = ("failed", "failures", "failedcount", "errorcount", "rejected", "rejectedcount", "invalids")
-"""That some were not taken, and not which."""
+_BAD_NAME = re.compile("error|exception|(?<!de)fault|fail|reject|invalid|refus|denied|dropped|discarded|skipped")
+_GOOD_NAME = re.compile(
+    "(?:is|was|num|number|count)?(?:of)?(?:ok|success|successful|succeeded|accepted|queued|processed|received|stored|saved|"
+    "ingested|imported|written|created|delivered|valid)(?:count|events|items|records|messages)?"
+)
+"""Names that say whether, or how many, events were taken."""
+_GOOD_WORD = re.compile(
+    r"2\d\d\b.*|ok|success|successful|succeeded|accepted|queued|created|completed?|done|processed|received|stored|true",
+    re.IGNORECASE,
+)
+_SENTENCES = ("message", "msg", "title", "detail", "details", "description", "reason", "text")
+_NO_FAILURE = re.compile(r"\b(?:no|without|0|zero) (?:\w+ )?(?:errors?|failures?)\b", re.IGNORECASE)
+_BAD_WORD = re.compile(
+    r"error|fail|exception|denied|reject|refus|invalid|exceed|unauthori|forbidden|unavailable|maintenance|time[d ]*out"
+    r"|quota|\bnot\b|cannot|unknown|missing|expired|disabled|too many",
+    re.IGNORECASE,
+)
 _FAILURES = ("error", "fail", "failed", "failure", "rejected", "invalid")
 """What a status in words says of an event that was not taken."""
 _STATUSES = ("status", "statusCode", "status_code", "code")
@@ -21,6 +37,7 @@ _NOTHING = ("0", "none", "null", "no", "false")
 _IDS = ("trackId", "TrackId", "track_id", "id")
 _LISTS = ("items", "results", "events", "data", "value", "responses")
 _FAILED = 400
+_MULTI_STATUS = 207
 
 
 @dataclass(frozen=True)
@@ -35,14 +52,15 @@ class Taken:
     statuses: Mapping[int, int]
 
 
-def read_answer(body: bytes, bulk: Sequence[EncodedEvent], success_body: str = "") -> Taken:
+def read_answer(body: bytes, bulk: Sequence[EncodedEvent], success_body: str = "", status: int = 200) -> Taken:
     """
-    Read the body of a 2xx. An empty one, and JSON without a sign of failure, say that the bulk was taken.
+    Read the body of a 2xx. An empty one, and JSON in which nothing can mean a failure, say that the bulk was taken.
 
-    :param success_body: text that says the same, where a service answers with text.
+    :param success_body: what else says so, with * for any characters.
+    :param status: of the answer; a 207 has a status for each event, or cannot be read.
     """
     text = body.decode("utf-8", errors="replace").strip()
-    if not text or (success_body and text == success_body):
+    if (not text and status != _MULTI_STATUS) or (success_body and _is_like(text, success_body)):
         return Taken("accepted", {})
     try:
         said = json.loads(text)
@@ -57,8 +75,35 @@ def read_answer(body: bytes, bulk: Sequence[EncodedEvent], success_body: str = "
         return Taken("by_item", {place: failed[at] for at in failed if (place := places[at]) is not None})
     if _is_failure(said):
         return Taken("failed", {})
-    in_part = isinstance(said, Mapping) and any(_is_told(_named(said), name) for name in _IN_PART)
-    return Taken("unreadable" if in_part else "accepted", {})
+    of_some = len(items) < len(bulk) and (bool(items) or status == _MULTI_STATUS)
+    doubtful = of_some or any(_may_be_failure(name, value, len(bulk)) for name, value in _parts(said))
+    return Taken("unreadable" if doubtful else "accepted", {})
+
+
+def _is_like(text: str, pattern: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+
+
+def _parts(said: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All values with their names, those of values within values too."""
+    yield name, said
+    if isinstance(said, Mapping):
+        for each, value in _named(said).items():
+            yield from _parts(value, each)
+    elif isinstance(said, list):
+        for value in said:
+            yield from _parts(value)
+
+
+def _may_be_failure(name: str, value: Any, events: int) -> bool:
+    """Whether what stands there judges the events, and is not known to mean that all were taken."""
+    if _GOOD_NAME.fullmatch(name):
+        return value is False or (isinstance(value, int | float) and value is not True and value < events)
+    if isinstance(value, str) and name in _WORDS:
+        return bool(value.strip()) and _GOOD_WORD.fullmatch(value.strip()) is None
+    if isinstance(value, str) and (not name or name in _SENTENCES):
+        return _BAD_WORD.search(_NO_FAILURE.sub("", value)) is not None
+    return _BAD_NAME.search(name) is not None and str(value or "0").casefold() not in _NOTHING
 
 
 def _items(said: Any) -> list[Mapping[str, Any]]:

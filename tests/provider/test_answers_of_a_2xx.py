@@ -27,7 +27,10 @@ def events(count: int) -> list[dict[str, Any]]:
     "body",
     ["", "  \r\n", "null", "{}", "[]", "true", '"queued"', '{"success": true}', '{"errors": [], "error": null}',
      '{"status": 202}', '{"status": "ok", "failed": 0, "failures": []}', '{"error": "none", "errorCode": 0}',
-     '{"result": "queued"}', '{"items": [{"status": 200}, {"status": "201"}, {"status": 202}]}', '[{"trackId": "t1"}]'],
+     '{"result": "queued"}', '{"items": [{"status": 200}, {"status": "201"}, {"status": 202}]}',
+     '{"message": "3 events accepted, no errors"}', '{"accepted": 3, "rejected": 0, "default": 5}',
+     '{"hasErrors": false, "processed": 3}', '{"id": "9f", "duration": 1}',
+     '{"status": "200 OK", "data": {"ok": true}}'],
 )  # fmt: skip
 def test_nothing_and_json_without_a_sign_of_failure_is_taken(body: str) -> None:
     assert read_answer(body.encode(), BULK).state == "accepted"
@@ -72,6 +75,25 @@ def test_items_speak_of_one_event_each(items: list[Any], statuses: dict[int, int
 def test_of_a_bulk_that_failed_in_part_nobody_can_tell_which_were_taken(body: str) -> None:
     """Sent again in halves those that were would be there twice."""
     assert read_answer(body.encode(), BULK).state == "unreadable"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"message": "An error has occurred."}', '{"isOk": false}', '{"ExceptionMessage": "x"}', '{"queued": false}',
+     '{"status": "partial"}', '{"processed": 2, "total": 3}', '{"data": {"success": false}}',
+     '{"d": {"error": {"x": 1}}}',
+     '{"title": "Quota exceeded"}', '"Scope not found"', '{"state": "pending"}', '{"accepted_count": 2}',
+     '[{"trackId": "t1"}]', '{"skipped": 1}', '{"valid": false}',
+     '{"result": {"message": "Service is in maintenance"}}'],
+)  # fmt: skip
+def test_json_that_may_speak_of_a_failure_is_not_taken_for_a_success(body: str) -> None:
+    assert read_answer(body.encode(), BULK).state == "unreadable"
+    assert read_answer(body.encode(), BULK, body[:3] + "*").state == "accepted"
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"ok": true}', '[{"status": 200}]'])
+def test_a_multi_status_without_a_status_for_each_event_cannot_be_read(body: str) -> None:
+    assert read_answer(body.encode(), BULK, status=207).state == "unreadable"
 
 
 def test_a_failure_of_which_nobody_can_tell_whose_it_is_cannot_be_read() -> None:

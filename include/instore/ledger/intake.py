@@ -25,14 +25,13 @@ from include.instore.ledger.tables import extracts, kept_text, orders, origin_of
 from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN
 from include.instore.model.errors import RecordRefused
 from include.instore.model.events import event_id, event_kind
-from include.instore.model.identifiers import number_root
+from include.instore.model.identifiers import no_name, number_root
 from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import OrderSettings, Settings
 from include.instore.model.states import ExtractState, RecordState, Status
 
 log = logging.getLogger(__name__)
-_ERROR_VALUE = re.compile(r"#(?:REF!|N/A|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)", re.IGNORECASE)
 _MASKED = re.compile(r"\*|X{4}", re.IGNORECASE)
 _CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
 
@@ -192,8 +191,9 @@ def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderS
         raise RecordRefused("bad_value", "date is more than a day in the future")
     if order.order_type == "sale" and order.total < 0:
         raise RecordRefused("bad_value", "total is below zero, and orderType says sale; a return has the type return")
-    if _ERROR_VALUE.fullmatch(order.order_number):
-        raise RecordRefused("bad_value", "orderNumber is an error of a spreadsheet's formula")
+    for name, text in (("orderNumber", order.order_number), ("storeId", order.store_id)):
+        if why := no_name(text):
+            raise RecordRefused("bad_value", f"{name} {why}")
     if _MASKED.search(order.loyalty_card_number or ""):
         raise RecordRefused("bad_value", "loyaltyCardNumber is masked, so it says nobody's card; have it written whole")
 

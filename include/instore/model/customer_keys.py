@@ -15,10 +15,9 @@ from typing import Any, Protocol
 
 from email_validator import EmailNotValidError, validate_email
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_TEXT_MARK = re.compile(r"=?\"(.*)\"|'(.*)")
-"""How a number is kept a text in a spreadsheet: ``="0012"``, ``'0012``."""
+from include.instore.model.identifiers import without_text_mark
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MADE_A_NUMBER = re.compile(
     r"\+?(?:\d+[.,]\d*E\+?\d+|\d+E\+\d+)"  # 6.03543E+15
     r"|\d+[.,]0+"  # 6035430000000005.0
@@ -94,8 +93,9 @@ def email_of(value: Any, rules: Rules | None = None) -> str | None:
         address = validate_email(text, check_deliverability=False).normalized
     except EmailNotValidError:
         address = ""
-    # An apostrophe is legal there, and nobody has one: it is half a pair of quotes, or a spreadsheet's mark.
-    if not address or address.startswith("'"):
+    # An apostrophe is legal there, and nobody has one: it is half a pair of quotes, or a spreadsheet's mark. A star is
+    # legal too: it hides what was there.
+    if not address or address.startswith("'") or "*" in address:
         raise ValueError("is not an email address")
     if rules is not None and _one_of(rules.placeholder_emails).match(address.casefold()):
         return None
@@ -115,8 +115,7 @@ def _cleaned(card: str) -> str:
     while card != before:  # what is read once must be read the same again
         before = card
         card = "".join(each for each in unicodedata.normalize("NFKC", card) if not _is_noise(each))
-        if marked := _TEXT_MARK.fullmatch(card):
-            card = marked[1] or marked[2] or ""
+        card = without_text_mark(card)
     if _MADE_A_NUMBER.fullmatch(card):
         raise ValueError("is written as a number, as a spreadsheet does; have the column written as text")
     return card

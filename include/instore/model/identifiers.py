@@ -8,6 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # A spreadsheet rounds a long number and writes it so; what it was cannot be told any more. 12E5 is a number of its own.
+_TEXT_MARK = re.compile(r"=?\"(.*)\"|'(.*)")
+_NO_NAME = re.compile(
+    r"\(?(?:null|none|nil|nan|nat|n/a|undefined|blank|empty)\)?|\[object object\]|-+|#.*[/!?#]|#n/a", re.IGNORECASE
+)
+_MADE_A_NUMBER = re.compile(r"[1-9]\d*\.0|[1-9]\d{0,2}(?:,\d{3})+")
 _ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d+)?E\+\d{2,}", re.IGNORECASE)
 
 
@@ -25,6 +30,20 @@ def number_root(number: str) -> str:
 def is_rounded(value: Any) -> bool:
     """Whether this is what a spreadsheet makes of a long number: ``1.23457E+11``."""
     return isinstance(value, str) and _ROUNDED.fullmatch(value.strip()) is not None
+
+
+def without_text_mark(text: str) -> str:
+    """The number that a spreadsheet keeps a text: of ``="0012"`` and ``'0012`` it is 0012."""
+    return (marked[1] or marked[2] or "") if (marked := _TEXT_MARK.fullmatch(text)) else text
+
+
+def no_name(text: str) -> str:
+    """Why this names nothing, such as NULL, or not what it did before a spreadsheet or a data frame; empty: it does."""
+    if _NO_NAME.fullmatch(text):
+        return "is what programs write where there is nothing, such as NULL, or an error of a spreadsheet's formula"
+    if _MADE_A_NUMBER.fullmatch(text):
+        return "is written as a number, as a spreadsheet or a data frame does; have the column written as text"
+    return ""
 
 
 def known_zone(name: str) -> str:

@@ -31,7 +31,7 @@ from pydantic.alias_generators import to_camel
 
 from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import RecordRefused
-from include.instore.model.identifiers import is_rounded
+from include.instore.model.identifiers import is_rounded, without_text_mark
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OFFSET_APART = re.compile(r"(\d)\s+([+-]\d{2}):?(\d{2})$")
@@ -68,7 +68,7 @@ def _not_rounded(value: Any) -> Any:
 
 def _identifier(value: Any) -> Any:
     if isinstance(value, str):
-        value = "".join(each for each in value if unicodedata.category(each) != "Cf")
+        value = without_text_mark("".join(each for each in value if unicodedata.category(each) != "Cf").strip())
     return _not_rounded(_plain_text(value))
 
 

@@ -142,7 +142,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
 
                 taken = None
                 if status is not None and 200 <= status <= 299:
-                    taken = read_answer(result.body, part, success_body)
+                    taken = read_answer(result.body, part, success_body, status)
                 if taken is not None and taken.state in ("accepted", "by_item"):
                     ambiguous_in_a_row = 0
                     if suspects:
@@ -174,8 +174,8 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
                     if taken is not None and not _is_page(result) and suspects is not None:
                         raise service.error(
                             "success_body",
-                            f"must have the text with which {service.name} says that it took events; it answered "
-                            f"{status} with something that is not JSON, and whether it took these is asked",
+                            f"must have the text with which {service.name} says that it took events, with * for any "
+                            f"characters; it answered {status} with something else, and whether it took these is asked",
                         )
                     if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
                         yield from _not_tried(parts, bulks, service.name, result.retry_after)

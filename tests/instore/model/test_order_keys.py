@@ -72,6 +72,14 @@ def test_a_number_that_only_looks_like_it_stays(number: str) -> None:
     assert order_from_document(given.document(number)).order_number == number
 
 
+@pytest.mark.parametrize("written", ['="0001234"', "'0001234", ' "0001234" ', "0001234\u200b"])
+@pytest.mark.parametrize("field", ["orderNumber", "storeId"])
+def test_a_number_that_a_spreadsheet_keeps_a_text_is_the_same_number(field: str, written: str) -> None:
+    document = given.document(written) if field == "orderNumber" else given.document(storeId=written)
+    order = order_from_document(document)
+    assert {"orderNumber": order.order_number, "storeId": order.store_id}[field] == "0001234"
+
+
 @pytest.mark.parametrize("number", ["1.0", "1.5", "1E5", "1.23457E+11"])
 @pytest.mark.parametrize("field", ["orderNumber", "storeId"])
 def test_a_json_float_is_no_identity(field: str, number: str) -> None:
