@@ -140,6 +140,11 @@ class LoyaltyFields(ServiceFields):
     suppressed_statuses: Words = field(
         "Suppressed statuses", "Erased or opted out: nothing may be sent for these.", "erased,opted_out"
     )
+    ignored_signs: Words = field(
+        "Signs that do not matter",
+        "Names of fields of a member that look as if nothing may be sent for her, such as emailOptIn, and do not mean "
+        "it. A member with such a field that neither this nor the path to the status names is not sent.",
+    )
     not_found_statuses: Statuses = field("Not-found statuses", "HTTP statuses that mean: no such card.", "404")
     not_found_body_path: JmesPath = field(
         "Not-found path", "JMESPath in an answer of any status, for APIs that say it in the body, such as code."

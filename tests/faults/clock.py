@@ -37,7 +37,11 @@ def shift_clock(seconds: float, jump_after: int | None = None, jump_to: float = 
     """Set this process's clock wrong, for good."""
     clock = Clock(seconds, jump_after, jump_to)
 
-    class ShiftedDatetime(real.datetime):
+    class AnyDatetime(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, real.datetime)  # those that others made are no others
+
+    class ShiftedDatetime(real.datetime, metaclass=AnyDatetime):
         @classmethod
         def now(cls, tz: Any = None) -> real.datetime:  # type: ignore[override]
             return _true_now(tz) + real.timedelta(seconds=clock.offset())

@@ -53,6 +53,7 @@ def not_answered(hook: Any, card: str = "12345") -> CardNotAnswered:
         (Reply(200, {**ANN, "email": {"home": "a@x.org"}}), "unexpected_answer", False),
         (Reply(200, {**ANN, "loyaltyCardNumber": "10012345"}), "another_card", False),
         (Reply(200, {"cardNumber": "10012345", "email": "bo@example.com"}), "another_card", False),
+        (Reply(200, {**ANN, "optOut": True}), "unread_sign", False),
         (Reply(400, {"code": "INVALID_CARD_NUMBER"}), "answered_400", False),
         (Reply(422, {}), "answered_422", False),
         (Reply(402, {}), "answered_402", False),

@@ -432,6 +432,10 @@ _answer("no_id", "No id for the second call", "Compare *Path to the id* with an 
 _answer(
     "another_card", "A member with another card", "The provider searches for a part of the number, or a wrong path."
 )
+_answer(
+    "unread_sign", "A member with a field such as optOut, deletedAt or consent, which nothing reads",
+    "Have *Path to the status* read the field, or name it in *Signs that do not matter*.",
+)  # fmt: skip
 _answer("no_card", "A member without a card at *Path to the card*", "A wrong path.")
 
 # Warnings

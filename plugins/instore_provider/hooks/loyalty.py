@@ -28,6 +28,7 @@ from instore_provider.hooks.base import ServiceHook
 from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service, json_of
 from instore_provider.oauth import ClientCredentials
 from instore_provider.rate_limit import TakeTurn, rate_limit_of
+from instore_provider.signs import unread_sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,6 +257,10 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
         if email is not None and not isinstance(email, str):
             raise _no_answer(service, "unexpected_answer", "email_path", "leads to something other than a text")
         email = (email or "").strip()
+        read = rules.status_path.expression if rules.status_path else ""
+        if sign := unread_sign(member, read=read, ignored=rules.ignored_signs):
+            what = f"does not read '{sign[:80]}', which may say that nothing may be sent for a member"
+            raise _no_answer(service, "unread_sign", "status_path", f"{what}; 'ignored_signs' does not name it either")
         return LoyaltyAnswer("matched", email) if "@" in email else LoyaltyAnswer("no_email")
 
     def _loaded_from(self, fields: LoyaltyFields) -> tuple[Service, LoyaltyFields]:
