@@ -124,7 +124,7 @@ mutants: $(INSTALLED)  ## Bugs planted one by one, each named with the test that
 
 .PHONY: audit
 audit: $(INSTALLED)  ## Known weaknesses of what is locked, by pip-audit; where advisories cannot be reached it fails
-	@$(BIN)/uv tool run $(AUDIT) --no-deps --disable-pip -r constraints.txt || \
+	@$(BIN)/uv tool run $(AUDIT) --strict --no-deps --disable-pip -r constraints.txt || \
 	  { echo "Not audited, or not clean: either pip-audit or its advisories cannot be reached, or it names weaknesses above."; exit 1; }
 
 .PHONY: lint

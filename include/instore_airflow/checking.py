@@ -19,6 +19,7 @@ from include.instore_airflow.connections import (
     extracts,
     get_connection,
     open_ledger,
+    service_bus_admin,
     service_bus_client,
     translated,
 )
@@ -114,13 +115,10 @@ def _service_bus(settings: Settings) -> Said:
 
 def _may_manage(settings: BusSettings) -> bool:
     """Whether it can see what only the Manage right can."""
-    from instore_provider.hooks.service_bus import ServiceBusAdminHook
-
     from include.instore.sources.bus import keeps_expired
 
-    if "usedevelopmentemulator=true" in str(get_connection(SERVICE_BUS).schema).lower():
-        return False  # its one key may do everything
-    return keeps_expired(ServiceBusAdminHook(SERVICE_BUS).get_conn(), settings) is not None
+    admin = service_bus_admin()
+    return admin is not None and keeps_expired(admin, settings) is not None
 
 
 def _extracts(settings: Settings) -> Said:

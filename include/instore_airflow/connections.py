@@ -15,6 +15,7 @@ from include.instore.model.errors import CardNotAnswered, ConfigurationError, Re
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from azure.servicebus import ServiceBusClient
+    from azure.servicebus.management import ServiceBusAdministrationClient
 
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
@@ -147,6 +148,16 @@ def service_bus_client() -> ServiceBusClient:
     get_connection(SERVICE_BUS)
     with translated():
         return ServiceBusHook(SERVICE_BUS).get_conn()
+
+
+def service_bus_admin() -> ServiceBusAdministrationClient | None:
+    """A new client for what takes the Manage right; None: the connection is an emulator's, whose one key may do all."""
+    from instore_provider.hooks.service_bus import ServiceBusAdminHook
+
+    if "usedevelopmentemulator=true" in str(get_connection(SERVICE_BUS).schema).lower():
+        return None
+    with translated():
+        return ServiceBusAdminHook(SERVICE_BUS).get_conn()
 
 
 def extracts(settings: Settings) -> Storage:

@@ -19,6 +19,7 @@ from include.instore_airflow.connections import (
     SERVICE_BUS,
     get_connection,
     ledger_as_it_is,
+    service_bus_admin,
     translated,
 )
 from include.instore_airflow.destinations import DESTINATIONS
@@ -75,12 +76,11 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
 
 
 def _subscription(settings: BusSettings) -> Found:
-    from instore_provider.hooks.service_bus import ServiceBusAdminHook
-
     from include.instore.sources.bus import keeps_expired
 
     try:
-        keeps = keeps_expired(ServiceBusAdminHook(SERVICE_BUS).get_conn(), settings)
+        admin = service_bus_admin()
+        keeps = keeps_expired(admin, settings) if admin else None
     except (ValueError, TypeError):  # the tasks say what is wrong with the connection string
         keeps = None
     answers: dict[bool | None, tuple[Literal["there", "missing", "not known"], str]] = {

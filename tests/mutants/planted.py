@@ -14,6 +14,8 @@ OF_READING = ("tests/instore/sources/extracts/test_csv_lines.py", "tests/instore
 OF_BUS = ("tests/instore/sources/test_service_bus.py",)
 OF_DEAD_LETTERS = "tests/instore/sources/test_dead_letters.py::test_"
 OF_REPORT = ("tests/instore/runs",)
+PAGE = "include/instore_airflow/page/"
+OF_PAGE = ("tests/page/test_page.py",)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,64 @@ MUTANTS = [
         ("a write begins when it may be too late", '"BEGIN IMMEDIATE"', '"BEGIN"'),
         ("a look at PostgreSQL is no consistent one", '"REPEATABLE READ"', '"READ COMMITTED"'),
         ("a ledger that is away is a bug", "except DBAPIError as error:", "except ZeroDivisionError as error:"),
+    ),
+    *_of(
+        PAGE + "__init__.py",
+        OF_PAGE,
+        ("the page is for everybody who can reach it", "rules = [Depends(_SEE), ", "rules = ["),
+        (
+            "a form of another page is taken",
+            "rules = [Depends(_SEE), Depends(_from_this_page)]",
+            "rules = [Depends(_SEE)]",
+        ),
+        ("who may look may act", '"/confirm": (_confirm, _EDIT)', '"/confirm": (_confirm, _SEE)'),
+        (
+            "who may look sees persons",
+            '"/orders/{event_id}": (_order, _may_unmask)',
+            '"/orders/{event_id}": (_order, _SEE)',
+        ),
+        (
+            "FastAPI's own pages are there",
+            "dependencies=rules, docs_url=None, redoc_url=None, openapi_url=None",
+            "dependencies=rules",
+        ),
+        (
+            "files are there for everybody",
+            "    for path, view in routes.items():\n",
+            "    from starlette.staticfiles import StaticFiles\n\n"
+            '    made.mount("/static", StaticFiles(directory=_TEMPLATES))\n'
+            "    for path, view in routes.items():\n",
+        ),
+        ("what the ERP says becomes markup", "autoescape=True", "autoescape=False"),
+        (
+            "a record in quarantine is not masked",
+            "if unmask else _masked_record(row)",
+            "if True else _masked_record(row)",
+        ),
+    ),
+    *_of(
+        PAGE + "cells.html",
+        OF_PAGE,
+        (
+            "an order's number becomes markup",
+            """{{ row[head] }}</a>\n{%- elif head == "run\"""",
+            """{{ row[head] | safe }}</a>\n{%- elif head == "run\"""",
+        ),
+    ),
+    *_of(
+        "plugins/instore_page_plugin.py",
+        OF_PAGE,
+        (
+            "another app has no rules",
+            '"name": "In-store orders"}]  # noqa',
+            '"name": "In-store orders"}, {"app": page, "url_prefix": "/more", "name": "more"}]  # noqa',
+        ),
+    ),
+    *_of(
+        LEDGER + "read_orders.py",
+        OF_PAGE,
+        ("a card is not masked", '"card": mask(self.row["loyalty_card"])', '"card": self.row["loyalty_card"]'),
+        ("an email is not masked", '"email": mask(self.row["email"])', '"email": self.row["email"]'),
     ),
     *_of(
         LEDGER + "claims.py",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from fastapi.routing import APIRoute
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.quarantined import Wanted, find
@@ -17,7 +18,10 @@ from include.instore_airflow.page import app
 from tests.instore import given
 from tests.page.serving import EMAIL, MARKUP, Server
 
-ROUTES = [(method, route.path) for route in app().routes for method in sorted(route.methods)]  # type: ignore[attr-defined]
+pytestmark = pytest.mark.timeout(300)  # a real server is started, which takes its time on a busy machine
+ROUTES = [
+    (method, route.path) for route in app().routes if isinstance(route, APIRoute) for method in sorted(route.methods)
+]
 
 
 def _filled(path: str) -> str:
@@ -63,6 +67,8 @@ def test_a_form_is_taken_from_this_page_only(server: Server, path: str) -> None:
 
 def test_the_routes_are_those_that_were_walked(server: Server) -> None:
     assert len(ROUTES) >= 16
+    # Files that are mounted, or an app mounted in this one, would be there without its rules.
+    assert [route for route in app().routes if not isinstance(route, APIRoute)] == []
     for path in ("/docs", "/redoc", "/openapi.json", "/style.css", "/base.html"):
         assert server.call(path).status_code == 404
 
@@ -71,6 +77,7 @@ def test_it_has_its_place_in_the_menu(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.tokens['viewer']}"}
     plugins = requests.get(f"{server.url}/api/v2/plugins", headers=headers, timeout=30).json()["plugins"]
     (mine,) = (each for each in plugins if each["name"] == "instore_page")
+    assert [each["url_prefix"] for each in mine["fastapi_apps"]] == ["/instore"]  # another would have its own rules
     (view,) = mine["external_views"]
     assert (view["href"], view["url_route"], view["destination"]) == ("/instore/", "instore", "nav")
 
@@ -180,3 +187,9 @@ def test_runs_lead_to_their_counts_and_to_their_tasks(server: Server) -> None:
     assert '<a href="/dags/instore_orders/runs/run-1">' in text
     assert "task drain_topic failed" in text
     assert server.call("/run?id=run-9").status_code == 404
+
+
+def test_one_file_can_be_looked_at_alone(server: Server) -> None:
+    assert quote(f"{MARKUP}.csv") in server.page("/files") or "&lt;img" in server.page("/files")
+    assert "&lt;img" in server.page(f"/files?path={quote(f'{MARKUP}.csv')}")
+    assert "&lt;img" not in server.page("/files?path=another.csv")

@@ -41,6 +41,7 @@ class Ages:
     :param oldest_message: seconds since the oldest message still on the bus was published; 0 when there is none.
     :param dead_letters: messages in the subscription's dead-letter queue, as far as was looked.
     :param expired: those of them that nobody had read in time.
+    :param on_bus: what the bus itself counts, or why that is not known.
     :param silences: each feed and store that was judged: its silence, a number of silent stores, or None.
     :param shared: addresses and cards on more of the run's orders than one person has in an hour.
     :param left_files: paths, and why they are not read, of files that have not been for longer than the limit.
@@ -52,6 +53,7 @@ class Ages:
     oldest_message: float | None = None
     dead_letters: int | None = None
     expired: int | None = None
+    on_bus: str | None = None
     silences: Mapping[str, Silence | int | None] = field(default_factory=dict)
     shared: int = 0
     left_files: Sequence[tuple[str, str]] | None = None

@@ -261,13 +261,17 @@ def list_runs(
     return found
 
 
-def list_files(ledger: Ledger, limit: int = 100) -> list[dict[str, Any]]:
-    """Extracts, the last one read first; ``usual`` is how many orders a file of the same feed has on average."""
+def list_files(ledger: Ledger, limit: int = 100, *, path: str = "") -> list[dict[str, Any]]:
+    """Extracts, the last one read first; ``usual`` is how many orders a file of the same feed has on average.
+
+    :param path: only this one; empty: all.
+    """
     names = ("path", "state", "loaded_at", "orders", "bad_rows", "detail", "run")
     loaded = sa.select(extracts.c.feed, sa.cast(sa.func.avg(extracts.c.orders), sa.Integer).label("usual"))
     usual = loaded.where(extracts.c.state == ExtractState.LOADED.value).group_by(extracts.c.feed).subquery()
     wanted = sa.select(*(extracts.c[name] for name in names), usual.c.usual)
     wanted = wanted.outerjoin(usual, usual.c.feed == extracts.c.feed)
+    wanted = wanted.where(extracts.c.path == path) if path else wanted
     wanted = wanted.order_by(extracts.c.loaded_at.desc(), extracts.c.path)
     with ledger.read() as connection:
         return [dict(row) for row in connection.execute(wanted.limit(limit)).mappings()]

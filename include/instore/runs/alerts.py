@@ -143,6 +143,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     :param shares: whether shares are compared with their limits: not those of a backfill.
     """
     judged: dict[str, Alert | None] = {}
+    on_bus = f" By the bus's own count: {ages.on_bus}." if ages.on_bus else ""
 
     def judge(alert: Alert, limit: float, value: float | None) -> None:
         if not limit:
@@ -165,7 +166,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
         Alert(
             OLDEST_MESSAGE,
             f"After this run the oldest message on the subscription is {_age(ages.oldest_message or 0)} old; the limit "
-            f"is {_age(settings.alerts.alert_oldest_message_minutes * 60)}.",
+            f"is {_age(settings.alerts.alert_oldest_message_minutes * 60)}.{on_bus}",
         ),
         settings.alerts.alert_oldest_message_minutes * 60,
         ages.oldest_message,
@@ -183,7 +184,7 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     judge(
         Alert(
             DEAD_LETTERS,
-            _dead_letters(ages, settings.alerts),
+            f"{_dead_letters(ages, settings.alerts)}{on_bus}",
         ),
         1 if ages.expired else settings.alerts.alert_dead_letters,
         ages.dead_letters,
@@ -193,7 +194,8 @@ def soft_alerts(counts: Mapping[str, Any], ages: Ages, settings: Settings, *, sh
     rest = f"at least {counts['not_drained'] or 'one'} that came before this run are still on it"
     judge(
         Alert(
-            NOT_DRAINED, f"{limit}; {rest}." if spent else "The bus did not answer how many messages are still on it."
+            NOT_DRAINED,
+            (f"{limit}; {rest}." if spent else "The bus did not answer how many messages are still on it.") + on_bus,
         ),
         1,
         counts["drain"] and (counts["drain"] == "not known" or (spent and counts["drained_before"] in _SPENT)),
@@ -310,19 +312,19 @@ def deadline_alert(minutes: float, state: str) -> Alert:
 
 
 def alert_text(
-    alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runbook: str, link: str, listed: str = ""
+    alert: Alert, *, run: str, counts: Mapping[str, Any] | None, runbook: str, link: str, about: str = ""
 ) -> tuple[str, str]:  # fmt: skip
     """The title and the text a person gets.
 
     :param run: the run in words, see :func:`run_in_words`.
     :param counts: the report's, None where there is no report.
     :param runbook: where the runbook is, a path or URL.
-    :param link: to the run in the UI. :param listed: to the list of what it is about; empty: there is none.
+    :param link: to the run in the UI. :param about: to what it is about; empty: there is nothing to see.
     """
     todo = f"{alert.section}, in {runbook}#{anchor(alert.section)}"
     means = alert.means or code_of(alert.cause).meaning
     title, text = _message(alert.title, f"{alert.what} (code {alert.cause})", run, counts, means, todo, link)
-    links = [f"{what}: {to}" for what, to in (("The task in Airflow", alert.link), ("What it is about", listed)) if to]
+    links = [f"{what}: {to}" for what, to in (("The task in Airflow", alert.link), ("What it is about", about)) if to]
     return title, "\n".join([text, *links, *alert.remedies])
 
 

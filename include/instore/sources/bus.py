@@ -48,6 +48,7 @@ SOURCE = Source.TOPIC.value
 _COUNTED_AT_ONCE = 100
 _LOOKED_AT_MOST = 1000
 LOOKED_AT_SESSIONS = 100
+_ONCE: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10}
 _EXPIRED = "TTLExpiredException"
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -317,10 +318,39 @@ def keeps_expired(client: ServiceBusAdministrationClient, settings: BusSettings)
     """Whether a message that expires on the subscription becomes a dead letter; None: the key may not ask for it."""
     try:
         with client:
-            found = client.get_subscription(settings.topic, settings.subscription, retry_total=0, connection_timeout=10)
+            found = client.get_subscription(settings.topic, settings.subscription, **_ONCE)
     except AzureError:
         return None
     return bool(found.dead_lettering_on_message_expiration)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the bus itself counts: messages of the subscription, locked ones as active, and the topic's bytes."""
+
+    active: int
+    dead_lettered: int
+    topic_bytes: int
+    topic_quota_bytes: int
+
+    def __str__(self) -> str:
+        size = f"{self.topic_bytes:,} of {self.topic_quota_bytes:,} bytes"
+        return f"{self.active} active, {self.dead_lettered} dead-lettered; the topic has {size}"
+
+
+def counted(client: ServiceBusAdministrationClient, settings: BusSettings) -> Counted | None:
+    """Ask the bus, for which it takes the Manage right; None: the key may not ask for it, or there was no answer."""
+    try:
+        with client:
+            found = client.get_subscription_runtime_properties(settings.topic, settings.subscription, **_ONCE)
+            size = client.get_topic_runtime_properties(settings.topic, **_ONCE).size_in_bytes
+            quota = client.get_topic(settings.topic, **_ONCE).max_size_in_megabytes
+    except AzureError:
+        return None
+    active, dead = found.active_message_count, found.dead_letter_message_count
+    if active is None or dead is None or size is None or quota is None:
+        return None
+    return Counted(active, dead, size, quota << 20)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from include.instore.model.codes import RECOVERED, is_soft
 from include.instore.model.errors import ConfigurationError, InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.connections import ALERTS, CONNECTIONS, get_connection
-from include.instore_airflow.page_links import PREFIX, base_url, list_of
+from include.instore_airflow.page_links import PREFIX, base_url, place_of
 from include.instore_airflow.retry_policy import TryAgain
 
 if TYPE_CHECKING:
@@ -80,19 +80,25 @@ def _delivered(messages: Sequence[Waiting]) -> list[Waiting]:
 
 
 def text_of(
-    alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: AlertSettings, dag_id: str
-) -> tuple[str, str]:
+    alert: Alert, run: Run, counts: Mapping[str, Any] | None, settings: AlertSettings, dag_id: str,
+    ledger: Ledger | None = None,
+) -> tuple[str, str]:  # fmt: skip
+    """Title and text of an alert of a run, with the link to what it is about.
+
+    :param ledger: in which that is looked up; None: the link is to a list, if there is one.
+    """
     from include.instore.runs.alerts import alert_text, run_in_words
 
     window = str(run.window) if run.window else None
-    listed = next(filter(None, map(list_of, (*alert.codes[:1], alert.cause))), "")
+    said_of = (alert.codes[0], alert.cause) if len(set(alert.codes)) == 1 else (alert.cause,)
+    about = next(filter(None, (place_of(each, ledger, run.run_id) for each in said_of)), "")
     return alert_text(
         alert,
         run=run_in_words(run.kind, airflows_id(run, dag_id), window, dry_run=run.dry_run),
         counts=counts,
         runbook=settings.runbook_url,
         link=run_link(dag_id, airflows_id(run, dag_id)),
-        listed=f"{base_url()}{PREFIX}{listed}" if listed else "",
+        about=f"{base_url()}{PREFIX}{about}" if about else "",
     )
 
 

@@ -12,7 +12,7 @@ from include.instore.model.codes import BAD_SHARE, CODES, LOOK_UP_FAILED, Kind
 from include.instore.model.errors import InStoreError
 from include.instore.model.windows import Run
 from include.instore_airflow.alerting.channels import airflows_id, deliver_waiting, harmless, run_link, text_of
-from include.instore_airflow.connections import service_bus_client
+from include.instore_airflow.connections import service_bus_admin, service_bus_client
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
@@ -59,6 +59,7 @@ def tell_report(
             "oldest_message_seconds": None if ages.oldest_message is None else round(ages.oldest_message),
             "dead_letters_on_bus": ages.dead_letters,
             "expired_on_bus": ages.expired,
+            "on_bus": ages.on_bus,
         }
         _write_down(run, ledger, reported, failed, ages, settings, dag_id)
         told |= deliver_waiting(ledger, run.tries[-1])
@@ -87,7 +88,7 @@ def _write_down(
     counts = reported.document
 
     def text(alert: Alert) -> tuple[str, str]:
-        return text_of(alert, run, counts, settings.alerts, dag_id)
+        return text_of(alert, run, counts, settings.alerts, dag_id, ledger)
 
     def recovery(ended: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
         words = run_in_words(run.kind, airflows_id(run, dag_id), counts.get("window"))
@@ -121,8 +122,9 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
             log.warning("the age of the oldest message is not known: %s", error)
         else:
             ages = replace(
-                ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired
-            )
+                ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired,
+                on_bus=_on_bus(settings),
+            )  # fmt: skip
     if run.claims != "due":
         return ages
     from include.instore.ledger.arrivals import first_run_at, recent_arrivals
@@ -140,6 +142,16 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
         left = waiting_files(ledger, states=[ExtractState.LEFT], since=since, limit=10_000)
         ages = replace(ages, left_files=[(each.path, each.detail) for each in left])
     return replace(ages, silences=silences(recent_arrivals(ledger, now), now, feeds, first_run_at(ledger), settings))
+
+
+def _on_bus(settings: Settings) -> str:
+    from include.instore.sources.bus import counted
+
+    admin = service_bus_admin()
+    if admin is None:
+        return "not known: an emulator is not asked"
+    nobody = "not known: the bus tells it to a key with the Manage right only, which no run needs, or did not answer"
+    return str(counted(admin, settings.bus) or nobody)
 
 
 def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:

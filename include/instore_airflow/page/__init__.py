@@ -51,7 +51,7 @@ from include.instore.model.windows import OWN_DAG
 from include.instore.sources.quarantine import order_numbers, quarantined_as
 from include.instore_airflow.connections import LEDGER, open_ledger, service_bus_client
 from include.instore_airflow.page.actions import ACTIONS, DEAD_LETTERS, OF_ORDERS, OF_QUARANTINE, Chosen, carry_out
-from include.instore_airflow.page_links import base_path, base_url, list_of
+from include.instore_airflow.page_links import base_path, base_url, list_of, place_of
 
 _TEMPLATES = Path(__file__).parent
 _DAYS = 14
@@ -139,7 +139,7 @@ def _overview(request: Request, until: date | None = None) -> HTMLResponse:
     days = [came.get(day) or total([], day) for day in (f"{first + timedelta(days=n)}" for n in range(_DAYS))]
     whole = total(days)
     stores, sources = ([line.shown() for line in report(ledger, by, first, today)] for by in (By.STORE, By.SOURCE))
-    wrong = [each | {"list": list_of(each["cause"])} for each in wrong_now(ledger)]
+    wrong = [each | {"list": place_of(each["cause"], ledger)} for each in wrong_now(ledger)]
     return _page(
         request, "overview.html", "Overview", days=days, today=days[-1].shown(), whole=whole,
         stores=stores, sources=sources, by_day=[line.shown() for line in (whole, *reversed(days))], wrong=wrong,
@@ -273,10 +273,10 @@ def _change(value: Any, before: Any) -> str:
     return f"{value - before:+d}" if type(value) is type(before) is int and value != before else ""
 
 
-def _files(request: Request) -> HTMLResponse:
+def _files(request: Request, path: str = "") -> HTMLResponse:
     heads = ("path", "state", "loaded_at", "orders", "usual", "bad_rows", "detail", "run")
     came = volume(_ledger(), datetime.now(timezone.utc))
-    return _table(request, "Files", heads, list_files(_ledger(), _MOST), volume=came)
+    return _table(request, "Files", heads, list_files(_ledger(), _MOST, path=path), volume=came)
 
 
 def _quarantine(request: Request, edits: Edits, reason: str = "", run: str = "") -> HTMLResponse:
