@@ -69,3 +69,17 @@ def test_a_failing_task_ends_its_log_in_one_sentence_which_its_alert_has_as_well
     of_task = log[log.index("Traceback") :].partition("Task failed with exception")[0]  # behind it the report's own
     assert why in of_task.splitlines()[-2], of_task
     assert "alerting.callbacks" in of_task.splitlines()[-2]
+
+
+def test_logs_are_lines_of_json_where_airflow_is_told_so(
+    tmp_path: Path, webhook: Webhook, airflow_database: Path
+) -> None:
+    ledger = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")})
+    told_so = {"AIRFLOW__LOGGING__JSON_LOGS": "True", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
+    last, log = ended(
+        tmp_path, airflow_database, webhook, AIRFLOW_CONN_INSTORE_LEDGER=ledger, INSTORE_USE_TOPIC="False", **told_so
+    )
+    lines = [json.loads(line) for line in log.splitlines() if line != last]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+    errors = [line["event"] for line in lines if line["level"] == "error"]
+    assert [each for each in errors if each.startswith("Connection instore_extracts is missing; create it")]
