@@ -156,8 +156,7 @@ def service_bus_admin() -> ServiceBusAdministrationClient | None:
 
     if "usedevelopmentemulator=true" in str(get_connection(SERVICE_BUS).schema).lower():
         return None
-    with translated():
-        return ServiceBusAdminHook(SERVICE_BUS).get_conn()
+    return ServiceBusAdminHook(SERVICE_BUS).get_conn()
 
 
 def extracts(settings: Settings) -> Storage:

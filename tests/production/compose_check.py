@@ -109,7 +109,8 @@ def build_images() -> None:
             shutil.copytree(ROOT / ".servers/node_modules", context / "node_modules", symlinks=True)
         if target == "airflow":
             packages = Path(sysconfig.get_path("purelib"))
-            ours = shutil.ignore_patterns("__editable__*", "instore_provider*", "__pycache__")
+            # With what Python has compiled: containers that write nothing would compile all of it at every start.
+            ours = shutil.ignore_patterns("__editable__*", "instore_provider*")
             shutil.copytree(packages, context / "site-packages", ignore=ours, copy_function=os.link)
         call("docker", "build", "--network", "host", "--target", target, "-t", image(target), context, **classic)
     for target, name in (("airflow", "orders"), ("sandbox", "sandbox")):

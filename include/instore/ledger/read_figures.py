@@ -301,8 +301,8 @@ def wrong_now(ledger: Ledger) -> list[dict[str, Any]]:
                 "cause": row.cause,
                 "title": row.title,
                 "text": row.text,
-                "runs": 0,
                 "remedies": _remedies(row.cause),
+                "runs": 0,
             }
             known = by_cause.setdefault(row.cause, told)
             known |= {"since": row.begun_at, "runs": known["runs"] + 1}

@@ -324,33 +324,21 @@ def keeps_expired(client: ServiceBusAdministrationClient, settings: BusSettings)
     return bool(found.dead_lettering_on_message_expiration)
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What the bus itself counts: messages of the subscription, locked ones as active, and the topic's bytes."""
+def counted(client: ServiceBusAdministrationClient, settings: BusSettings) -> str:
+    """What the bus itself counts, in words: messages of the subscription, locked ones as active, and the topic's bytes.
 
-    active: int
-    dead_lettered: int
-    topic_bytes: int
-    topic_quota_bytes: int
-
-    def __str__(self) -> str:
-        size = f"{self.topic_bytes:,} of {self.topic_quota_bytes:,} bytes"
-        return f"{self.active} active, {self.dead_lettered} dead-lettered; the topic has {size}"
-
-
-def counted(client: ServiceBusAdministrationClient, settings: BusSettings) -> Counted | None:
-    """Ask the bus, for which it takes the Manage right; None: the key may not ask for it, or there was no answer."""
+    It takes the Manage right to ask; what is not known is never 0.
+    """
     try:
         with client:
             found = client.get_subscription_runtime_properties(settings.topic, settings.subscription, **_ONCE)
             size = client.get_topic_runtime_properties(settings.topic, **_ONCE).size_in_bytes
             quota = client.get_topic(settings.topic, **_ONCE).max_size_in_megabytes
     except AzureError:
-        return None
-    active, dead = found.active_message_count, found.dead_letter_message_count
-    if active is None or dead is None or size is None or quota is None:
-        return None
-    return Counted(active, dead, size, quota << 20)
+        return "not known: the bus tells it to a key with the Manage right only, which no run needs, or did not answer"
+    numbers = (found.active_message_count, found.dead_letter_message_count, size, quota)
+    told = ("not known" if each is None else f"{each:,}" for each in numbers)
+    return "{} active, {} dead-lettered; the topic has {} bytes of {} MB".format(*told)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,13 @@ The report task, which sees all other tasks, sends the alerts. Callbacks send on
 
 from __future__ import annotations
 
-from include.instore_airflow.alerting.callbacks import deadline, deadline_missed, run_failed, say_why
+from include.instore_airflow.alerting.callbacks import (
+    deadline,
+    deadline_missed,
+    maintenance_failed,
+    run_failed,
+    say_why,
+)
 from include.instore_airflow.alerting.judging import tell_report
-from include.instore_airflow.alerting.upkeep import maintenance_failed
 
 __all__ = ["deadline", "deadline_missed", "maintenance_failed", "run_failed", "say_why", "tell_report"]

@@ -13,36 +13,36 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from include.instore.model.codes import DEADLINE, NO_REPORT
+from include.instore.model.codes import NO_REPORT
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.windows import Run, resolve_run
-from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting, harmless, text_of
+from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting, harmless, run_link, text_of
 from include.instore_airflow.connections import open_ledger
 
 if TYPE_CHECKING:
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
+    from include.instore.runs.alerts import Alert
 
 log = logging.getLogger(__name__)
 
 
 def run_failed(context: Mapping[str, Any]) -> None:
     """The DAG's failure callback: tell what the report did not tell, and try again what could not be delivered."""
-    from include.instore.ledger.alerts import knows_why, remember, waiting
     from include.instore.runs.alerts import no_report_alert
 
     dag_run = context.get("dag_run") or _bare_dag_run(context["dag"].dag_id, context["run_id"])
-    run, settings = _run_of(dag_run), _settings().alerts
-    text = text_of(no_report_alert(str(context.get("reason") or "")), run, None, settings, context["dag"].dag_id)
-    key = run.tries[-1]
-    with _ledger_if_possible() as ledger:
-        if ledger is None:
-            deliver_unremembered(key, text)
-            return
-        if not knows_why(ledger, key):
-            remember(ledger, run, red={NO_REPORT: text})
-        if waiting(ledger, key):
-            deliver_waiting(ledger, key)
+    _tell(no_report_alert(str(context.get("reason") or "")), _run_of(dag_run), context["dag"].dag_id)
+
+
+def maintenance_failed(context: Mapping[str, Any]) -> None:
+    """The failure callback of the DAGs beside the hourly one: one alert for each failed run."""
+    dag_id, run_id = context["dag"].dag_id, context["run_id"]
+    text = (
+        f"A run of DAG {dag_id} failed. The log of its task ends in one sentence that says why and what to do.\n"
+        f"Runbook: A maintenance run failed\n{run_link(dag_id, run_id)}"
+    )
+    deliver_unremembered((f"In-store orders: {dag_id} failed", text))
 
 
 def say_why(context: Mapping[str, Any]) -> None:
@@ -73,7 +73,6 @@ def deadline() -> Any:
 
 
 def _tell_deadline(context: Mapping[str, Any]) -> None:
-    from include.instore.ledger.alerts import remember
     from include.instore.runs.alerts import deadline_alert
 
     told = context["dag_run"]
@@ -88,15 +87,21 @@ def _tell_deadline(context: Mapping[str, Any]) -> None:
     fields = {name: _moment(told.get(name)) for name in dates}
     fields |= {"dag_id": told["dag_id"], "run_id": told["dag_run_id"], "run_type": told["run_type"]}
     dag_run = SimpleNamespace(conf=told.get("conf"), clear_number=0, **fields)
-    run = _run_of(dag_run)
-    alert = deadline_alert(settings.deadline_minutes, told["state"])
-    text = text_of(alert, run, None, settings, told["dag_id"])
+    _tell(deadline_alert(settings.deadline_minutes, told["state"]), _run_of(dag_run), told["dag_id"])
+
+
+def _tell(alert: Alert, run: Run, dag_id: str) -> None:
+    """Deliver it, and remember that; a run of which it is known why it failed has no use for one without a report."""
+    from include.instore.ledger.alerts import knows_why, remember
+
+    text = text_of(alert, run, None, _settings().alerts, dag_id)
     with _ledger_if_possible() as ledger:
         if ledger is None:
-            deliver_unremembered(run.tries[-1], text)
-        else:
-            remember(ledger, run, red={DEADLINE: text})
-            deliver_waiting(ledger, run.tries[-1])
+            deliver_unremembered(text)
+            return
+        if alert.cause != NO_REPORT or not knows_why(ledger, run.tries[-1]):
+            remember(ledger, run, red={alert.cause: text})
+        deliver_waiting(ledger, run.tries[-1])
 
 
 def _run_of(dag_run: Any) -> Run:
@@ -111,16 +116,9 @@ def _run_of(dag_run: Any) -> Run:
 
 def _bare_dag_run(dag_id: str, run_id: str) -> Any:
     """Airflow hands a callback no dag run where no task of it ever was."""
-    kind = run_id.partition("__")[0]
-    return SimpleNamespace(
-        dag_id=dag_id,
-        run_id=run_id,
-        run_type=kind if kind in ("manual", "backfill") else "scheduled",
-        data_interval_start=None,
-        data_interval_end=None,
-        clear_number=0,
-        conf=None,
-    )
+    kind, no_dates = run_id.partition("__")[0], dict.fromkeys(("data_interval_start", "data_interval_end"))
+    kind = kind if kind in ("manual", "backfill") else "scheduled"
+    return SimpleNamespace(dag_id=dag_id, run_id=run_id, run_type=kind, clear_number=0, conf=None, **no_dates)
 
 
 def _settings() -> Settings:

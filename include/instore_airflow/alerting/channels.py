@@ -40,12 +40,12 @@ def deliver_waiting(ledger: Ledger, run_id: str) -> dict[str, Any]:
     return {"alerts": sorted({each.cause for each in told}), "alerts_failed": len(messages) - len(told)}
 
 
-def deliver_unremembered(run_id: str, text: tuple[str, str]) -> None:
+def deliver_unremembered(text: tuple[str, str]) -> None:
     """Deliver an alert without the ledger, whose failure may be its cause."""
     from include.instore.ledger.alerts import Waiting
 
     if _is_there():
-        _delivered([Waiting(run_id, "", *text)])
+        _delivered([Waiting("", "", *text)])
 
 
 def _is_there() -> bool:

@@ -114,16 +114,17 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
     if run.dry_run:
         return ages
     if run.drains_topic and settings.runs.use_topic and "drain_topic" not in failed_tasks:
-        from include.instore.sources.bus import look
+        from include.instore.sources.bus import counted, look
 
         try:
+            admin = service_bus_admin()
             backlog = look((service_bus_client(), service_bus_client()), settings)
         except InStoreError as error:
             log.warning("the age of the oldest message is not known: %s", error)
         else:
             ages = replace(
                 ages, oldest_message=backlog.oldest_message, dead_letters=backlog.dead_letters, expired=backlog.expired,
-                on_bus=_on_bus(settings),
+                on_bus=counted(admin, settings.bus) if admin else "not known: an emulator is not asked",
             )  # fmt: skip
     if run.claims != "due":
         return ages
@@ -142,16 +143,6 @@ def _ages(run: Run, ledger: Ledger, failed: Sequence[Failure], settings: Setting
         left = waiting_files(ledger, states=[ExtractState.LEFT], since=since, limit=10_000)
         ages = replace(ages, left_files=[(each.path, each.detail) for each in left])
     return replace(ages, silences=silences(recent_arrivals(ledger, now), now, feeds, first_run_at(ledger), settings))
-
-
-def _on_bus(settings: Settings) -> str:
-    from include.instore.sources.bus import counted
-
-    admin = service_bus_admin()
-    if admin is None:
-        return "not known: an emulator is not asked"
-    nobody = "not known: the bus tells it to a key with the Manage right only, which no run needs, or did not answer"
-    return str(counted(admin, settings.bus) or nobody)
 
 
 def send_metrics(document: Mapping[str, Any], *, red: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from include.instore.model.settings import load_settings
 from include.instore_airflow.checking import check_connections
-from include.instore_airflow.cli.common import EXIT_CHANGE_SOMETHING, JsonOption, errors_told, print_json, print_table
+from include.instore_airflow.cli.common import EXIT_CHANGE_SOMETHING, JsonOption, errors_told, print_rows
 
 
 def check(
@@ -27,9 +27,6 @@ def check(
     """
     with errors_told():
         checked = list(check_connections(load_settings(), test_alert=test_alert))
-    if as_json:
-        print_json([asdict(each) for each in checked])
-    else:
-        print_table(("connection", "state", "said"), [(each.conn_id, each.state, each.said) for each in checked])
+    print_rows(("conn_id", "state", "said"), [asdict(each) for each in checked], as_json=as_json)
     if any(each.state == "failed" for each in checked):
         raise typer.Exit(EXIT_CHANGE_SOMETHING)

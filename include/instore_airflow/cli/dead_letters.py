@@ -16,11 +16,9 @@ from include.instore_airflow.cli.common import (
     JsonOption,
     MaxOption,
     errors_told,
-    moment,
     opened,
-    print_json,
     print_outcomes,
-    print_table,
+    print_rows,
 )
 from include.instore_airflow.connections import service_bus_client
 
@@ -36,19 +34,8 @@ def list_dead_letters(most: MaxOption = 100, as_json: JsonOption = False) -> Non
     """List the oldest dead letters: id, number, reason; never the message itself. They stay as they are."""
     with errors_told():
         letters = dead_letters.list_dead_letters(service_bus_client(), load_settings().bus, most)
-    if as_json:
-        print_json([asdict(letter) for letter in letters])
-    else:
-        print_table(
-            ("message id", "number", "enqueued", "reason", "description", "bytes"),
-            [
-                (
-                    letter.message_id, str(letter.sequence_number), moment(letter.enqueued_at), letter.reason,
-                    letter.description, str(letter.size),
-                )
-                for letter in letters
-            ],
-        )  # fmt: skip
+    heads = ("message_id", "sequence_number", "enqueued_at", "reason", "description", "size")
+    print_rows(heads, [asdict(letter) for letter in letters], as_json=as_json)
 
 
 @dead_letters_app.command("redrive")

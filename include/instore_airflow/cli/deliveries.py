@@ -16,10 +16,9 @@ from include.instore_airflow.cli.common import (
     JsonOption,
     MaxOption,
     counted_first,
-    moment,
     opened,
     print_json,
-    print_table,
+    print_rows,
 )
 
 deliveries_app = typer.Typer(
@@ -37,24 +36,8 @@ def list_held(rejected: RejectedOption = False, most: MaxOption = 100, as_json: 
     """List held events, the one that left first at the top: event id, edition, where its order came from, and why."""
     with opened() as ledger:
         events = held_events(ledger, (), most, DECIDED[Decision.GIVE_UP if rejected else Decision.SENT])
-    if as_json:
-        print_json([asdict(each) for each in events])
-        return
-    print_table(
-        ("destination", "event id", "edition", "reference", "left", "reason", "run"),
-        [
-            (
-                each.destination,
-                each.event_id,
-                str(each.edition),
-                each.reference,
-                moment(each.sending_at),
-                each.reason,
-                each.run,
-            )
-            for each in events
-        ],
-    )
+    heads = ("destination", "event_id", "edition", "reference", "sending_at", "reason", "run")
+    print_rows(heads, [asdict(each) for each in events], as_json=as_json)
 
 
 @deliveries_app.command("settle")

@@ -16,11 +16,9 @@ from include.instore_airflow.cli.common import (
     JsonOption,
     MaxOption,
     counted_first,
-    moment,
     opened,
     print_counts,
-    print_json,
-    print_table,
+    print_rows,
 )
 
 extracts_app = typer.Typer(
@@ -36,13 +34,8 @@ def list_waiting(most: MaxOption = 100, as_json: JsonOption = False) -> None:
     """List files that wait, the one found first at the top: where each cannot be read on, or why it is not read."""
     with opened() as ledger:
         files = waiting_files(ledger, limit=most)
-    if as_json:
-        print_json([asdict(each) for each in files])
-        return
-    print_table(
-        ("path", "state", "found", "orders before it", "detail", "run"),
-        [(each.path, each.state, moment(each.loaded_at), str(each.orders), each.detail, each.run) for each in files],
-    )
+    heads = ("path", "state", "loaded_at", "orders", "detail", "run")
+    print_rows(heads, [asdict(each) for each in files], as_json=as_json)
 
 
 @extracts_app.command("release")

@@ -16,10 +16,9 @@ from include.instore_airflow.cli.common import (
     JsonOption,
     MaxOption,
     errors_told,
-    moment,
     opened,
     print_json,
-    print_table,
+    print_rows,
 )
 from include.instore_airflow.connections import open_ledger
 
@@ -72,10 +71,4 @@ def list_audit(most: MaxOption = 100, as_json: JsonOption = False) -> None:
     """List what persons did by these commands, the last at the top: when, who, which command, to how many records."""
     with opened() as ledger:
         found = audited(ledger, most)
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
-    print_table(
-        ("at", "who", "what", "records", "detail"),
-        [(moment(each.at), each.who, each.what, str(each.records), each.detail) for each in found],
-    )
+    print_rows(("at", "who", "what", "records", "detail"), [asdict(each) for each in found], as_json=as_json)

@@ -49,9 +49,8 @@ def show_order(
     """
     with opened() as ledger:
         settings = load_settings()
-        found = find_orders(ledger, settings.orders, number=number) or find_orders(
-            ledger, settings.orders, event_id=number
-        )
+        found = find_orders(ledger, settings.orders, number=number)
+        found = found or find_orders(ledger, settings.orders, event_id=number)
         lives = [each.shown(_mask(unmask)) | life(ledger, each, settings) for each in found]
         aside = quarantined_as(ledger, number, settings)
         if not lives and not aside:
@@ -124,9 +123,8 @@ def show_customer(
         known: dict[str, Any] = known_of_person(ledger, settings.orders, card=card, email=email)
         found = find_orders(ledger, settings.orders, card=card, email=email, limit=most)
         if unmask:
-            note_done(
-                ledger, "customers show --unmask", len(found), ", ".join(each.row["order_number"] for each in found)
-            )
+            numbers = ", ".join(each.row["order_number"] for each in found)
+            note_done(ledger, "customers show --unmask", len(found), numbers)
     if known["answer"]:
         known["answer"]["email"] = _mask(unmask)(known["answer"]["email"])
     rows = [each.shown(_mask(unmask)) for each in found]
@@ -134,10 +132,8 @@ def show_customer(
         print_json(known | {"orders": rows})
         return
     if not as_csv:
-        for name, value in [
-            ("card answered", known["answer"]),
-            *(("suppressed", each) for each in known["suppressed"]),
-        ]:
+        told = [("card answered", known["answer"]), *(("suppressed", each) for each in known["suppressed"])]
+        for name, value in told:
             if value:
                 typer.echo(f"{name}: {printable(', '.join(cell(each) for each in value.values()))}")
     print_rows((*_LISTED, "card", "email"), rows, as_csv=as_csv)

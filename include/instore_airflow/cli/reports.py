@@ -61,9 +61,8 @@ def list_some_runs(
     with opened() as ledger:
         rows = list_runs(ledger, kind=kind, limit=most)
     if not (as_json or as_csv):
-        rows.append(
-            dict.fromkeys(heads) | {"run": "total"} | {name: sum(row[name] for row in rows) for name in COUNTED}
-        )
+        summed = {name: sum(row[name] for row in rows) for name in COUNTED}
+        rows.append(dict.fromkeys(heads) | {"run": "total"} | summed)
     print_rows(heads, rows, as_json=as_json, as_csv=as_csv)
 
 

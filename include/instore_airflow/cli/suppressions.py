@@ -17,11 +17,9 @@ from include.instore_airflow.cli.common import (
     JsonOption,
     MaxOption,
     counted_first,
-    moment,
     opened,
     print_counts,
-    print_json,
-    print_table,
+    print_rows,
 )
 
 suppressions_app = typer.Typer(
@@ -36,11 +34,8 @@ def list_suppressions(most: MaxOption = 100, as_json: JsonOption = False) -> Non
     """List whom nothing may be sent for, the last at the top: a hash, who said so, why, since when."""
     with opened() as ledger:
         found = list_suppressed(ledger, most)
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
-    rows = [(each.id[:12], each.source, each.cause, moment(each.since)) for each in found]
-    print_table(("id", "source", "cause", "since"), rows)
+    rows = [asdict(each) | ({} if as_json else {"id": each.id[:12]}) for each in found]
+    print_rows(("id", "source", "cause", "since"), rows, as_json=as_json)
 
 
 @suppressions_app.command("add")

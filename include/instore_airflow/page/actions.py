@@ -100,19 +100,13 @@ def _resend(*, corrected: bool) -> Callable[[Chosen], Did]:
     def do(chosen: Chosen) -> Did:
         its = _events(chosen, ("sent",))
         which = sent_ones(corrected=corrected, events=[event for events in its.values() for event in events])
-        many, listed = (
-            resend(chosen.ledger, chosen.settings, which, chosen.who, dry_run=chosen.dry_run) if its else (0, None)
-        )
-        rows = _rows(orders_of(chosen.ledger, chosen.ids), its)
-        if many > chosen.settings.sending.resend_approval and listed is None:
-            return Did(
-                rows,
-                many,
-                many,
-                f"more than {chosen.settings.sending.resend_approval} need approval before any is sent",
-            )
+        many, most, listed = 0, chosen.settings.sending.resend_approval, None
+        if its:
+            many, listed = resend(chosen.ledger, chosen.settings, which, chosen.who, dry_run=chosen.dry_run)
+        detail = f"more than {most} need approval before any is sent" if many > most else ""
+        detail = f"list {listed.id}, which waits for approval" if listed else detail
         link = _triggered(listed, chosen.who) if listed else ""
-        return Did(rows, many, many, f"list {listed.id}, which waits for approval" if listed else "", link)
+        return Did(_rows(orders_of(chosen.ledger, chosen.ids), its), many, many, detail, link)
 
     return do
 
