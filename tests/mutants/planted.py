@@ -93,15 +93,6 @@ MUTANTS = [
         ),
     ),
     *_of(
-        PAGE + "cells.html",
-        OF_PAGE,
-        (
-            "an order's number becomes markup",
-            """{{ row[head] }}</a>\n{%- elif head == "run\"""",
-            """{{ row[head] | safe }}</a>\n{%- elif head == "run\"""",
-        ),
-    ),
-    *_of(
         "plugins/instore_page_plugin.py",
         OF_PAGE,
         (

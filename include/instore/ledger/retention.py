@@ -158,7 +158,7 @@ def _done_with() -> tuple[sa.ColumnElement[bool], ...]:
     """Orders of which nothing waits any more."""
     going = sa.exists().where(deliveries.c.key == orders.c.key, deliveries.c.status.in_(_OPEN))
     searched = sa.or_(orders.c.status != Status.UNMATCHED.value, orders.c.next_attempt.is_(None))
-    idle = (orders.c.status != Status.PENDING.value, searched, orders.c.claim_run.is_(None))
+    idle = (orders.c.status != Status.PENDING.value, searched, sa.func.coalesce(orders.c.claim_run, "") == "")
     return orders.c.pruned_at.is_(None), *idle, sa.not_(going)
 
 

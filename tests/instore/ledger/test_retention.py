@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -222,6 +223,27 @@ def test_it_works_in_chunks_and_nothing_is_left_out(ledger: Ledger, settings: Ma
     assert prune(ledger, settings(**KEEP).retention).orders == 1203
     with ledger.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).where(orders.c.pruned_at.is_(None))) == 0
+
+
+def test_a_chunk_is_found_in_the_order_of_its_key(ledger: Ledger, settings: MakeSettings) -> None:
+    """By another index all that is left would be read and sorted for each: a million orders were never done with."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "LIMIT" in statement:
+            asked.append((statement, parameters))
+
+    sa.event.listen(ledger.engine, "before_cursor_execute", note)
+    prune(ledger, settings(**KEEP).retention)
+    sa.event.remove(ledger.engine, "before_cursor_execute", note)
+    assert len(asked) == 6
+    is_sqlite = ledger.engine.dialect.name == "sqlite"
+    with ledger.engine.connect() as connection:
+        for statement in () if is_sqlite else ("SET LOCAL enable_seqscan = off", "SET LOCAL enable_sort = off"):
+            connection.execute(sa.text(statement))
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' * is_sqlite}{statement}", parameters).all()
+            assert not re.search(r"TEMP B-TREE|\bSort\b", str(plan)), plan
 
 
 def test_a_file_that_was_loaded_stays_known(ledger: Ledger, settings: MakeSettings) -> None:
