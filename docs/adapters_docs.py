@@ -56,6 +56,7 @@ What exports are like, and what reads them:
 | the export has | the declaration has |
 |---|---|
 | an envelope: CloudEvents, MassTransit, OData | `orders: data`, `orders: message`, `orders: value` |
+| a message that only names the blob with the order | `blob` |
 | `1.234,50`, `1'234.50`, `(12.00)`, `€ 5-` | `numbers`: `decimal`, `thousands`, `negative`, `currency_signs` |
 | the date and the time of day in two columns | `time`; in XML and JSON a path such as `join('', [day, time])` |
 | the date as `Nov 24, 2026 9:50:26 AM` | `dates`: `formats: ["%b %d, %Y %I:%M:%S %p"]` and a `zone` |

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, RetriableError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from include.instore.ledger import Ledger
     from include.instore.model.settings import Settings
+    from include.instore.sources.adapters import Blobs
     from include.instore.sources.extracts import Storage
 
 SERVICE_BUS = "instore_service_bus"
@@ -186,6 +188,12 @@ def extracts(settings: Settings) -> Storage:
             "its account name, connection string or keys."
         ) from None
     return Storage(filesystem, filesystem._strip_protocol(url))
+
+
+def blobs(settings: Settings) -> Blobs:
+    """Blobs of the same folder, to which messages may point; it is opened with the first one."""
+    storage = cache(lambda: extracts(settings))
+    return lambda name, most: storage().read(name, most)
 
 
 def _storage_options(protocol: str, connection: Connection) -> dict[str, Any]:

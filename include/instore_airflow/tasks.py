@@ -19,7 +19,7 @@ from instore_provider.links import EventsPageLink
 
 from include.instore.model.destinations import PROFILE_STORE as PROFILE_STORE_NAME
 from include.instore_airflow.alerting import tell_report
-from include.instore_airflow.connections import PROFILE_STORE, extracts, open_ledger, service_bus_client
+from include.instore_airflow.connections import PROFILE_STORE, blobs, extracts, open_ledger, service_bus_client
 from include.instore_airflow.destinations import DESTINATIONS, opener_of
 from include.instore_airflow.run_context import failed_tasks, pipeline
 from include.instore_airflow.services import resolvers
@@ -51,10 +51,10 @@ def drain_topic(dag_run: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
         drained = Drained(stopped_by="not asked for")
         if run.drains_topic and settings.runs.use_topic and run.dry_run:
-            drained = peek(service_bus_client(), ledger, run.run_id, settings)
+            drained = peek(service_bus_client(), ledger, run.run_id, settings, blobs(settings))
         elif run.drains_topic and settings.runs.use_topic:
             clients = [service_bus_client() for _ in range(settings.bus.drain_receivers)]
-            drained = drain(clients, ledger, run.run_id, settings)
+            drained = drain(clients, ledger, run.run_id, settings, blobs(settings))
         else:
             log.info("a %s run does not drain the live topic", run.kind)
         return _picked(drained.landed, *_LANDED) | _picked(drained, *_DRAINED)

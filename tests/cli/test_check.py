@@ -138,6 +138,15 @@ def test_what_is_on_the_topic_is_checked_and_stays(
         assert (found["adapter"], found["orders"], found["refused"]) == ("acme", 0, 3)
         counts = bus.state()["entities"]["t/Subscriptions/s"]
         assert (counts["active"], counts["max_delivery_count_seen"], set(counts["settled"].values())) == (3, 0, {0})
+        declared = put(tmp_path, "claim.yaml", "format: json\nblob: o.at\n")
+        (tmp_path / "blobs").mkdir()
+        put(tmp_path, "blobs/1.json", given.body("S7"))
+        monkeypatch.setenv("INSTORE_EXTRACTS_URL", f"file://{tmp_path}/blobs")
+        with client, client.get_topic_sender("t") as sender:
+            sender.send_messages(ServiceBusMessage(json.dumps({"o": {"at": "1.json"}}), session_id="a"))
+        told = check("--topic", "--adapter", declared)
+        assert "S7" in told.stdout
+        assert told.stdout.splitlines()[-1] == "1 orders, 3 refused"
     monkeypatch.setenv("INSTORE_SUBSCRIPTION", "")
     assert check("--topic").exit_code == 2
 

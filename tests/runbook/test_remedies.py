@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -828,7 +829,7 @@ def test_orders_were_corrected_after_they_were_sent(begin: Begin, webhook: Webho
     assert (done.report["resent"], webhook.titles[1:]) == (10, ["Recovered"])
 
 
-# Lines of orders do not make their totals, files have other headings
+# Lines of orders do not make their totals, orders have other fields
 
 
 def _short(world: World) -> tuple[Path, bytes]:
@@ -887,7 +888,7 @@ def test_lines_of_orders_do_not_make_their_totals_and_they_are_right(begin: Begi
     assert webhook.titles[-1] == "Recovered"
 
 
-@pytest.mark.remedy("Files have other headings than before", "")
+@pytest.mark.remedy("Orders have other fields than before", "")
 def test_files_have_other_headings_than_before(begin: Begin, webhook: Webhook) -> None:
     world, judge = begin(1182)
     world.connections[ALERTS] = channel(webhook.url)
@@ -897,11 +898,30 @@ def test_files_have_other_headings_than_before(begin: Begin, webhook: Webhook) -
     judge.fault_happened()
     judge.extra = {"x"}
     assert world.run().green
-    assert webhook.titles == ["Files have other headings than before"]
+    assert webhook.titles == ["Orders have other fields than before"]
     path.write_bytes(path.read_bytes() + b"\n")
     assert world.run().green
     assert webhook.titles[1:] == ["Recovered"]
     judge.check(at_least=20, recovered=True)
+
+
+A_WEEK_LATER = {"seconds": 8 * 24 * 3600.0}
+
+
+@pytest.mark.remedy("Orders of stores that never had any", "1", "2")
+def test_orders_of_stores_that_never_had_any(begin: Begin, webhook: Webhook) -> None:
+    world, judge = begin(1183)
+    world.connections[ALERTS] = channel(webhook.url)
+    world.extract("2017/06/05/orders.csv", world.source.take(20))
+    assert world.run().green
+    judge.fault_happened()
+    (order,) = world.source.take(1, only="sent")
+    world.extract("2017/06/13/orders.csv", [replace(order, store="0999")])
+    assert world.run(clock=A_WEEK_LATER).green
+    assert "Orders of stores that never had any" in webhook.titles
+    world.run(clock=A_WEEK_LATER)
+    assert webhook.titles[-1] == "Recovered"
+    judge.check(at_least=21)
 
 
 # A run is red and nobody was told

@@ -6,6 +6,7 @@ came. A row an hour and store is little enough to be read whole by every report.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import arrivals, runs
+from include.instore.ledger.tables import arrivals, runs, stores
 
 KEPT_HOURS = 6 * 7 * 24
+_NAMED = 20
+"""So many new stores a line of the log names."""
+
+log = logging.getLogger(__name__)
 
 
 class Arrived(NamedTuple):
@@ -67,6 +72,14 @@ def note_arrivals(ledger: Ledger, connection: sa.Connection, came: Iterable[tupl
         set_={"orders": arrivals.c.orders + statement.excluded.orders},
     )
     connection.execute(statement, values)
+
+
+def note_stores(ledger: Ledger, connection: sa.Connection, run_id: str, of_block: Iterable[str]) -> None:
+    """Keep which run brought each store's first order, in the transaction that lands them."""
+    rows = [{"store_id": store, "first_run": run_id} for store in sorted(of_block)]
+    statement = ledger.insert(stores).on_conflict_do_nothing().returning(stores.c.store_id)
+    if rows and (new := connection.scalars(statement.values(rows)).all()):
+        log.info("first orders of %d stores: %s", len(new), ", ".join(sorted(new)[:_NAMED]))
 
 
 def recent_arrivals(ledger: Ledger, now: datetime) -> list[Arrived]:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import extracts, kept_text
+from include.instore.ledger.tables import extracts, feeds, kept_text
 from include.instore.model.states import ExtractState
 
 RELEASED = "released:"
@@ -35,13 +35,24 @@ class WaitingFile:
     loaded_at: datetime
 
 
-def last_looks(ledger: Ledger, feed: str) -> tuple[frozenset[str] | None, float]:
-    """Of the file of this feed that was loaded last: its columns, and which share of orders had a card until then."""
-    query = sa.select(extracts.c.columns, extracts.c.card_share).where(extracts.c.feed == feed)
+def feed_before(ledger: Ledger, feed: str) -> dict[str, float]:
+    """What is kept of the orders of this feed; empty: it is a new one."""
     with ledger.read() as connection:
-        row = connection.execute(query.order_by(extracts.c.loaded_at.desc()).limit(1)).first()
-    columns = frozenset(json.loads(row.columns)) if row and row.columns else None
-    return columns, (row.card_share or 0.0) if row else 0.0
+        kept = connection.scalar(sa.select(feeds.c.fields).where(feeds.c.feed == feed))
+    return dict(json.loads(kept)) if kept else {}
+
+
+def note_feed(ledger: Ledger, connection: sa.Connection, run_id: str, looks: Mapping[str, str], changed: bool) -> None:
+    """Keep a feed's row, and which run found that its orders are other than before."""
+    new = {**looks, **({"changed_run": run_id} if changed else {})}
+    statement = ledger.insert(feeds).values(new)
+    connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=new))
+
+
+def note_topic(ledger: Ledger, run_id: str, looks: Mapping[str, str], *, changed: bool) -> None:
+    """The same of the topic, in a commit of its own."""
+    with ledger.write() as connection:
+        note_feed(ledger, connection, run_id, looks, changed)
 
 
 def known_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:

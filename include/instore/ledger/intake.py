@@ -16,9 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.instore.ledger.arrivals import note_arrivals
+from include.instore.ledger.arrivals import note_arrivals, note_stores
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.erasure import rest_of_records, without_erased
+from include.instore.ledger.extract_files import note_feed
 from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import extracts, kept_text, orders, origin_of, quarantine, runs
@@ -93,7 +94,8 @@ class LoadedExtract:
     """What is remembered of a file, written in the same commit as its last block.
 
     :param detail: where and why it could not be read further, of one that a person released, or what is new in it.
-    :param looks: columns of its row by which the next file of its feed is judged.
+    :param digest: of its bytes and of all that decides what they become.
+    :param looks: the row of its feed, by which the next file is judged; ``changed``: by which this one was.
     """
 
     path: str
@@ -101,7 +103,9 @@ class LoadedExtract:
     orders: int
     bad_rows: int
     detail: str | None = None
-    looks: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    looks: Mapping[str, str] = field(default_factory=dict)
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -303,6 +307,7 @@ def land(
             if item.published_at is not None
         ]
         note_arrivals(ledger, connection, came)
+        note_stores(ledger, connection, run_id, {item.row["store_id"] for item in arrivals})
     if landed.quarantined:
         codes = Counter(each.reason for each in (*refusals, *collided))
         log.info("set aside: %s", ", ".join(f"{code} {count}" for code, count in sorted(codes.items())))
@@ -356,7 +361,9 @@ def _insert_refusals(
 def _remember_extract(
     ledger: Ledger, connection: sa.Connection, run_id: str, extract: LoadedExtract, now: datetime
 ) -> None:
-    values = {name: getattr(extract, name) for name in ("path", "version", "orders", "bad_rows", "detail")}
-    values |= {**extract.looks, "state": ExtractState.LOADED.value, "run": run_id, "loaded_at": now}
+    values = {name: getattr(extract, name) for name in ("path", "version", "orders", "bad_rows", "detail", "digest")}
+    values |= {"feed": extract.looks.get("feed"), "state": ExtractState.LOADED.value, "run": run_id, "loaded_at": now}
     statement = ledger.insert(extracts).values(values)
     connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=values))
+    if extract.looks:
+        note_feed(ledger, connection, run_id, extract.looks, extract.changed)

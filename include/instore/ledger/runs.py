@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import by_source
-from include.instore.ledger.tables import OTHER_HEADINGS, contents, deliveries, extracts, orders, quarantine, runs
+from include.instore.ledger.tables import contents, deliveries, extracts, feeds, orders, quarantine, runs, stores
 from include.instore.model.codes import (
     BROKEN_FILE,
     COLLISION,
@@ -65,7 +65,8 @@ class RunCounts:
     broken_files: int
     waiting_files: int
     left_files: int
-    changed_headings: int
+    changed_fields: int
+    new_stores: int
     dates_without_offset: int
     cards_as_numbers: int
     mapping_cards: int | None
@@ -121,9 +122,10 @@ _failing = (
 )
 _in_doubt = deliveries.c.status == DeliveryStatus.SENDING.value
 _NOT_ASKED = "not_asked"
+_KNOWN_AFTER = timedelta(days=7)
+"""Until then a ledger meets its stores for the first time."""
 _NOT_LOADED = [ExtractState.WAITING.value, ExtractState.LEFT.value]
 _waiting = (extracts.c.state == ExtractState.WAITING.value,)
-_reheaded = (extracts.c.detail.startswith(OTHER_HEADINGS),)
 
 
 def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunCounts:
@@ -209,6 +211,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             CORRECTED_AFTER_SENT: sum(by(contents.c.state, *late, of=contents).values()),
         }
         nowhere = sa.not_(sa.exists().where(deliveries.c.key == orders.c.key))
+        first_run = connection.execute(sa.select(sa.func.min(runs.c.started_at))).scalar_one()
+        is_old = tally["started_at"] - first_run >= _KNOWN_AFTER
         return RunCounts(
             **{name: tally[name] for name in _TALLIED},
             orders=sum(by(orders.c.received_run, orders.c.received_run == run_id).values()),
@@ -226,7 +230,8 @@ def count_run(ledger: Ledger, run_id: str, window: Window | None = None) -> RunC
             broken_files=quarantined.get(BROKEN_FILE, 0),
             waiting_files=waiting,
             left_files=left,
-            changed_headings=sum(by(extracts.c.state, *_reheaded, extracts.c.run == run_id, of=extracts).values()),
+            changed_fields=sum(by(feeds.c.changed_run, feeds.c.changed_run == run_id, of=feeds).values()),
+            new_stores=sum(by(stores.c.first_run, stores.c.first_run == run_id, of=stores).values()) if is_old else 0,
             collisions=sum(quarantined.get(reason, 0) for reason in (COLLISION, SUSPECTED_TWIN, SPLIT_ORDER)),
             matched=resolved.get(Status.MATCHED.value, 0),
             unmatched=sum(unmatched.values()),

@@ -9,9 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-OTHER_HEADINGS = "other headings than"
-"""With this begins the detail of a file that was loaded and has other headings than the one before it."""
-
 
 def kept_text(text: str) -> str:
     """Foreign text as every database takes it: a message id may hold NUL, a file name what is not Unicode."""
@@ -219,10 +216,23 @@ extracts = sa.Table(
     sa.Column("detail", sa.String(1024)),  # of a file that could not be read to its end: where and why
     sa.Column("digest", sa.String(64)),  # of its bytes and of all that decides what they become
     sa.Column("feed", sa.String(1024), index=True),  # its name without numbers: those of the same are much alike
-    sa.Column("columns", sa.Text),  # of its heading, as a JSON array; null: it has none
-    sa.Column("card_share", sa.Float),  # of the orders of this feed down to this file
     sa.Column("run", RunId, nullable=False, index=True),
     sa.Column("loaded_at", UtcDateTime, nullable=False),
+)
+
+feeds = sa.Table(
+    "feeds",  # what the orders of files of one kind, or of the topic, are like
+    metadata,
+    sa.Column("feed", sa.String(1024), primary_key=True),
+    sa.Column("fields", sa.Text, nullable=False),  # JSON: in which share of them each field was
+    sa.Column("changed_run", RunId),  # the last one that found others than before
+)
+
+stores = sa.Table(
+    "stores",
+    metadata,
+    sa.Column("store_id", sa.String(64), primary_key=True),
+    sa.Column("first_run", RunId, nullable=False),  # that landed an order of it; empty: before this was kept
 )
 
 pipeline = sa.Table(

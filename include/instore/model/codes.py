@@ -274,6 +274,12 @@ TOO_LARGE = _refused(
     "An order with very many lines, or not an order. Raise the setting; for an order of an extract have the file "
     "delivered again as well, since only the beginning of the order was kept.",
 )  # fmt: skip
+BLOB_MISSING = _refused(
+    "blob_missing", "The blob of an order is not there", "The message is a pointer to a blob of connection "
+    "instore_extracts, and none has this name. The pointer is kept.",
+    "The publisher has not written it yet, or its blobs are deleted too early; or the declaration's `blob` leads "
+    "elsewhere.",
+)  # fmt: skip
 UNSUPPORTED_TYPE = _refused(
     "unsupported_type", "An unknown type of order", "orderType is neither sale nor return.",
     "The ERP publishes something that is not a purchase.",
@@ -450,11 +456,19 @@ LINES_DO_NOT_ADD_UP = _code(
     ("if those set aside are delivered again, corrected", "quarantine discard --reason lines_do_not_add_up"),
     told=Told.SOFT, urgent="this day, if the lines of this ERP's orders mostly add up",
 )  # fmt: skip
-CHANGED_HEADINGS = _code(
-    "changed_headings", Kind.WARNING, "Files have other headings than before",
-    "All columns that an order needs are there, and the orders were landed. What else the ERP changed is not known.",
-    "The ERP's export was changed.",
-    ("if a new heading is the new name of a known column: name it in INSTORE_EXTRACT_COLUMNS", ""), told=Told.SOFT,
+CHANGED_FIELDS = _code(
+    "changed_fields", Kind.WARNING, "Orders have other fields than before",
+    "All fields that an order needs are there, and the orders were landed. What else the ERP changed is not known.",
+    "The ERP's export, or its publisher, was changed.",
+    ("if a new one is the new name of a known one: name it in INSTORE_EXTRACT_COLUMNS or in the declaration", ""),
+    told=Told.SOFT,
+)  # fmt: skip
+NEW_STORES = _code(
+    "new_stores", Kind.WARNING, "Orders of stores that never had any", "They were landed as all others.",
+    "A store has opened, or the ERP writes the numbers of its stores differently than before.",
+    ("if a store has opened: nothing", ""),
+    ("if it is another spelling: have it corrected, or put the right number into `values` of the declaration", ""),
+    told=Told.SOFT,
 )  # fmt: skip
 TRUNCATED = _code(
     "truncated", Kind.WARNING, "Events were sent without their lines", "They were larger than INSTORE_MAX_EVENT_BYTES, "

@@ -133,6 +133,12 @@ class Declaration(_Strict):
         description="Documents: JMESPath to the order, or to the array of orders, in a message or file, such as "
         "`message.order`; empty: it is the order, or an array of them. xml: the name of an order's element.",
     )
+    blob: str = Field(
+        "",
+        description="Messages that are a pointer to their order: JMESPath to the name, below the folder of connection "
+        "instore_extracts, of the blob that holds it; all else is of the blob's document. Have INSTORE_EXTRACT_GLOB "
+        "leave these blobs out.",
+    )
     lists: tuple[str, ...] = Field(
         (), description="xml: names of elements that may come more than once; one that comes once is a list as well."
     )
@@ -204,6 +210,8 @@ class Declaration(_Strict):
         headings = {*self.order.values(), *self.more.values(), *self.lines.values(), self.time}
         if unknown := set(self.optional) - headings:
             raise ValueError(f"optional names {min(unknown)}, which no field is mapped to")
+        if self.blob and self.format != "json":
+            raise ValueError("blob is of messages, whose format is json")
         if self.format == "xml" and not self.orders:
             raise ValueError("orders is needed: the name of the element that is one order")
         if not self.is_rows:
@@ -213,7 +221,7 @@ class Declaration(_Strict):
         return self
 
     def _check_paths(self) -> None:
-        paths = {"orders": self.orders, "lines_at": self.lines_at}
+        paths = {"orders": self.orders, "blob": self.blob, "lines_at": self.lines_at}
         for part, fields in (("order", self.order), ("more", self.more), ("lines", self.lines)):
             paths |= {f"{part}.{name}": path for name, path in fields.items()}
         for name, path in paths.items():

@@ -16,8 +16,8 @@ from include.instore.sources.adapters import Adapter
 from include.instore.sources.bus import bus_errors, peeked, receivers_of, records_of
 from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile
-from include.instore.sources.extracts.feeds import FileLooks
 from include.instore.sources.extracts.loading import Reading
+from include.instore.sources.feeds import FeedLooks
 from include.instore.sources.landing import Block, Record, records_of_body, sort_block
 
 Checked = tuple[Record, Arrival | RecordRefused]
@@ -27,7 +27,7 @@ def check_file(path: Path, settings: Settings, adapter: Adapter) -> Iterator[Che
     """What a run would make of an extract's file. Of one that is broken it would load nothing."""
     file = ExtractFile(str(path), path.name, "", path.stat().st_mtime)
     with OrdersOfFile(settings) as orders:
-        reading = Reading(path, file, orders, FileLooks(path.name, None), settings, adapter)
+        reading = Reading(path, file, orders, FeedLooks(path.name, None), settings, adapter)
         fault = reading.to_its_end()
         for block in reading.blocks():
             yield from _checked(block, settings)

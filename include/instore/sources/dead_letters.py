@@ -34,7 +34,7 @@ from include.instore.ledger.quarantined import (
 )
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import BusSettings, Settings
-from include.instore.sources.adapters import adapter_of_topic
+from include.instore.sources.adapters import Blobs, adapter_of_topic
 from include.instore.sources.bus import (
     bus_errors,
     dead_letter_reason,
@@ -105,6 +105,7 @@ def redrive_dead_letters(
     client: ServiceBusClient,
     ledger: Ledger,
     settings: Settings,
+    blobs: Blobs | None = None,
     *,
     limit: int,
     publish: bool = False,
@@ -141,7 +142,8 @@ def redrive_dead_letters(
                 pages = _peeked(receiver, left) if dry_run else _received(receiver, settings.bus, left)
             ours = None if dry_run else receiver
             with contextlib.closing(pages):
-                land_all(_DeadLetters(ledger, settings, pages, done, ours, sender, publish=publish), lander)
+                source = _DeadLetters(ledger, settings, pages, done, ours, sender, publish=publish, blobs=blobs)
+                land_all(source, lander)
     return done
 
 
@@ -182,11 +184,12 @@ class _DeadLetters:
         *,
         publish: bool,
         erases: bool = False,
+        blobs: Blobs | None = None,
     ) -> None:
         self.done = done
         self._ledger = ledger
         self._settings = settings
-        self._adapter = adapter_of_topic(settings)
+        self._adapter = adapter_of_topic(settings, blobs)
         self._pages = pages
         self._receiver = receiver
         self._sender = sender

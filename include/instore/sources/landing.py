@@ -37,6 +37,7 @@ class Record:
     :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
     :param published_at: when its source published it; None: nobody knows.
     :param adapter: by whose name the raw bytes are read again.
+    :param fields: of a message's document, and how its date is written.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Record:
     heading: bytes = field(default=b"", repr=False)
     published_at: datetime | None = None
     adapter: str = ""
+    fields: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def records_of_body(
             part.order,
             published_at=published_at,
             adapter=part.adapter,
+            fields=part.fields,
         )
         for at, part in enumerate(parts)
     ]

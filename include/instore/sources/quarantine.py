@@ -38,7 +38,7 @@ from include.instore.model.settings import Settings
 from include.instore.model.states import Source
 from include.instore.model.windows import Run
 from include.instore.runs.report import report_run
-from include.instore.sources.adapters import Adapter, adapter_named, adapter_of_file, adapter_of_topic
+from include.instore.sources.adapters import Adapter, Blobs, adapter_named, adapter_of_file, adapter_of_topic
 from include.instore.sources.extracts.csv_lines import read_csv
 from include.instore.sources.extracts.formats import format_of
 from include.instore.sources.extracts.records import BrokenExtract
@@ -119,7 +119,13 @@ def redrive_run(ledger: Ledger, settings: Settings) -> Iterator[Redrive]:
 
 
 def redrive(
-    ledger: Ledger, wanted: Wanted, settings: Settings, *, dry_run: bool = False, accept_as: AcceptAs | None = None
+    ledger: Ledger,
+    wanted: Wanted,
+    settings: Settings,
+    blobs: Blobs | None = None,
+    *,
+    dry_run: bool = False,
+    accept_as: AcceptAs | None = None,
 ) -> list[Outcome]:
     """Read quarantined records again and land those that are orders now.
 
@@ -128,7 +134,7 @@ def redrive(
     :raises NotInQuarantine: an id fits no row, or several.
     :raises RetriableError: the ledger failed; what landed before has landed.
     """
-    source = _Rows(ledger, wanted, settings, dry_run, accept_as)
+    source = _Rows(ledger, wanted, settings, blobs, dry_run, accept_as)
     with redrive_run(ledger, settings) as run:
         land_all(source, would_land(ledger, settings) if dry_run else into_ledger(ledger, run.id, settings))
     return source.outcomes
@@ -138,13 +144,20 @@ class _Rows:
     """The rows of the quarantine that are wanted, one a block."""
 
     def __init__(
-        self, ledger: Ledger, wanted: Wanted, settings: Settings, dry_run: bool, accept_as: AcceptAs | None
+        self,
+        ledger: Ledger,
+        wanted: Wanted,
+        settings: Settings,
+        blobs: Blobs | None,
+        dry_run: bool,
+        accept_as: AcceptAs | None,
     ) -> None:
         self.outcomes: list[Outcome] = []
         self._ledger = ledger
         self._wanted = wanted
         self._rows = find(ledger, wanted)
         self._settings = settings
+        self._blobs = blobs
         self._dry_run = dry_run
         self._accept_as = accept_as
 
@@ -157,7 +170,7 @@ class _Rows:
             if why := _why_impossible(whole, self._settings, named=bool(self._wanted.ids), accept_as=self._accept_as):
                 self.outcomes.append(Outcome(row.id, row.reference, "impossible", row.reason, why))
                 continue
-            records = _read_again(whole, self._settings)
+            records = _read_again(whole, self._settings, self._blobs)
             # Of a message with several orders each refused one goes into quarantine again, alone.
             alone = len(records) > 1 and whole.source != "extract"
             yield Block(records, redriven=[row.id], all_or_none=not alone, accept_as=self._accept_as)
@@ -213,16 +226,16 @@ def _number_in(row: Quarantined, settings: Settings) -> str:
     return ""
 
 
-def _adapter_of(row: Quarantined, settings: Settings) -> Adapter:
+def _adapter_of(row: Quarantined, settings: Settings, blobs: Blobs | None = None) -> Adapter:
     """The one that read it; where none did, today's."""
     of_files = row.source == Source.EXTRACT
-    named = adapter_named(row.adapter, settings, of_files=of_files) if row.adapter else None
-    return named or (adapter_of_file(_file_of(row), settings) if of_files else adapter_of_topic(settings))
+    named = adapter_named(row.adapter, settings, of_files=of_files, blobs=blobs) if row.adapter else None
+    return named or (adapter_of_file(_file_of(row), settings) if of_files else adapter_of_topic(settings, blobs))
 
 
-def _read_again(row: Quarantined, settings: Settings) -> list[Record]:
+def _read_again(row: Quarantined, settings: Settings, blobs: Blobs | None) -> list[Record]:
     """The orders of its raw bytes, or why they are none; not published later than they were received."""
-    adapter = _adapter_of(row, settings)
+    adapter = _adapter_of(row, settings, blobs)
     if _is_document(row) and adapter.declared and adapter.declared.is_rows:
         adapter = Adapter(settings)  # no row of the file, but what the ledger had
     if row.source != Source.EXTRACT and row.raw.startswith(_AMQP):

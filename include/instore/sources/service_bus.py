@@ -32,11 +32,12 @@ from azure.servicebus.exceptions import (
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
+from include.instore.ledger.extract_files import note_topic
 from include.instore.ledger.intake import Landed
 from include.instore.ledger.runs import note_drain
 from include.instore.model.errors import RetriableError
-from include.instore.model.settings import Settings
-from include.instore.sources.adapters import adapter_of_topic
+from include.instore.model.settings import BusSettings, Settings
+from include.instore.sources.adapters import Blobs, adapter_of_topic
 from include.instore.sources.bus import (
     LOOKED_AT_SESSIONS,
     Rest,
@@ -50,6 +51,7 @@ from include.instore.sources.bus import (
     settle,
     subscription_of,
 )
+from include.instore.sources.feeds import TOPIC, FeedLooks
 from include.instore.sources.landing import Block, LandedBlock, Lander, into_ledger, land_all
 
 _PATIENCE = 5.0
@@ -86,9 +88,11 @@ class Drained:
 class _Budget:
     """How many messages the receivers may still take between them, and until when."""
 
-    def __init__(self, messages: int, seconds: float) -> None:
-        self._left = messages
-        self._until = time.monotonic() + seconds
+    def __init__(self, ledger: Ledger, settings: BusSettings, blobs: Blobs | None) -> None:
+        self.blobs = blobs
+        self.looks = FeedLooks(TOPIC, ledger)
+        self._left = settings.drain_max_messages
+        self._until = time.monotonic() + settings.drain_max_seconds
         self._lock = threading.Lock()
         self.stop = threading.Event()
         self.unsettled: set[int] = set()
@@ -120,22 +124,28 @@ class _Budget:
         return "count" if self._left <= 0 else "time" if self.out_of_time() else "drained"
 
 
-def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, settings: Settings) -> Drained:
+def drain(
+    clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, settings: Settings, blobs: Blobs | None = None
+) -> Drained:
     """Take the pending messages off the subscription, by one receiver per client, each in its own thread.
 
     Stops when the bus says that none is left which came before, after ``drain_max_messages`` or after
     ``drain_max_seconds``; what is left stays for the next run.
 
     :param clients: one per receiver: neither clients nor receivers are thread-safe (service-bus.md).
+    :param blobs: to which messages may point.
     :raises ConfigurationError: wrong key, no such topic or subscription, or one that forwards its messages.
     :raises RetriableError: the bus or the ledger failed; whatever was not committed comes again.
     """
-    budget = _Budget(settings.bus.drain_max_messages, settings.bus.drain_max_seconds)
+    budget = _Budget(ledger, settings.bus, blobs)
     with ThreadPoolExecutor(len(clients), thread_name_prefix="receiver") as threads:
         others = [threads.submit(_receive, client, ledger, run_id, settings, budget) for client in clients[1:]]
         first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others)
     # Every thread has ended; the first error is the run's.
     drained, more = first.result(), [other.result() for other in others]
+    if remark := budget.looks.remark():
+        log.warning("messages have %s", remark)
+    note_topic(ledger, run_id, budget.looks.row(), changed=remark is not None)
     return _noted(
         ledger,
         run_id,
@@ -148,12 +158,14 @@ def drain(clients: Sequence[ServiceBusClient], ledger: Ledger, run_id: str, sett
     )
 
 
-def peek(client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings) -> Drained:
+def peek(
+    client: ServiceBusClient, ledger: Ledger, run_id: str, settings: Settings, blobs: Blobs | None = None
+) -> Drained:
     """Land what is on the subscription without taking it off: for a dry run, on its own ledger.
 
     No message is locked and no delivery is counted. Bounds and errors as :func:`drain`.
     """
-    budget = _Budget(settings.bus.drain_max_messages, settings.bus.drain_max_seconds)
+    budget = _Budget(ledger, settings.bus, blobs)
     landed, deferred = Landed(), 0
     with bus_errors(settings.bus), client:
         for receiver in receivers_of(client, settings.bus):
@@ -300,7 +312,7 @@ class _Peeked:
         self.deferred = 0
         self._receiver = receiver
         self._settings = settings
-        self._adapter = adapter_of_topic(settings)
+        self._adapter = adapter_of_topic(settings, budget.blobs)
         self._budget = budget
 
     def blocks(self) -> Iterator[Block]:
@@ -324,7 +336,7 @@ class _Received:
         self._budget = budget
         self._size = settings.bus.drain_block
         self._in_blocks = settings.bus.settle_in_blocks
-        self._adapter = adapter_of_topic(settings)
+        self._adapter = adapter_of_topic(settings, budget.blobs)
         self._messages: Sequence[ServiceBusReceivedMessage] = ()
         self._orders: Sequence[int] = ()  # in each of them, or 1 where it has none
         self._wait, self._empty_reads = settings.bus.drain_wait, settings.bus.drain_empty_reads
@@ -347,7 +359,7 @@ class _Received:
                 self._orders = [len(each) for each in records]
                 yield Block([record for each in records for record in each])
 
-    def settle(self, _block: Block, outcome: LandedBlock) -> None:
+    def settle(self, block: Block, outcome: LandedBlock) -> None:
         fault_points.reach("topic.after_commit")
         completed = self._complete_block(outcome)
         failed = dead_lettered = index = 0
@@ -364,6 +376,8 @@ class _Received:
             else:
                 failed += 1
                 self._budget.unsettled.add(number)
+        for record in block.records:
+            self._budget.looks.learn(record.order, record.fields)
         landed = outcome.landed
         log.info(
             "block landed: received=%d orders=%d duplicates=%d quarantined=%d settle_failed=%d",

@@ -21,7 +21,7 @@ from include.instore.sources.checking import Checked, check_file, check_message,
 from include.instore.sources.landing import Record
 from include.instore.sources.suggesting import as_yaml, suggest
 from include.instore_airflow.cli.common import JsonOption, errors_told, print_json, print_table, printable
-from include.instore_airflow.connections import service_bus_client
+from include.instore_airflow.connections import blobs, service_bus_client
 
 EXIT_REFUSED = 1
 _COLUMNS = ("line", "number", "becomes", "store", "time", "total", "lines", "customer")
@@ -93,10 +93,10 @@ def _suggest(files: list[Path], as_json: bool) -> None:
 def _adapter(file: Path, declared: str, message: bool, settings: Settings) -> Adapter:
     try:
         if declared:
-            return Adapter(settings, load_declaration(declared))
+            return Adapter(settings, load_declaration(declared), blobs=blobs(settings))
     except ValueError as error:
         raise ConfigurationError(f"The adapter is wrong: {error}.") from None
-    return adapter_of_topic(settings) if message else adapter_of_file(file.name, settings)
+    return adapter_of_topic(settings, blobs(settings)) if message else adapter_of_file(file.name, settings)
 
 
 def _checked(name: str, adapter: Adapter, checked: Iterator[Checked], show: bool, most: int) -> dict[str, Any]:

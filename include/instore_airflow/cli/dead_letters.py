@@ -20,7 +20,7 @@ from include.instore_airflow.cli.common import (
     print_outcomes,
     print_rows,
 )
-from include.instore_airflow.connections import service_bus_client
+from include.instore_airflow.connections import blobs, service_bus_client
 
 dead_letters_app = typer.Typer(
     help="Messages in the subscription's dead-letter queue, where nothing expires.",
@@ -62,10 +62,12 @@ def redrive_dead_letters(
     next redrive removes it. Stopped half way, it can simply be started again: nothing lands twice.
     """
     with opened() as ledger:
+        settings = load_settings()
         redriven = dead_letters.redrive_dead_letters(
             service_bus_client(),
             ledger,
-            load_settings(),
+            settings,
+            blobs(settings),
             limit=most,
             publish=publish,
             deferred=deferred,

@@ -31,6 +31,7 @@ from include.instore_airflow.cli.common import (
     print_rows,
     printable,
 )
+from include.instore_airflow.connections import blobs
 
 quarantine_app = typer.Typer(
     help="Records that are not orders, kept in the ledger: messages, and rows of extracts.",
@@ -110,7 +111,8 @@ def redrive_quarantine(
     with opened() as ledger:
         wanted = _chosen(ids, reason, source, run, everything, most)
         counted_first(find(ledger, wanted), "records")
-        outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run)
+        settings = load_settings()
+        outcomes = redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run)
         if not dry_run:
             note_done(ledger, "quarantine redrive", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)
@@ -137,7 +139,8 @@ def accept_quarantined(
     with opened() as ledger:
         wanted = _chosen(ids, reason, source, run, everything, most)
         counted_first(find(ledger, wanted), "records")
-        outcomes = redrive(ledger, wanted, load_settings(), dry_run=dry_run, accept_as=what)
+        settings = load_settings()
+        outcomes = redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run, accept_as=what)
         if not dry_run:
             note_done(ledger, f"quarantine accept-as {what.value}", len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)

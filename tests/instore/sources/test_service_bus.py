@@ -25,9 +25,14 @@ from azure.servicebus.management import ServiceBusAdministrationClient
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
+from include.instore.ledger.quarantined import Wanted
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import Settings, load_settings
+from include.instore.runs.report import report_run
 from include.instore.sources.bus import keeps_expired, look
+from include.instore.sources.extracts import Storage
+from include.instore.sources.extracts.storage import storage_errors
+from include.instore.sources.quarantine import redrive
 from include.instore.sources.service_bus import Drained, drain, peek
 from sandbox.servicebus import ServiceBusStandIn, connection_string
 from tests.instore import given
@@ -321,6 +326,72 @@ def test_a_message_of_several_orders_is_settled_once_and_none_is_lost(bus: Bus, 
     (letter,) = bus.dead_letters(1)
     assert letter.dead_letter_reason == "not_json"
     given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_messages_with_a_new_field_and_other_dates_are_told(bus: Bus, ledger: Ledger) -> None:
+    told = []
+    for number, changes in enumerate(
+        ({}, {"crmId": "7", "date": "/Date(1571234567890+0200)/"}, {"crmId": "7", "date": "/Date(1571234567890+0200)/"})
+    ):
+        bus.send(*(given.body(f"S{number}x{at}", **changes) for at in range(25)))
+        run = given.run(f"run-{number}")
+        assert bus.drain(ledger, run.run_id, receivers=2).landed.orders == 25
+        told.append(report_run(ledger, run, [], bus.settings).document["changed_fields"])
+    assert told == [0, 1, 0]
+
+
+def test_a_message_that_points_to_a_blob_lands_the_blob_s_order(bus: Bus, ledger: Ledger, tmp_path: Path) -> None:
+    declared, folder = tmp_path / "claim.yaml", tmp_path / "blobs"
+    folder.mkdir()
+    declared.write_text("format: json\nblob: data.blob\norders: order\n")
+    (folder / "large.json").write_bytes(b"[" + b" " * 3000 + b"]")
+    (folder / "a").write_text(json.dumps({"order": given.document("S1")}))
+    (folder / "bad").write_text(json.dumps({"order": given.document("S2", currency="EURO")}))
+    (tmp_path / "outside").write_text(json.dumps({"order": given.document("S9")}))
+    names = ["a", "bad", "late", "large.json", "../outside", None]
+    bus.send(*(json.dumps({"data": {"blob": name}}).encode() for name in names))
+    chosen = bus.settings.having(topic_adapter=str(declared), max_message_bytes=2048)
+    blobs = Storage.local(folder).read
+    open_run(ledger, given.run())
+    drained = drain([bus.client()], ledger, "run-1", chosen, blobs)
+    assert (drained.landed.orders, drained.landed.quarantined, drained.dead_lettered, bus.left) == (1, 5, 5, 0)
+    kept = {row["reason"]: row for row in given.rows(ledger, "quarantine")}
+    assert sorted(row["reason"] for row in given.rows(ledger, "quarantine")) == [
+        "bad_value", "blob_missing", "blob_missing", "missing_field", "too_large",
+    ]  # fmt: skip
+    assert kept["bad_value"]["adapter"] == "claim@", "the blob itself is kept"
+    assert json.loads(kept["too_large"]["raw"]) == {"data": {"blob": "large.json"}}
+
+    (folder / "late").write_text(json.dumps({"order": given.document("S3")}))
+    (folder / "bad").unlink()
+    outcomes = redrive(ledger, Wanted(), chosen, blobs)
+    assert sorted((each.outcome, each.reason) for each in outcomes) == [
+        ("landed", ""), ("refused", "bad_value"), ("refused", "blob_missing"), ("refused", "missing_field"),
+        ("refused", "too_large"),
+    ]  # fmt: skip
+    given.assert_every_record_is_in_one_place(ledger)
+
+
+def test_a_message_whose_blob_cannot_be_read_now_comes_again(bus: Bus, ledger: Ledger, tmp_path: Path) -> None:
+    declared = tmp_path / "claim.yaml"
+    declared.write_text("format: json\nblob: blob\n")
+    (tmp_path / "a").write_bytes(given.body("S1"))
+    bus.send(b'{"blob": "a"}')
+    bus.set_faults(lock_seconds=1)
+    chosen = bus.settings.having(topic_adapter=str(declared))
+    open_run(ledger, given.run())
+
+    def failing(name: str, most: int) -> bytes | None:
+        with storage_errors():
+            raise TimeoutError
+
+    with pytest.raises(RetriableError, match="instore_extracts"):
+        drain([bus.client()], ledger, "run-1", chosen, failing)
+    assert (given.rows(ledger, "orders"), given.rows(ledger, "quarantine")) == ([], [])
+    wait_for_locks_to_expire(bus)
+    assert bus.left == 1
+    assert drain([bus.client()], ledger, "run-1", chosen, Storage.local(tmp_path).read).landed.orders == 1
+    assert bus.left == 0
 
 
 def test_messages_are_read_by_the_topic_s_adapter(bus: Bus, ledger: Ledger, tmp_path: Path) -> None:

@@ -4,16 +4,18 @@
 message's text. Without a declaration a document is an order document, and a CSV has our own columns.
 """
 
-from include.instore.sources.adapters.adapter import Adapter, adapter_named, adapter_of_file, adapter_of_topic
-from include.instore.sources.adapters.bodies import Part, as_json, parts_of, read_body
+from include.instore.sources.adapters.adapter import Adapter, Blobs, adapter_named, adapter_of_file, adapter_of_topic
+from include.instore.sources.adapters.bodies import Part, as_json, part_of, parts_of, read_body
 
 __all__ = [
     "Adapter",
+    "Blobs",
     "Part",
     "adapter_named",
     "adapter_of_file",
     "adapter_of_topic",
     "as_json",
+    "part_of",
     "parts_of",
     "read_body",
 ]

@@ -15,22 +15,27 @@ from typing import Any
 import jmespath
 from jmespath.exceptions import JMESPathError
 
+from include.instore.model.codes import BLOB_MISSING
 from include.instore.model.declarations import Declaration, did_you_mean, load_declaration, order_function
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, camel_case, order_from_document, refuse_references
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters.columns import LINE_COLUMNS, ORDER_COLUMNS
+from include.instore.sources.adapters.fields import fields_of, shape_of_date
 from include.instore.sources.adapters.values import moment, number
 
-_ELEMENT = "[]"
-"""Behind the name of an adapter: the record is one order of several, from behind the declared path."""
+_ELEMENT, _OF_BLOB = "[]", "@"
+"""Behind the name of an adapter: the record is one order of several, from behind the declared path; or a blob."""
+Blobs = Callable[[str, int], bytes | None]
+"""The first bytes of the blob of this name, and how many at most; None: there is none."""
 _TIME = "timeOfDay"
 _AMOUNTS = {"order": ("total",), "lines": ("quantity", "unitPrice", "discount", "total")}
 
 
-def adapter_of_topic(settings: Settings) -> Adapter:
-    """The one of the topic's messages."""
-    return Adapter(settings, load_declaration(settings.bus.topic_adapter) if settings.bus.topic_adapter else None)
+def adapter_of_topic(settings: Settings, blobs: Blobs | None = None) -> Adapter:
+    """The one of the topic's messages. :param blobs: to which they may point."""
+    declared = load_declaration(settings.bus.topic_adapter) if settings.bus.topic_adapter else None
+    return Adapter(settings, declared, blobs=blobs)
 
 
 def adapter_of_file(name: str, settings: Settings) -> Adapter:
@@ -42,11 +47,12 @@ def adapter_of_file(name: str, settings: Settings) -> Adapter:
     return Adapter(settings)
 
 
-def adapter_named(name: str, settings: Settings, *, of_files: bool) -> Adapter | None:
+def adapter_named(name: str, settings: Settings, *, of_files: bool, blobs: Blobs | None = None) -> Adapter | None:
     """The one that read a quarantined record; None where no setting names it any more."""
+    behind = next((each for each in (_ELEMENT, _OF_BLOB) if name.endswith(each)), "")
     for path in settings.extracts.extract_adapters.values() if of_files else (settings.bus.topic_adapter,):
-        if path and load_declaration(path).name == name.removesuffix(_ELEMENT):
-            return Adapter(settings, load_declaration(path), element=name.endswith(_ELEMENT))
+        if path and load_declaration(path).name == name.removesuffix(behind):
+            return Adapter(settings, load_declaration(path), behind=behind, blobs=blobs)
     return None
 
 
@@ -54,13 +60,17 @@ class Adapter:
     """What makes order documents of a source's records.
 
     :param declared: None: documents are order documents, and a CSV has our columns, or those of the settings.
-    :param element: what it reads is from behind the declared path already.
+    :param behind: what it reads is from behind the declared path, or from a blob, already.
+    :param blobs: to which messages may point.
     """
 
-    def __init__(self, settings: Settings, declared: Declaration | None = None, *, element: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, declared: Declaration | None = None, *, behind: str = "", blobs: Blobs | None = None
+    ) -> None:
         self.declared = declared
         self.name = declared.name if declared else ""
-        self.element = element
+        self._behind = behind
+        self._blobs = blobs
         trailer = {"extract_trailer": declared.trailer} if declared and declared.trailer else {}
         self.settings = settings.having(extract_encoding=declared.encoding, **trailer) if declared else settings
         self.found: Counter[str] = Counter()
@@ -72,20 +82,43 @@ class Adapter:
     @property
     def own_name(self) -> str:
         """The name by which the quarantine finds it again."""
-        return self.name + _ELEMENT if self.name and self.element else self.name
+        return self.name + self._behind if self.name else ""
 
-    def of_elements(self) -> Adapter:
+    @property
+    def orders_path(self) -> str:
+        """Where the orders are in what it reads."""
+        return self.declared.orders if self.declared and self._behind != _ELEMENT else ""
+
+    def of_elements(self, behind: str = _ELEMENT) -> Adapter:
         """The same for what is behind the declared path."""
         same = copy.copy(self)
-        same.element = True
+        same._behind = behind
         return same
+
+    def of_blob(self, document: Any) -> tuple[bytes, Adapter] | None:
+        """The bytes of the blob that a message points to, and what reads them; None: the message is no pointer.
+
+        :raises RecordRefused: there is no such blob, or it is too large. :raises RetriableError: the storage failed.
+        """
+        path = self.declared.blob if self.declared and not self._behind else ""
+        if not path:
+            return None
+        name, limit = _search(path, document), self.settings.orders.max_message_bytes
+        if not isinstance(name, str) or not name:
+            raise RecordRefused("missing_field", f"nothing is at {path}, where the blob's name is declared to be")
+        found = self._blobs(name, limit + 1) if self._blobs else None
+        if found is None:
+            raise RecordRefused(BLOB_MISSING, f"the folder of the extracts has no blob of the name at {path}")
+        if len(found) > limit:
+            raise RecordRefused("too_large", f"its blob has more than the {limit} bytes that are accepted")
+        return found, self.of_elements(_OF_BLOB)
 
     def documents(self, document: Any) -> list[Any]:
         """The orders of a whole message or file.
 
         :raises RecordRefused: there is nothing where the declaration says.
         """
-        path = self.declared.orders if self.declared and not self.element else ""
+        path = self.orders_path
         found = _search(path, document) if path else document
         if found is None and path:
             raise RecordRefused("missing_field", f"nothing is at {path}, where the order is declared to be")
@@ -104,6 +137,17 @@ class Adapter:
             )
         except RecordRefused as error:
             return error
+
+    def fields_of(self, document: Any) -> frozenset[str]:
+        """The paths of a document's fields, and how its date is written."""
+        if not isinstance(document, Mapping):
+            return frozenset()
+        path = self.declared.order.get("date", "") if self.declared else ""
+        try:
+            date = _search(path, document) if path else document.get("date", document.get("Date"))
+        except RecordRefused:
+            date = ""
+        return frozenset(fields_of(document)) | {shape_of_date(date)}
 
     def columns(self, headings: Sequence[str]) -> list[str]:
         """Our names of a CSV's columns; empty: it is not kept.

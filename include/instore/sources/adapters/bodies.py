@@ -32,11 +32,13 @@ class Part:
 
     :param raw: the whole body; of one order of several its own document.
     :param adapter: by whose name these bytes are read again.
+    :param fields: of its document, and how its date is written.
     """
 
     raw: bytes = field(repr=False)
     order: InStoreOrder | RecordRefused = field(repr=False)
     adapter: str = ""
+    fields: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def read_body(raw: bytes, adapter: Adapter, *, is_utf_8: bool = False) -> list[Part]:
@@ -46,8 +48,10 @@ def read_body(raw: bytes, adapter: Adapter, *, is_utf_8: bool = False) -> list[P
     """
     limit = adapter.settings.orders.max_message_bytes
     try:
-        document = parse_document(raw if is_utf_8 else _unwrapped(raw, adapter, limit), limit)
-        return parts_of(_unquoted(document, limit), raw, adapter)
+        document = _unquoted(parse_document(raw if is_utf_8 else _unwrapped(raw, adapter, limit), limit), limit)
+        if found := adapter.of_blob(document):
+            return read_body(*found)
+        return parts_of(document, raw, adapter)
     except RecordRefused as error:
         return [Part(raw, error, adapter.own_name)]
 
@@ -58,12 +62,17 @@ def parts_of(document: Any, raw: bytes, adapter: Adapter) -> list[Part]:
     :raises RecordRefused: there is none.
     """
     documents = [_unquoted(each, adapter.settings.orders.max_message_bytes) for each in adapter.documents(document)]
-    if not any(isinstance(each, Mapping) for each in documents):
-        return [Part(raw, adapter.read(documents[0] if len(documents) == 1 else documents), adapter.own_name)]
+    if len(documents) > 1 and not any(isinstance(each, Mapping) for each in documents):
+        return [Part(raw, adapter.read(documents), adapter.own_name)]
     if len(documents) == 1:
-        return [Part(raw, adapter.read(documents[0]), adapter.own_name)]
+        return [part_of(documents[0], raw, adapter)]
     inner = adapter.of_elements()
-    return [Part(as_json(each), inner.read(each), inner.own_name) for each in documents]
+    return [part_of(each, as_json(each), inner) for each in documents]
+
+
+def part_of(document: Any, raw: bytes, adapter: Adapter) -> Part:
+    """One document, which is an order or none."""
+    return Part(raw, adapter.read(document), adapter.own_name, adapter.fields_of(document))
 
 
 def as_json(document: Any) -> bytes:

@@ -21,3 +21,4 @@ LINE_COLUMNS = {
     "discount": "discount",
     "line_total": "total",
 }
+OUR_COLUMNS = frozenset({*ORDER_COLUMNS, *LINE_COLUMNS})

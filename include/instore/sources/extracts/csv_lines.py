@@ -14,10 +14,10 @@ from include.instore.model.errors import RecordRefused
 from include.instore.model.identifiers import is_rounded
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters import Adapter
-from include.instore.sources.adapters.columns import LINE_COLUMNS, ORDER_COLUMNS
+from include.instore.sources.adapters.columns import LINE_COLUMNS, ORDER_COLUMNS, OUR_COLUMNS
+from include.instore.sources.adapters.fields import shape_of_date
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord, Lines
 
-OUR_COLUMNS = frozenset({*ORDER_COLUMNS, *LINE_COLUMNS})
 _MEANT = 0.85
 _TELL_ORDERS_APART = ("order_type", "store_id", "order_date")
 """Beside its number: a return may bear that of its sale, and two stores may count alike."""
@@ -322,7 +322,10 @@ class _OrderRows:
         order = self._order(settings)
         unused = {f"{name} (not used)" for name in self._adapter.unused}  # that it is new is told all the same
         columns = (frozenset(self._header) | unused) - {""}
-        return ExtractRecord(self._line, self.raw, order, self._heading, ends, self.number, self._count, columns)
+        return ExtractRecord(
+            self._line, self.raw, order, self._heading, ends, self.number, self._count, columns,
+            fields=frozenset({shape_of_date(self._said.get("order_date", ""))}),
+        )  # fmt: skip
 
     def _order(self, settings: Settings) -> Any:
         try:

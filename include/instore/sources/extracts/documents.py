@@ -16,7 +16,7 @@ from lxml import etree
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import UniqueNames, refuse_contradictions
 from include.instore.model.settings import Settings
-from include.instore.sources.adapters import Adapter, Part, as_json, parts_of
+from include.instore.sources.adapters import Adapter, Part, as_json, part_of, parts_of
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
 
 _NAMES = re.compile(r"\w+(?:\.\w+)*")
@@ -32,7 +32,7 @@ def read_json(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterato
     """
     text = io.TextIOWrapper(stream, encoding=settings.extracts.extract_encoding)
     read = _Read(text, settings.orders.max_message_bytes)
-    path = adapter.declared.orders if adapter.declared and not adapter.element else ""
+    path = adapter.orders_path
     try:
         with _broken_at(read):
             begins = read.first_character()
@@ -73,7 +73,7 @@ def _of_document(document: Any, line: int, adapter: Adapter) -> Iterator[Extract
     except RecordRefused as error:
         parts = [Part(raw[:limit], error, adapter.own_name)]
     for part in parts:
-        yield ExtractRecord(line, part.raw, part.order, adapter=part.adapter)
+        yield ExtractRecord.of_part(line, part)
 
 
 def read_xml(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
@@ -104,13 +104,13 @@ def read_xml(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator
                 why = f"{len(raw)} bytes, {settings.orders.max_message_bytes} are accepted"
                 part = Part(raw[: settings.orders.max_message_bytes], RecordRefused("too_large", why), adapter.name)
             else:
-                part = Part(raw, adapter.read(plain_element(element, declared.lists)), adapter.name)
+                part = part_of(plain_element(element, declared.lists), raw, adapter)
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
             read.next_record(line)
             found += 1
-            yield ExtractRecord(line, part.raw, part.order, adapter=part.adapter)
+            yield ExtractRecord.of_part(line, part)
         _refuse_entities(elements.root.getroottree(), 1)
         if not found and len(elements.root):
             raise BrokenExtract(1, f"it has no element {declared.orders}, which is declared to be an order")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from include.instore.model.errors import RecordRefused
@@ -34,4 +35,4 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         if isinstance(order, RecordRefused) and order.reason == "not_json" and not lines.complete:
             raise BrokenExtract(lines.number, "ends in the middle of a line", raw)
         for part in parts:
-            yield ExtractRecord(lines.number, part.raw if len(parts) > 1 else raw, part.order, adapter=part.adapter)
+            yield ExtractRecord.of_part(lines.number, part if len(parts) > 1 else replace(part, raw=raw))

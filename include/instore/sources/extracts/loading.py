@@ -31,10 +31,10 @@ from include.instore.model.windows import Run
 from include.instore.sources.adapters import Adapter
 from include.instore.sources.extracts.apart import OrdersOfFile
 from include.instore.sources.extracts.discovery import ExtractFile, find_extracts, marker_of
-from include.instore.sources.extracts.feeds import FileLooks
 from include.instore.sources.extracts.formats import ENDINGS, read_file
 from include.instore.sources.extracts.records import BrokenExtract, ExtractRecord
 from include.instore.sources.extracts.storage import Storage
+from include.instore.sources.feeds import FeedLooks
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all
 
 SOURCE = Source.EXTRACT.value
@@ -111,7 +111,7 @@ def _load(storage: Storage, file: ExtractFile, ledger: Ledger, run_id: str, sett
         digest = _digest(checksum, settings)
         if whole and not marked and was_loaded(ledger, file.name, file.version, digest):
             return Landed(), "loaded before, its content is the same"
-        looks = FileLooks(file.name, ledger)
+        looks = FeedLooks(file.name, ledger)
         reading = Reading(Path(copy.name), file, orders, looks, settings, digest=digest)
         most = settings.extracts.max_extract_bytes
         fault = reading.to_its_end() if whole else BrokenExtract(1, f"larger than {most} bytes")
@@ -197,7 +197,7 @@ class Reading:
         copy: Path,
         file: ExtractFile,
         orders: OrdersOfFile,
-        looks: FileLooks,
+        looks: FeedLooks,
         settings: Settings,
         adapter: Adapter | None = None,
         digest: str = "",
@@ -222,7 +222,7 @@ class Reading:
             for record in self._records():
                 with _disk_errors():
                     self._orders_of_file.note(record)
-                self._looks.learn(record)
+                self._looks.learn(record.order, record.fields, record.columns)
                 last = record.line
                 self.orders += 1
         except BrokenExtract as error:
@@ -230,7 +230,8 @@ class Reading:
         if why := self._orders_of_file.seems_cut():
             self.orders -= 1
             return BrokenExtract(last, f"the file seems cut: {why}")
-        return self._looks.fault()
+        gone = self._looks.fault()
+        return BrokenExtract(1, gone) if gone else None
 
     def orders_behind(self, fault: BrokenExtract, size: int) -> int:
         """An estimate, by those before it; 0 for none, and where it cannot be told, as of what is compressed."""
@@ -244,12 +245,13 @@ class Reading:
             if len(records) >= self._settings.extracts.extract_block:
                 yield Block(records)
                 records = []
-        detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else self._looks.remark()
+        remark = self._looks.remark()
+        detail = f"line {self.fault.line}: {self.fault.detail}" if self.fault else remark
         if detail:
             log.warning("extract %s: %s", self._file.name, detail)
         extract = LoadedExtract(
             self._file.name, self._file.version, self.orders, self._bad_rows, detail and kept_text(detail),
-            {**self._looks.row(), "digest": self._digest},
+            self._digest, self._looks.row(), bool(remark),
         )  # fmt: skip
         yield Block(records, extract)
 

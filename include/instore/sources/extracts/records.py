@@ -16,7 +16,7 @@ from include.instore.model.declarations import Numbers
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
-from include.instore.sources.adapters import Adapter
+from include.instore.sources.adapters import Adapter, Part
 from include.instore.sources.adapters.values import number
 
 
@@ -33,6 +33,7 @@ class ExtractRecord:
     :param number: the order's number as its rows have it, also of one that is refused.
     :param rows: how many it is made of.
     :param columns: of its file, with our names for those that are mapped.
+    :param fields: of its document, and how its date is written.
     """
 
     line: int
@@ -45,6 +46,11 @@ class ExtractRecord:
     columns: frozenset[str] | None = field(default=None, repr=False)
     adapter: str = field(default="", repr=False)
     member: str = field(default="", repr=False)
+    fields: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def of_part(cls, line: int, part: Part) -> ExtractRecord:
+        return cls(line, part.raw, part.order, adapter=part.adapter, fields=part.fields)
 
 
 class BrokenExtract(Exception):

@@ -162,6 +162,19 @@ class Storage:
         """The file's bytes. A storage that fails while they are read raises too: its file is not broken."""
         return cast(BinaryIO, io.BufferedReader(_Reading(self._filesystem.open(path, "rb")), _BUFFER))
 
+    def read(self, name: str, most: int) -> bytes | None:
+        """The first bytes of a file by its name below the folder; None where there is none."""
+        path = f"{self._folder.rstrip('/')}/{name}"
+        with storage_errors():
+            try:
+                entry = self._info(path)
+            except FileNotFoundError:
+                return None
+        if entry["type"] != "file" or self._leads_out(entry):
+            return None
+        with self.open(path) as file:
+            return file.read(most)
+
     def _info(self, path: str) -> Mapping[str, Any]:
         self._filesystem.invalidate_cache()
         return cast(Mapping[str, Any], self._filesystem.info(path))

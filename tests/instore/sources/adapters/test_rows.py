@@ -267,5 +267,5 @@ def test_a_new_heading_is_told_though_the_declaration_does_not_use_it(
         open_run(ledger, run)
         assert load_extracts(Storage.local(tmp_path / "in"), ledger, run, chosen).landed.orders == 1
     details = [row["detail"] for row in given.rows(ledger, "extracts")]
-    told = "other headings than the file before: new Notiz (not used), gone Bemerkung (not used)"
+    told = "other fields than before: new Notiz (not used), gone Bemerkung (not used)"
     assert sorted(details, key=str) == sorted([None, None, told], key=str)

@@ -884,9 +884,9 @@ def test_other_headings_than_those_of_the_file_before_are_told(
     def counted(run_id: str) -> int:
         load(tmp_path, ledger, settings(), given.run(run_id))
         counts = report_run(ledger, given.run(run_id), [], settings()).document
-        alert = soft_alerts(counts, Ages(0, 0, 0), settings(), shares=True)["changed_headings"]
-        assert (alert is not None) == bool(counts["changed_headings"])
-        return int(counts["changed_headings"])
+        alert = soft_alerts(counts, Ages(0, 0, 0), settings(), shares=True)["changed_fields"]
+        assert (alert is not None) == bool(counts["changed_fields"])
+        return int(counts["changed_fields"])
 
     (tmp_path / "orders-1.csv").write_text(csv_text([*row("S1"), "7"], header=[*HEADER, "till_id"]))
     (tmp_path / "quiet-1.csv").write_text("")
@@ -895,9 +895,7 @@ def test_other_headings_than_those_of_the_file_before_are_told(
     assert counted("run-2") == 0, "another order of the same columns"
     (tmp_path / "orders-3.csv").write_text(csv_text([*row("S3"), "7"], header=[*HEADER, "cashier_id"]))
     assert counted("run-3") == 1
-    assert extract(ledger, "orders-3.csv")["detail"] == (
-        "other headings than the file before: new cashier_id, gone till_id"
-    )
+    assert extract(ledger, "orders-3.csv")["detail"] == ("other fields than before: new cashier_id, gone till_id")
     (tmp_path / "orders-4.csv").write_text(csv_text([*row("S4"), "7"], header=[*HEADER, "cashier_id"]))
     assert counted("run-4") == 0
 

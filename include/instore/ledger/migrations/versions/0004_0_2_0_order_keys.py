@@ -96,9 +96,21 @@ def upgrade() -> None:
         extracts.add_column(sa.Column("detail", sa.String(length=1024), nullable=True))
         extracts.add_column(sa.Column("digest", sa.String(length=64), nullable=True))
         extracts.add_column(sa.Column("feed", sa.String(length=1024), nullable=True))
-        extracts.add_column(sa.Column("columns", sa.Text(), nullable=True))
-        extracts.add_column(sa.Column("card_share", sa.Float(), nullable=True))
     op.create_index(op.f("ix_extracts_feed"), "extracts", ["feed"], unique=False)
+    op.create_table(
+        "feeds",
+        sa.Column("feed", sa.String(length=1024), nullable=False),
+        sa.Column("fields", sa.Text(), nullable=False),
+        sa.Column("changed_run", sa.String(length=512), nullable=True),
+        sa.PrimaryKeyConstraint("feed", name=op.f("pk_feeds")),
+    )
+    op.create_table(
+        "stores",
+        sa.Column("store_id", sa.String(length=64), nullable=False),
+        sa.Column("first_run", sa.String(length=512), nullable=False),
+        sa.PrimaryKeyConstraint("store_id", name=op.f("pk_stores")),
+    )
+    op.execute("INSERT INTO stores (store_id, first_run) SELECT DISTINCT store_id, '' FROM orders")
     op.add_column("quarantine", sa.Column("adapter", sa.String(length=70), nullable=True))
     # What stood before the fault was loaded at the time, and the rest is in quarantine.
     op.execute(sa.text("UPDATE extracts SET detail = 'broken' WHERE broken = :yes").bindparams(yes=True))
