@@ -253,6 +253,7 @@ def _event_row(number: int, event: Mapping[str, Any]) -> dict[str, Any]:
         "email": (event.get("user") or {}).get("email"),
         "time": event.get("eventTime"),
         "store": payload.get("storeId"),
+        "payload": json.dumps(payload),
     }
 
 

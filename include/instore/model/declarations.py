@@ -253,7 +253,8 @@ def _loaded(file: Path, _changed: int) -> Declaration:
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} has no declaration, such as `format: csv`")
     try:
-        declared = Declaration.model_validate({"name": file.stem, **content})
+        said = {name: value for name, value in content.items() if value != ""}
+        declared = Declaration.model_validate({"name": file.stem, **said})
     except ValidationError as error:
         faults = [_fault(each) for each in error.errors(include_input=False, include_url=False)]
         raise ValueError(f"{file.name}: {'. '.join(faults)}") from None

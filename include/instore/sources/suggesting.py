@@ -6,40 +6,55 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ijson
 import yaml
+from ijson.common import ObjectBuilder
 from lxml import etree
 
 from include.instore.model.declarations import REQUIRED, Dates, Numbers
 from include.instore.model.errors import FatalError
 from include.instore.sources.adapters.values import moment, number
 from include.instore.sources.extracts.documents import plain_element
+from include.instore.sources.extracts.parquet import head_of
+from include.instore.sources.extracts.records import BrokenExtract
 
 _HEAD_BYTES = 1 << 20
+_END_BYTES = 1 << 12
 _RECORDS = 200
 _NAMES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("column_names.yaml").read_text(encoding="utf-8"))
+_CURRENCIES = frozenset(_NAMES.pop("currencies"))
+_OF_LINES = ("line", "item", "position", "zeile", "artikel", "product", "ligne", "row")
+"""A column whose name has one of these is none of the order itself, and one of none no line's total by a part of it."""
 _AMOUNTS = ("order.total", "lines.quantity", "lines.unitPrice", "lines.discount", "lines.total")
-_DATES = (
-    "iso", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M",
-    "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p",
-    "%b %d, %Y %I:%M:%S %p", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d", "%Y%m%d%H%M%S",
-    "unix_ms", "unix",
+_PRODUCTS = frozenset(_NAMES["lines.productCode"])
+_ASKED = ("order.loyaltyCardNumber", *(f"order.{name}" for name in REQUIRED))
+_ASKED_OF_LINES = ("lines.productCode", "lines.quantity")
+_WHERE_NOT_FOUND = {
+    "order.total": "name it, or have `code` add the lines up",
+    "order.loyaltyCardNumber": "name it, or orders find their customers by email alone",
+    **dict.fromkeys(_ASKED_OF_LINES, "name it, or lines are without"),
+}
+_DAYS = (
+    "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y",
+    "%d-%m-%Y", "%Y/%m/%d", "%G-W%V-%u", "%Y%m%d",
 )  # fmt: skip
+_HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_DATES = ("iso", *map("".join, itertools.product(_DAYS, _HOURS)), "%Y%m%d%H%M%S", "%Y%m%d %H%M%S", "unix_ms", "unix")
 _DIALECTS = ((".", ""), (",", ""), (".", ","), (",", "."), (",", " "), (".", "'"))
-_TIMES = ("time", "uhrzeit", "zeit", "heure", "hora", "ora", "tid", "tijd", "ordertime", "transactiontime")
+_TIMES = ("time", "uhrzeit", "zeit", "vorgzeit", "heure", "hora", "ora", "tid", "tijd", "ordertime", "transactiontime")
 _PLACES = (
-    "format", "encoding", "delimiter", "title_lines", "first_row_only", "orders", "lists", "time", "order", "lines_at",
-    "lines", "values", "numbers", "dates",
+    "format", "encoding", "delimiter", "title_lines", "trailer", "first_row_only", "orders", "lists", "time", "order",
+    "lines_at", "lines", "values", "numbers", "dates",
 )  # fmt: skip
 Columns = dict[str, list[str]]
 
@@ -49,7 +64,7 @@ class Guess:
     """One line of a proposal.
 
     :param name: of the declaration, such as ``order.total`` or ``encoding``.
-    :param is_what: the heading, path or value; empty: not found.
+    :param is_what: the heading, path or value; empty: not found, or one of several that a person has to choose from.
     :param sure: ``sure``, ``likely`` or ``unsure``.
     """
 
@@ -59,35 +74,45 @@ class Guess:
     why: str
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """The beginning of a file, taken apart.
+
+    :param columns: the values by their headings, or by their paths from the order. :param lines: the same of the lines;
+        of rows the very same. :param twice: headings that are there twice, which no declaration can name.
+    """
+
+    form: list[Guess]
+    columns: Columns
+    lines: Columns
+    twice: Sequence[str] = field(default=())
+
+    @property
+    def of_rows(self) -> bool:
+        return self.lines is self.columns
+
+    def of(self, name: str) -> Columns:
+        """Where a field's values are."""
+        return self.lines if name.startswith("lines") else self.columns
+
+
 def suggest(path: Path) -> list[Guess]:
     """What an adapter for this file might declare.
 
-    :raises FatalError: it is neither text, JSON nor XML, plain or .gz.
+    :raises FatalError: it is neither text with columns, JSON, XML nor Parquet, plain or .gz, or has no order's fields.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            raw = stream.read(_HEAD_BYTES)
-    except (OSError, EOFError, zlib.error):
-        raise FatalError("The file is not a complete gzip file; give a complete one.") from None
-    utf_16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    if utf_16:
-        raw = raw[: len(raw) // 2 * 2].decode("utf-16", "replace").encode()
-    begins = raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
-    try:
-        if begins in (b"{", b"["):
-            form, columns, lines = _of_json(raw)
-        elif begins == b"<":
-            form, columns, lines = _of_xml(raw)
-        else:
-            form, columns = _of_csv(raw)
-            lines = columns
+        sample = _sample(path)
+    except BrokenExtract as broken:
+        raise FatalError(f"The file cannot be read: it {broken.detail}.") from None
     except (ijson.JSONError, etree.XMLSyntaxError, UnicodeError, csv.Error, IndexError, StopIteration):
         raise FatalError("The file is neither CSV nor JSON nor XML; no declaration can be proposed.") from None
-    if utf_16:
-        form = [each for each in form if each.name != "encoding"]
-        form.append(Guess("encoding", "utf-16", "sure", "its byte order mark"))
-    fields = list(_fields(columns, lines))
-    return sorted([*form, *fields, *_writing(fields, columns, lines)], key=lambda each: _place(each.name))
+    fields = list(_fields(sample))
+    if not any(each.is_what for each in fields):
+        raise FatalError("Nothing in the file looks like an order's number, date, store or total; is it the right one?")
+    written = [*sample.form, *fields, *_writing({each.name: each.is_what for each in fields}, sample)]
+    by_name = {each.name: each for each in written}  # the later one of a name counts
+    return sorted(by_name.values(), key=lambda each: _PLACES.index(each.name.partition(".")[0]))
 
 
 def as_yaml(guesses: Iterable[Guess]) -> str:
@@ -104,11 +129,47 @@ def as_yaml(guesses: Iterable[Guess]) -> str:
     return "\n".join(lines)
 
 
-def _place(name: str) -> int:
-    return _PLACES.index(name.partition(".")[0])
+def _sample(path: Path) -> _Sample:
+    raw, end = _beginning(path)
+    if raw[:4] == b"PAR1":
+        rows = head_of(path, _RECORDS)
+        return _Sample([Guess("format", "parquet", "sure", "how it begins")], rows, rows)
+    if raw[:4] == b"PK\3\4":
+        raise FatalError("The file is an archive, or a workbook: give the files that are in it, or save it as CSV.")
+    encoding = _unicode_of(raw)
+    if encoding:
+        raw, end = (part[: len(part) // 2 * 2].decode(encoding, "replace").encode() for part in (raw, end))
+    begins = raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+    sample = _of_json(raw) if begins in (b"{", b"[") else _of_xml(raw) if begins == b"<" else _of_csv(raw, end)
+    if encoding:
+        sample.form.append(Guess("encoding", encoding, "sure", "its byte order mark, or its zero bytes"))
+    return sample
 
 
-def _of_csv(raw: bytes) -> tuple[list[Guess], Columns]:
+def _beginning(path: Path) -> tuple[bytes, bytes]:
+    """The first megabyte, and what the file ends in; nothing where that is not known."""
+    with path.open("rb") as stream:
+        try:
+            compressed = stream.read(2) == b"\x1f\x8b"
+            stream.seek(0)
+            raw = (gzip.GzipFile(fileobj=stream) if compressed else stream).read(_HEAD_BYTES)
+        except (OSError, EOFError, zlib.error):
+            raise FatalError("The file is not a complete gzip file; give a complete one.") from None
+        if len(raw) < _HEAD_BYTES:
+            return raw, raw[-_END_BYTES:]
+        stream.seek(-_END_BYTES, io.SEEK_END)
+        return raw, b"" if compressed else stream.read()
+
+
+def _unicode_of(raw: bytes) -> str:
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    pairs = len(raw) // 2
+    zeros = {"utf-16-le": raw[1::2].count(0), "utf-16-be": raw[::2].count(0)}
+    return next((name for name, count in zeros.items() if pairs and count > 0.9 * pairs), "")
+
+
+def _of_csv(raw: bytes, end: bytes) -> _Sample:
     encoding, sure, why = "utf-8-sig", "sure", "its bytes are UTF-8"
     try:
         raw[: raw.rfind(b"\n") + 1 or None].decode()
@@ -121,80 +182,159 @@ def _of_csv(raw: bytes) -> tuple[list[Guess], Columns]:
     if told := re.fullmatch(r"sep=(.)\s*", lines[0], re.IGNORECASE):
         lines = lines[1:]
     counts = {each: Counter(line.count(each) for line in lines if each in line) for each in ",;\t|"}
-    delimiter = (
-        told[1]
-        if told
-        else max(counts, key=lambda each: max(((n, c) for c, n in counts[each].items()), default=(0, 0)))
-    )
-    columns = counts[delimiter].most_common(1)[0][0] if counts[delimiter] else 0
+    usual = {each: max(((n, c) for c, n in counts[each].items()), default=(0, 0)) for each in counts}
+    delimiter = told[1] if told else max(usual, key=lambda each: usual[each])
+    columns = counts[delimiter].most_common(1)[0][0] if counts.get(delimiter) else 0
+    if not columns:
+        raise FatalError("The file is text in which nothing stands between columns; have it exported as CSV.")
     # A title may be followed by the delimiters of the columns that it has not.
     filled = [sum(bool(cell.strip()) for cell in line.split(delimiter)) for line in lines]
     titles = next((at for at, count in enumerate(filled) if count > columns * 0.75), 0)
     heading, *rows = csv.reader(io.StringIO("".join(lines[titles:])), delimiter=delimiter)
+    heading = [name.strip() for name in heading]
+    if sum(_is_data(name) for name in heading) > 1:
+        raise FatalError(
+            "No line of the file names its columns, or its lines are of several kinds; have it exported with a "
+            "heading and a row a line, or as JSON or XML."
+        )
     form = [Guess("format", "csv", "sure", "rows of text"), Guess("encoding", encoding, sure, why)]
-    form.append(Guess("delimiter", delimiter, "sure" if columns else "unsure", "it cuts the heading"))
+    form.append(Guess("delimiter", delimiter, "sure", "it cuts the heading"))
     if titles:
         form.append(Guess("title_lines", titles, "likely", "lines above the heading"))
+    last = end.decode(encoding, errors="replace").rstrip().splitlines()[-1:]
+    if pattern := _trailer(last, rows, delimiter, len(heading)):
+        form.append(Guess("trailer", pattern, "likely", "the last line is no row as the others are"))
+        rows = [row for row in rows if not re.fullmatch(pattern, delimiter.join(row))]
     whole = [row for row in rows if len(row) == len(heading)]
-    return form, {name.strip(): [row[at].strip() for row in whole] for at, name in enumerate(heading)}
+    named = {name: [row[at].strip() for row in whole] for at, name in enumerate(heading) if heading.count(name) == 1}
+    return _Sample(form, named, named, sorted({name for name in heading if name and name not in named}))
 
 
-def _of_json(raw: bytes) -> tuple[list[Guess], Columns, Columns]:
+def _is_data(heading: str) -> bool:
+    return "@" in heading or bool(re.search(r"\d", heading) and (_date_formats([heading]) or _dialects([heading])))
+
+
+def _trailer(last: Sequence[str], rows: Sequence[list[str]], delimiter: str, columns: int) -> str:
+    """What the last line begins with, where it has other columns filled than all rows, and fewer."""
+    cells = next(csv.reader(last, delimiter=delimiter), [])
+
+    def filled(row: Sequence[str]) -> list[bool]:
+        return [bool(cell.strip()) for cell in row]
+
+    others = rows[:-1] if rows and rows[-1] == cells else rows
+    before = re.match(r"[^\d\"]*", last[0]) if last else None
+    if not (before and before[0] and others) or 2 * sum(filled(cells)) > columns or len(others) < 2:
+        return ""
+    pattern = f"{re.escape(before[0])}.*"
+    alike = any(filled(row) == filled(cells) or re.fullmatch(pattern, delimiter.join(row)) for row in others)
+    return "" if alike else pattern
+
+
+def _of_json(raw: bytes) -> _Sample:
     found: list[Any] = []
     with contextlib.suppress(ijson.JSONError):  # of a large file only the beginning is there
-        found.extend(islice(ijson.items(io.BytesIO(raw), "item"), _RECORDS))
-    found = found or list(islice(ijson.items(io.BytesIO(raw), "", multiple_values=True), _RECORDS))
-    path = ""
-    while True:  # an order has a list of objects in it; what has only another object is an envelope
-        inner = found[0].items() if isinstance(found[0], dict) else ()
-        of_orders = [name for name, value in inner if _is_objects(value) and any(map(_is_objects, value[0].values()))]
-        envelopes = [name for name, value in inner if isinstance(value, dict) and any(map(_is_objects, value.values()))]
-        if not of_orders and (not envelopes or any(_is_objects(value) for _, value in inner)):
-            break
-        name = (of_orders or envelopes)[0]
-        path = f"{path}.{_step(name)}".lstrip(".")
-        values = [document[name] for document in found if isinstance(document, dict) and name in document]
-        found = [each for value in values for each in (value if isinstance(value, list) else [value])]
-    more = [Guess("orders", path, "likely", "objects with lists of objects in them")] if path else []
-    return _documents([Guess("format", "json", "sure", "how it begins"), *more], found)
+        found.extend(itertools.islice(ijson.items(io.BytesIO(raw), "", multiple_values=True), _RECORDS))
+    if not found:
+        builder = ObjectBuilder()
+        with contextlib.suppress(ijson.IncompleteJSONError):
+            for event, value in ijson.basic_parse(io.BytesIO(raw)):
+                builder.event(event, value)
+        found = [builder.value]
+    form = "json_lines" if len(found) > 1 and _is_json(raw.removeprefix(b"\xef\xbb\xbf").splitlines()[0]) else "json"
+    path, orders = _orders_in(found[0][:_RECORDS] if isinstance(found[0], list) else found)
+    guesses = [Guess("format", form, "sure", "how it begins")]
+    if path:
+        guesses.append(Guess("orders", ".".join(path).removesuffix("[]"), "likely", "the most fields of orders"))
+    return _documents(guesses, orders)
 
 
-def _of_xml(raw: bytes) -> tuple[list[Guess], Columns, Columns]:
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _of_xml(raw: bytes) -> _Sample:
     parser = etree.XMLPullParser(("start",), resolve_entities=False, no_network=True, remove_comments=True)
-    parser.feed(raw)
+    with contextlib.suppress(etree.XMLSyntaxError):  # as above
+        parser.feed(raw)
     _, root = next(parser.read_events())
-    while True:  # what is there once, with several in it that have more than fields, is an envelope
-        children = [child for child in root if isinstance(child.tag, str)][:_RECORDS]
-        name, _ = Counter(etree.QName(child).localname for child in children).most_common(1)[0]
-        orders = [child for child in children if etree.QName(child).localname == name]
-        if len(orders) > 1 or not any(len(part) for child in orders[0] for part in child):
-            break
-        if len({child.tag for child in orders[0]}) == len(orders[0]):
-            break
-        root = orders[0]
-    several = {
-        etree.QName(child).localname
-        for order in orders
-        for parent in order.iter()
-        for child in parent
-        if len(parent.findall(child.tag)) > 1
+    several = set()
+    for parent in root.iter(etree.Element):
+        names = Counter(etree.QName(child).localname for child in parent.iterchildren(etree.Element))
+        several |= {name for name, count in names.items() if count > 1}
+        if len(names) == 1 and len(parent[0]) > 1 and next(iter(names))[:3] in etree.QName(parent).localname:
+            several |= names.keys()  # one Item in Items
+    path, orders = _orders_in([plain_element(root, several)])
+    name = path[-1].removesuffix("[]").strip('"') if path else etree.QName(root).localname
+    form = [
+        Guess("format", "xml", "sure", "how it begins"),
+        Guess("orders", name, "likely", "the most fields of orders"),
+    ]
+    within = {
+        etree.QName(part).localname for order in root.iter(f"{{*}}{name}") for part in order.iterdescendants("{*}*")
     }
-    form = [Guess("format", "xml", "sure", "how it begins"), Guess("orders", name, "likely", "the commonest element")]
-    if several:
-        form.append(Guess("lists", sorted(several), "likely", "they come more than once"))
-    return _documents(form, [plain_element(order, several) for order in orders])
+    if several & within:
+        form.append(Guess("lists", sorted(several & within), "likely", "they come more than once, or alone in a list"))
+    return _documents(form, orders)
 
 
-def _documents(form: list[Guess], orders: Sequence[Any]) -> tuple[list[Guess], Columns, Columns]:
+def _orders_in(documents: Sequence[Any]) -> tuple[tuple[str, ...], list[Any]]:
+    """Where most fields of an order are by their names, the deepest such place, and what is there."""
+    levels = [*_levels((), documents)] or [((), [])]
+    words = {name: set(_NAMES[name]) for name in _NAMES if name.startswith("order.")}
+
+    def fields(objects: list[Any]) -> int:
+        names = {_last(column) for column in _leaves(objects, {})}
+        return sum(bool(names & known) for known in words.values())
+
+    counts = [fields(objects) for _, objects in levels]
+    return levels[max(range(len(levels)), key=lambda at: (counts[at], at))]
+
+
+def _levels(path: tuple[str, ...], values: Sequence[Any]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Every place of objects in documents, those further in later."""
+    objects = [each for each in values if isinstance(each, dict)][:_RECORDS]
+    if objects:
+        yield path, objects
+    for name in dict.fromkeys(name for each in objects for name in each):
+        inner = [each[name] for each in objects if each.get(name)]
+        if any(isinstance(each, list) for each in inner):
+            inner = [part for each in inner for part in (each if isinstance(each, list) else [each])]
+            yield from _levels((*path, f"{_step(name)}[]"), inner)
+        else:
+            yield from _levels((*path, _step(name)), inner)
+
+
+def _documents(form: list[Guess], orders: Sequence[Any]) -> _Sample:
     lists: dict[str, list[Any]] = {}
     columns = _leaves(orders, lists)
     lines = {path: _leaves(found, {}) for path, found in lists.items()}
     words = {word for name in _NAMES if name.startswith("lines.") for word in _NAMES[name]}
-    known = {path: sum(_last(name) in words for name in found) for path, found in lines.items()}
-    best = max(known, key=lambda path: known[path], default="")
-    if not known.get(best):
-        return form, columns, {}
-    return [*form, Guess("lines_at", best, "likely", "a list whose names are those of lines")], columns, lines[best]
+    best = max(lines, key=lambda path: sum(_last(name) in words for name in lines[path]), default="")
+    if not any(_last(name) in words for name in lines.get(best, ())):
+        none = Guess("lines_at", "", "unsure", "no list has the names of lines; name it, or orders have none")
+        return _Sample([*form, none], columns, {})
+    which, of_lines = _kinds_of_lines(lists[best], lines[best])
+    where = Guess("lines_at", best + which, "likely", "a list whose names are those of lines")
+    return _Sample([*form, where], columns, of_lines)
+
+
+def _kinds_of_lines(elements: Sequence[Any], columns: Columns) -> tuple[str, Columns]:
+    """Of elements that hold sales, returns or payments: which of them are lines, and their columns as one."""
+    products = {column.partition(".")[0] for column in columns if "." in column and _last(column) in _PRODUCTS}
+    kinds = sorted(kind for kind in products if not all(kind in each for each in elements))
+    if not kinds:
+        return "", columns
+    either = " || ".join(kinds)
+    lines = [each for each in elements if any(kind in each for kind in kinds)]
+    inner = _leaves([next(each[kind] for kind in kinds if kind in each) for each in lines], {})
+    whole = {name: values for name, values in columns.items() if name.partition(".")[0] not in kinds}
+    merged = {
+        (f"({either}).{name}" if len(kinds) > 1 else f"{either}.{name}"): values for name, values in inner.items()
+    }
+    return f"[?{either}]" if len(lines) < len(elements) else "", merged | (whole if len(lines) == len(elements) else {})
 
 
 def _is_objects(value: Any) -> bool:
@@ -223,43 +363,60 @@ def _leaves(documents: Iterable[Any], lists: dict[str, list[Any]], path: str = "
 
 def _last(path: str) -> str:
     """The name at a path's end, or a heading, without blanks and marks."""
-    return re.sub(r"[\W_]", "", (path if " " in path else path.rstrip(".").rpartition(".")[2]).casefold())
+    return _plain(re.split(r"[./](?=\S)", path)[-1])
 
 
-def _fields(columns: Columns, lines: Columns) -> Iterator[Guess]:
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def _fields(sample: _Sample) -> Iterator[Guess]:
     """Each field's best column, no column twice."""
-    scored: list[tuple[float, str, str]] = []
-    for name, words in _NAMES.items():
-        for column, values in (lines if name.startswith("lines") else columns).items():
-            by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
-            if shape is not False and (by_name or shape):
-                # Rows may go without the number, but one that all have is likelier.
-                scored.append((by_name - 0.2 * (name == "order.orderNumber" and "" in values), name, column))
+    scored = sorted(_scored(sample), key=lambda each: -each[0])
     taken: dict[str, Guess] = {}
     used: set[tuple[bool, str]] = set()
-    for by_name, name, column in sorted(scored, key=lambda each: -each[0]):
-        key = (name.startswith("lines") and lines is not columns, column)
+    for by_name, name, column in scored:
+        key = (name.startswith("lines") and not sample.of_rows, column)
         if name not in taken and key not in used:
             used.add(key)
             also = [each for score, field, each in scored if field == name and score > 1 and each != column]
-            filled = any((lines if name.startswith("lines") else columns)[column])
-            why = "by its name" if by_name > 1 else "a part of its name" if by_name else "the shape of its values alone"
-            why += f", as {' and '.join(also)}: ask" if also else "" if filled else "; it is empty"
-            sure = "unsure" if by_name < 1 else "sure" if filled and not also else "likely"
-            taken[name] = Guess(name, column, sure, why)
+            taken[name] = _guess(name, column, by_name, any(sample.of(name)[column]), also)
     for name in _NAMES:
         if name in taken:
             yield taken[name]
-        elif name.removeprefix("order.") in REQUIRED:
-            yield Guess(name, "", "unsure", "not found; name it, or put it into constants")
+        elif name in _ASKED or (name in _ASKED_OF_LINES and sample.lines):
+            how = _WHERE_NOT_FOUND.get(name, "name it, or a constant")
+            twice = f"; the export has {', '.join(sample.twice)} twice: have it name them apart" if sample.twice else ""
+            yield Guess(name, "", "unsure", f"not found: {how}{twice}")
+
+
+def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[str]) -> Guess:
+    why = "by its name" if by_name > 1 else "a part of its name" if by_name > 0 else "the shape of its values alone"
+    why += f", as {' and '.join(also)}: ask" if also else "" if filled else "; it is empty"
+    return Guess(name, column, "unsure" if by_name < 1 else "sure" if filled and not also else "likely", why)
+
+
+def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
+    """By how much each column may be each field."""
+    for name, words in _NAMES.items():
+        for column, values in sample.of(name).items():
+            by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
+            of_a_line = any(word in _plain(column) for word in _OF_LINES)
+            if by_name < 1 and (name.startswith("order.") if of_a_line else sample.of_rows and name == "lines.total"):
+                continue
+            if shape is not False and (by_name or shape):
+                # Rows may go without the number, but one that all have is likelier.
+                yield by_name - 0.5 * (name == "order.orderNumber" and "" in values), name, column
 
 
 def _by_name(column: str, words: Sequence[str]) -> float:
     """More than 1: the very name, the commoner the more; less: the share of it that is a word; 0: neither."""
-    longer = re.sub(r"[\W_]", "", "".join(column.split(".")[-2:]).casefold())  # such as shop.id
+    longer = _plain("".join(re.split(r"[./](?=\S)", column)[-2:]))  # such as shop.id
     for name in (_last(column), longer):
         if name in words:
             return 2 - words.index(name) / 100
+        if f"~{name}" in words:
+            return 0.9 - words.index(f"~{name}") / 1000
     return max((len(word) / len(longer) for word in words if len(word) > 4 and word in longer), default=0.0)
 
 
@@ -267,21 +424,34 @@ def _shape(name: str, values: Sequence[str]) -> bool | None:
     """Whether values are of this field's shape: False: they cannot be it; None: nobody can tell by them."""
     if not values:
         return None
-    if name == "order.emailAddress":
-        return all("@" in value for value in values)
-    if name == "order.currency":
-        return all(re.fullmatch(r"[A-Z]{3}", value) for value in values)
-    if name == "order.date":
-        forms = _date_formats(values)  # seconds are digits, as many other things are
-        return any(not form.startswith("unix") for form in forms) or (None if forms else False)
-    if name == "order.orderNumber" and any("@" in value for value in values):
+    if name in _AMOUNTS:
+        return None if _dialects(values) else False
+    return _SHAPES[name](values) if name in _SHAPES else None
+
+
+def _of_currency(values: Sequence[str]) -> bool | None:
+    return _CURRENCIES.issuperset(values) or (None if all(re.fullmatch("[A-Z]{3}", each) for each in values) else False)
+
+
+def _of_date(values: Sequence[str]) -> bool | None:
+    forms = _date_formats(values)  # seconds are digits, as many other things are
+    return any(not form.startswith("unix") for form in forms) or (None if forms else False)
+
+
+def _of_card(values: Sequence[str]) -> bool | None:
+    if not all(re.fullmatch(r"[\w\s-]*\d[\w\s-]*", value) for value in values):
         return False
-    if name == "order.loyaltyCardNumber":
-        if not all(re.fullmatch(r"[\w\s-]*\d[\w\s-]*", value) for value in values):
-            return False
-        digits = [re.sub(r"[\s-]", "", value) for value in values]
-        return (len(digits) > 2 and all(len(each) > 11 and each.isdigit() and _luhn(each) for each in digits)) or None
-    return False if name in _AMOUNTS and not _dialects(values) else None
+    digits = [re.sub(r"[\s-]", "", value) for value in values]
+    return (len(digits) > 2 and all(len(each) > 11 and each.isdigit() and _luhn(each) for each in digits)) or None
+
+
+_SHAPES = {
+    "order.emailAddress": lambda values: all("@" in value for value in values),
+    "order.currency": _of_currency,
+    "order.date": _of_date,
+    "order.orderNumber": lambda values: False if any("@" in value for value in values) else None,
+    "order.loyaltyCardNumber": _of_card,
+}
 
 
 def _luhn(digits: str) -> bool:
@@ -289,17 +459,25 @@ def _luhn(digits: str) -> bool:
     return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0
 
 
-def _fits(value: str, rules: Dates | Numbers) -> bool:
+def _date_formats(values: Sequence[str]) -> list[str]:
+    """Those by which all values are moments of this century."""
+    return [form for form in _DATES if all("2000" <= each < "2100" for each in _moments(values, form))]
+
+
+def _moments(values: Sequence[str], form: str) -> Iterator[str]:
+    rules = Dates(formats=(form,))
+    for value in values:
+        try:
+            yield moment(value, rules)
+        except ValueError:
+            yield ""
+
+
+def _is_number(value: str, rules: Numbers) -> bool:
     try:
-        moment(value, rules) if isinstance(rules, Dates) else number(value, rules)
+        return bool(number(value, rules)) or True
     except ValueError:
         return False
-    return True
-
-
-def _date_formats(values: Sequence[str]) -> list[str]:
-    forms = _DATES if all(len(value) > 8 for value in values) else _DATES[:-2]  # no date has that few digits
-    return [form for form in forms if all(_fits(value, Dates(formats=(form,))) for value in values)]
 
 
 def _dialects(values: Sequence[str]) -> list[Numbers]:
@@ -313,32 +491,53 @@ def _dialects(values: Sequence[str]) -> list[Numbers]:
         )
         for decimal, mark in _DIALECTS
     ]
-    return [each for each in rules if all(_fits(value, each) for value in values)]
+    return [each for each in rules if all(_is_number(value, each) for value in values)]
 
 
-def _writing(fields: Sequence[Guess], columns: Columns, lines: Columns) -> Iterator[Guess]:
+def _writing(chosen: dict[str, Any], sample: _Sample) -> Iterator[Guess]:
     """How the numbers and dates of the chosen columns are written, and whether rows go without their order's number."""
-    values = {each.name: (lines if each.name.startswith("lines") else columns).get(each.is_what, []) for each in fields}
-    amounts = [value for name in _AMOUNTS for value in values.get(name, ()) if value]
-    if amounts and (fitting := _dialects(amounts)):
-        meanings = {tuple(number(value, rules) for value in amounts) for rules in fitting}
-        sure, why = ("sure", "nothing else fits") if len(meanings) == 1 else ("unsure", "150.000 may be thousands: ask")
-        for name, value in fitting[0].model_dump().items():
-            if value and value != ("minus",):
-                yield Guess(f"numbers.{name}", list(value) if isinstance(value, tuple) else value, sure, why)
-    dates = [value for value in values["order.date"] if value]
-    time = next((name for name in columns if lines is columns and _last(name) in _TIMES), "")
-    if time and dates and all(re.fullmatch(r"\d\d?:\d\d.*", value) for value in columns[time] if value):
-        yield Guess("time", time, "likely", "by its name, beside the date")
-        dates = [f"{date} {at}" for date, at in zip(values["order.date"], columns[time], strict=True) if date]
-    if dates and (forms := _date_formats(dates)):
-        meanings_of = {tuple(moment(value, Dates(formats=(form,))) for value in dates) for form in forms}
-        also = f"; {', '.join(forms[1:])} would fit as well: ask" if len(meanings_of) > 1 else ""
-        yield Guess("dates.formats", forms[:1], "unsure" if also else "sure", f"all {len(dates)} fit it{also}")
-        if not re.search(r"[+-]\d\d:?\d\d$|Z$|\)/$", dates[0]) and not forms[0].startswith("unix"):
-            yield Guess("dates.zone", "", "unsure", "they have no offset: name their zone, such as Europe/Berlin")
+    values = {name: sample.of(name).get(column, []) for name, column in chosen.items()}
+    yield from _of_numbers([value for name in _AMOUNTS for value in values.get(name, ()) if value])
+    yield from _of_dates(chosen["order.date"], values["order.date"], sample)
     if types := sorted({value for value in values.get("order.orderType", ()) if value} - {"sale", "return"})[:9]:
         yield Guess("values.orderType", "", "unsure", f"say of {', '.join(types)} which is a sale and which a return")
     numbers = values["order.orderNumber"]
-    if lines is columns and numbers and numbers[0] and "" in numbers:
+    if sample.of_rows and numbers and numbers[0] and "" in numbers:
         yield Guess("first_row_only", True, "likely", "rows go without a number")
+
+
+def _of_numbers(amounts: Sequence[str]) -> Iterator[Guess]:
+    fitting = _dialects(amounts) if amounts else []
+    if len({tuple(number(value, rules) for value in amounts) for rules in fitting}) > 1:
+        yield Guess("numbers.decimal", "", "unsure", "150.000 may be thousands: ask, and name the mark, . or ,")
+        return
+    for name, value in fitting[0].model_dump().items() if fitting else ():
+        if value and value != ("minus",):
+            yield Guess(
+                f"numbers.{name}", list(value) if isinstance(value, tuple) else value, "sure", "nothing else fits"
+            )
+
+
+def _of_dates(column: str, values: Sequence[str], sample: _Sample) -> Iterator[Guess]:
+    before = column.rpartition(".")[0]
+    for other, times in sample.columns.items():
+        beside = sample.of_rows or other.rpartition(".")[0] == before
+        both = [f"{date} {time}" for date, time in zip(values, times, strict=False) if date]
+        if not (beside and _last(other) in _TIMES and len(times) == len(values) and _date_formats(values)):
+            continue
+        if all(len(value) < 12 for value in values) and both and _date_formats(both):
+            path = Guess("order.date", f"join(' ', [{column}, {other}])", "likely", "the date, and the time beside it")
+            yield Guess("time", other, "likely", "by its name, beside the date") if sample.of_rows else path
+            values = both
+            break
+    dates = [value for value in values if value]
+    if not (forms := _date_formats(dates) if dates else []):
+        return
+    if len({tuple(_moments(dates, form)) for form in forms}) > 1:
+        yield Guess(
+            "dates.formats", "", "unsure", f"{json.dumps(forms)[1:-1]} would all fit: ask, and list the right one"
+        )
+    else:
+        yield Guess("dates.formats", forms[:1], "sure", f"all {len(dates)} fit it")
+    if not re.search(r"[+-]\d\d:?\d\d$|Z$|\)/$", dates[0]) and not forms[0].startswith("unix"):
+        yield Guess("dates.zone", "", "unsure", "they have no offset: name their zone, such as Europe/Berlin")

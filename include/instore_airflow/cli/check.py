@@ -106,7 +106,7 @@ def _checked(name: str, adapter: Adapter, checked: Iterator[Checked], show: bool
         refused += isinstance(became, RecordRefused)
         orders += isinstance(became, Arrival)
         if (refused if isinstance(became, RecordRefused) else orders) <= most:
-            shown.append(_row(record, became, show))
+            shown.append(_row(record, became, show, name))
     return {
         "file": name,
         "adapter": adapter.name,
@@ -118,8 +118,12 @@ def _checked(name: str, adapter: Adapter, checked: Iterator[Checked], show: bool
     }
 
 
-def _row(record: Record, became: Arrival | RecordRefused, show: bool) -> dict[str, Any]:
-    line = record.reference if record.source == "topic" else record.reference.rpartition(":")[2]
+def _row(record: Record, became: Arrival | RecordRefused, show: bool, name: str) -> dict[str, Any]:
+    of, _, line = record.reference.rpartition(":")
+    if record.source == "topic":
+        line = record.reference
+    elif member := of.removeprefix(name).lstrip("/"):
+        line = f"{line} of {member}"
     order = record.order
     if isinstance(became, RecordRefused):
         number = order.order_number if isinstance(order, InStoreOrder) else ""
@@ -147,7 +151,7 @@ def _tell(found: dict[str, Any]) -> None:
         print_table(_COLUMNS, [[each[name] for name in _COLUMNS] for each in orders])
     for each in found["records"]:
         if each["becomes"] == "refused":
-            where = f"line {each['line']}" if each["line"].isdigit() else each["line"]
+            where = f"line {each['line']}" if each["line"][0].isdigit() else each["line"]
             number = f" (order {each['number']})" if each["number"] else ""
             typer.echo(printable(f"refused: {where}{number}: {each['code']}: {each['detail']}"))
         elif "payload" in each:

@@ -14,6 +14,8 @@ from include.instore.model.orders import iso_moment
 
 _SAME = str.maketrans({"\u00a0": " ", "\u2009": " ", "\u202f": " ", "’": "'", "\u2212": "-"})
 _BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_RUN_TOGETHER = re.compile(r"%[YmdHMSyj]%")
+"""Nothing between two numbers of a date, so that each needs all its digits."""
 _SECONDS = re.compile(r"-?\d{1,15}(?:\.\d+)?", re.ASCII)
 
 
@@ -64,6 +66,8 @@ def _readings(text: str, rules: Dates) -> Iterator[datetime]:
                 read = iso_moment(text)
             elif not form.startswith("unix"):
                 read = datetime.strptime(text, form)  # noqa: DTZ007  its zone follows
+                if _RUN_TOGETHER.search(form) and read.strftime(form) != text:
+                    continue  # seconds since 1970 are no year, month and day of one digit
             elif _SECONDS.fullmatch(text):
                 read = _BEGINNING + timedelta(**{"seconds" if form == "unix" else "milliseconds": float(text)})
             else:

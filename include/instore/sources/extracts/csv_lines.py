@@ -63,7 +63,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         raise BrokenExtract(1, "ends in the name of a column", heading)
     csv.field_size_limit(settings.orders.max_message_bytes)
     order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
-    last_column = _LastColumn()
+    last_column, last = _LastColumn(), [""]
     source = _Rows(lines, delimiter, len(header), settings.extracts.extract_row_lines)
     while True:
         first = lines.number + 1
@@ -79,6 +79,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
         raw += lines.taken()
         if not (row or fault or broken):
             continue
+        last = row
         if breaks_off:
             broken = BrokenExtract(first, f"ends early ({fault})")
         if broken is None and not lines.complete and (len(row) < len(header) or last_column.breaks_off(row[-1])):
@@ -95,7 +96,7 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
             raise BrokenExtract(broken.line, broken.detail, order.raw + raw) from None
         order.add(row, first, raw, number, fault)
     if order.raw:
-        yield order.record(settings, ends=lines.complete)
+        yield order.record(settings, ends=lines.complete, last=last)
 
 
 class _Rows:
@@ -318,8 +319,11 @@ class _OrderRows:
                     self._disagreement or f"line {line}: {column} is not that of the order's other rows"
                 )
 
-    def record(self, settings: Settings, *, ends: bool = True) -> ExtractRecord:
+    def record(self, settings: Settings, *, ends: bool = True, last: Sequence[str] | None = None) -> ExtractRecord:
+        """:param last: the row at the end of the file, of the order that it is in."""
         order = self._order(settings)
+        if last and isinstance(order, RecordRefused) and 2 * sum(map(bool, last)) < len(self._header):
+            order = RecordRefused(order.reason, f"{order.detail}; if the last line is a row of sums, declare `trailer`")
         unused = {f"{name} (not used)" for name in self._adapter.unused}  # that it is new is told all the same
         columns = (frozenset(self._header) | unused) - {""}
         return ExtractRecord(

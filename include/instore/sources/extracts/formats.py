@@ -93,11 +93,16 @@ def _of_archive(raw: BinaryIO, name: str, settings: Settings, adapter: Adapter |
                     try:
                         if others:
                             lines = cast(BinaryIO, archive.open(others[0]))
-                            records = read_joined(cast(BinaryIO, archive.open(member)), lines, chosen)
+                            stream = cast(BinaryIO, archive.open(member))
+                            records = read_joined(stream, lines, chosen, others[0].filename)
                         else:
                             records = read_file(cast(BinaryIO, archive.open(member)), inner, settings, chosen)
                         for record in records:
-                            yield replace(record, member=member.filename, adapter=record.adapter or chosen.own_name)
+                            yield replace(
+                                record,
+                                member=record.member or member.filename,
+                                adapter=record.adapter or chosen.own_name,
+                            )
                     except BrokenExtract as error:
                         raise BrokenExtract(error.line, f"in {member.filename}: {error.detail}", error.raw) from None
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:

@@ -13,6 +13,7 @@ import pytest
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.quarantined import Wanted
+from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder
 from include.instore.model.settings import Settings
 from include.instore.sources.extracts import Storage, load_extracts
@@ -87,8 +88,17 @@ def test_what_has_no_other_half_is_set_aside_by_name(settings: MakeSettings, tmp
         "missing_field: it has no lines in the file of the lines",
         "missing_field: a line of an order that the file of the orders does not have",
     ]
+    assert [(record.line, record.member) for record in records] == [(3, "day.csv"), (4, "day.csv"), (4, "day_pos.csv")]
     assert b"1002;24.11" in records[1].raw
     assert records[2].raw == b"1003;D;1;1,00;7\n"
+
+
+def test_what_is_refused_names_its_line_in_the_file_of_the_lines(settings: MakeSettings, tmp_path: Path) -> None:
+    lines = [LINES[0], '1001;"A\nB";1;4,00;7', "1002;C;one;3,50;7", LINES[3]]
+    first, second = read(archive(lines=lines), with_adapter(tmp_path, settings))
+    assert (first.line, first.member, second.line) == (3, "day.csv", 4)
+    assert isinstance(second.order, RecordRefused)
+    assert second.order.detail.endswith("; its lines begin at line 5 of day_pos.csv")
 
 
 @pytest.mark.parametrize(
