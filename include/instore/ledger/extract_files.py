@@ -49,12 +49,6 @@ def note_feed(ledger: Ledger, connection: sa.Connection, run_id: str, looks: Map
     connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=new))
 
 
-def note_topic(ledger: Ledger, run_id: str, looks: Mapping[str, str], *, changed: bool) -> None:
-    """The same of the topic, in a commit of its own."""
-    with ledger.write() as connection:
-        note_feed(ledger, connection, run_id, looks, changed)
-
-
 def known_versions(ledger: Ledger, paths: Sequence[str]) -> dict[str, str]:
     """Path to version of those of the files that are not due again unless they change; see :data:`RELEASED`."""
     query = sa.select(extracts.c.path, extracts.c.version, extracts.c.state).where(

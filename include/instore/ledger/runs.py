@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger.claims import in_window
 from include.instore.ledger.database import Ledger
+from include.instore.ledger.extract_files import note_feed
 from include.instore.ledger.suppressions import by_source
 from include.instore.ledger.tables import contents, deliveries, extracts, feeds, orders, quarantine, runs, stores
 from include.instore.model.codes import (
@@ -290,9 +291,15 @@ def faults_in(counts: RunCounts) -> list[str]:
     return faults
 
 
-def note_drain(ledger: Ledger, run_id: str, **drained: str | int | None) -> None:
-    """Write down in the run's row how its drain ended: ``drain``, and the counts of what it left on the bus."""
+def note_drain(
+    ledger: Ledger, run_id: str, looks: Mapping[str, str], changed: bool, **drained: str | int | None
+) -> None:
+    """Write down in the run's row how its drain ended: ``drain``, and the counts of what it left on the bus.
+
+    :param looks: the row of the topic's feed. :param changed: its orders are other than before.
+    """
     with ledger.write() as connection:
+        note_feed(ledger, connection, run_id, looks, changed)
         connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(drained))
 
 

@@ -32,7 +32,6 @@ from azure.servicebus.exceptions import (
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.extract_files import note_topic
 from include.instore.ledger.intake import Landed
 from include.instore.ledger.runs import note_drain
 from include.instore.model.errors import RetriableError
@@ -143,12 +142,10 @@ def drain(
         first = threads.submit(_receive, clients[0], ledger, run_id, settings, budget, others)
     # Every thread has ended; the first error is the run's.
     drained, more = first.result(), [other.result() for other in others]
-    if remark := budget.looks.remark():
-        log.warning("messages have %s", remark)
-    note_topic(ledger, run_id, budget.looks.row(), changed=remark is not None)
     return _noted(
         ledger,
         run_id,
+        budget.looks,
         replace(
             drained,
             landed=sum((each.landed for each in more), drained.landed),
@@ -172,12 +169,14 @@ def peek(
             source = _Peeked(receiver, settings, budget)
             landed += land_all(source, into_ledger(ledger, lambda: run_id, settings))
             deferred += source.deferred
-    return _noted(ledger, run_id, Drained(landed, stopped_by=budget.stopped_by(), deferred=deferred))
+    return _noted(ledger, run_id, budget.looks, Drained(landed, stopped_by=budget.stopped_by(), deferred=deferred))
 
 
-def _noted(ledger: Ledger, run_id: str, drained: Drained) -> Drained:
+def _noted(ledger: Ledger, run_id: str, looks: FeedLooks, drained: Drained) -> Drained:
     left = {name: getattr(drained, name) for name in ("not_drained", "locked_elsewhere", "deferred")}
-    note_drain(ledger, run_id, drain=drained.stopped_by, **left)
+    if remark := looks.remark():
+        log.warning("messages have %s", remark)
+    note_drain(ledger, run_id, looks.row(), remark is not None, drain=drained.stopped_by, **left)
     return drained
 
 

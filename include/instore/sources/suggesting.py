@@ -25,7 +25,6 @@ from include.instore.model.declarations import REQUIRED, Dates, Numbers
 from include.instore.model.errors import FatalError
 from include.instore.sources.adapters.values import moment, number
 from include.instore.sources.extracts.documents import plain_element
-from include.instore.sources.extracts.parquet import head_of
 from include.instore.sources.extracts.records import BrokenExtract
 
 _HEAD_BYTES = 1 << 20
@@ -52,6 +51,10 @@ _HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _DATES = ("iso", *map("".join, itertools.product(_DAYS, _HOURS)), "%Y%m%d%H%M%S", "%Y%m%d %H%M%S", "unix_ms", "unix")
 _DIALECTS = ((".", ""), (",", ""), (".", ","), (",", "."), (",", " "), (".", "'"))
 _TIMES = ("time", "uhrzeit", "zeit", "vorgzeit", "heure", "hora", "ora", "tid", "tijd", "ordertime", "transactiontime")
+_OTHERS = {
+    b"PAR1": "Parquet: declare `format: parquet`, and name its columns as the headings of a CSV",
+    b"PK\3\4": "an archive, or a workbook: give the files that are in it, or save it as CSV",
+}
 _PLACES = (
     "format", "encoding", "delimiter", "title_lines", "trailer", "first_row_only", "orders", "lists", "time", "order",
     "lines_at", "lines", "values", "numbers", "dates",
@@ -99,7 +102,7 @@ class _Sample:
 def suggest(path: Path) -> list[Guess]:
     """What an adapter for this file might declare.
 
-    :raises FatalError: it is neither text with columns, JSON, XML nor Parquet, plain or .gz, or has no order's fields.
+    :raises FatalError: it is neither text with columns, JSON nor XML, plain or .gz, or has no order's fields.
     """
     try:
         sample = _sample(path)
@@ -131,17 +134,14 @@ def as_yaml(guesses: Iterable[Guess]) -> str:
 
 def _sample(path: Path) -> _Sample:
     raw, end = _beginning(path)
-    if raw[:4] == b"PAR1":
-        rows = head_of(path, _RECORDS)
-        return _Sample([Guess("format", "parquet", "sure", "how it begins")], rows, rows)
-    if raw[:4] == b"PK\3\4":
-        raise FatalError("The file is an archive, or a workbook: give the files that are in it, or save it as CSV.")
-    encoding = _unicode_of(raw)
-    if encoding:
+    if told := _OTHERS.get(raw[:4]):
+        raise FatalError(f"The file is {told}.")
+    encoding = json.detect_encoding(raw)
+    if encoding.startswith("utf-16"):
         raw, end = (part[: len(part) // 2 * 2].decode(encoding, "replace").encode() for part in (raw, end))
     begins = raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     sample = _of_json(raw) if begins in (b"{", b"[") else _of_xml(raw) if begins == b"<" else _of_csv(raw, end)
-    if encoding:
+    if encoding.startswith("utf-16"):
         sample.form.append(Guess("encoding", encoding, "sure", "its byte order mark, or its zero bytes"))
     return sample
 
@@ -161,14 +161,6 @@ def _beginning(path: Path) -> tuple[bytes, bytes]:
         return raw, b"" if compressed else stream.read()
 
 
-def _unicode_of(raw: bytes) -> str:
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    pairs = len(raw) // 2
-    zeros = {"utf-16-le": raw[1::2].count(0), "utf-16-be": raw[::2].count(0)}
-    return next((name for name, count in zeros.items() if pairs and count > 0.9 * pairs), "")
-
-
 def _of_csv(raw: bytes, end: bytes) -> _Sample:
     encoding, sure, why = "utf-8-sig", "sure", "its bytes are UTF-8"
     try:
@@ -181,11 +173,10 @@ def _of_csv(raw: bytes, end: bytes) -> _Sample:
     lines = text.splitlines(keepends=True)[:_RECORDS]
     if told := re.fullmatch(r"sep=(.)\s*", lines[0], re.IGNORECASE):
         lines = lines[1:]
-    counts = {each: Counter(line.count(each) for line in lines if each in line) for each in ",;\t|"}
-    usual = {each: max(((n, c) for c, n in counts[each].items()), default=(0, 0)) for each in counts}
-    delimiter = told[1] if told else max(usual, key=lambda each: usual[each])
-    columns = counts[delimiter].most_common(1)[0][0] if counts.get(delimiter) else 0
-    if not columns:
+    sizes = {each: Counter(map(len, csv.reader(lines, delimiter=each))) for each in (told[1] if told else ",;\t|")}
+    # Of a comma in each amount there are as many rows, and fewer columns.
+    cells, columns, delimiter = max((n * (size - 1), size, each) for each in sizes for size, n in sizes[each].items())
+    if not cells:
         raise FatalError("The file is text in which nothing stands between columns; have it exported as CSV.")
     # A title may be followed by the delimiters of the columns that it has not.
     filled = [sum(bool(cell.strip()) for cell in line.split(delimiter)) for line in lines]
@@ -240,19 +231,12 @@ def _of_json(raw: bytes) -> _Sample:
             for event, value in ijson.basic_parse(io.BytesIO(raw)):
                 builder.event(event, value)
         found = [builder.value]
-    form = "json_lines" if len(found) > 1 and _is_json(raw.removeprefix(b"\xef\xbb\xbf").splitlines()[0]) else "json"
+    form = "json_lines" if len(found) > 1 and re.match(rb"[^\n]*\}\s*\n", raw) else "json"  # one on the first line
     path, orders = _orders_in(found[0][:_RECORDS] if isinstance(found[0], list) else found)
     guesses = [Guess("format", form, "sure", "how it begins")]
     if path:
         guesses.append(Guess("orders", ".".join(path).removesuffix("[]"), "likely", "the most fields of orders"))
     return _documents(guesses, orders)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def _of_xml(raw: bytes) -> _Sample:

@@ -148,12 +148,15 @@ def test_what_is_suppressed_is_told_by_who_said_so(ledger: Ledger, settings: Mak
     assert counted == {"loyalty": 1, "command": 1, "file": 1, "erasure": 1, "suppressed": 1}
 
 
+FEED = {"feed": "topic", "fields": "{}"}
+
+
 def test_what_a_drain_left_is_told_beside_how_the_one_before_ended(ledger: Ledger, settings: MakeSettings) -> None:
     for run_id, ended in (("run-0", "time"), ("a backfill", None), ("run-1", "count")):
         bad = [given.refused(run_id.encode(), reason="undecodable")]
         given.landed(ledger, run=given.run(run_id), refusals=bad)
         if ended:
-            note_drain(ledger, run_id, drain=ended, not_drained=7, locked_elsewhere=0, deferred=2)
+            note_drain(ledger, run_id, FEED, False, drain=ended, not_drained=7, locked_elsewhere=0, deferred=2)
     told = report_run(ledger, given.run(), [], settings(max_bad_share=1)).document
     names = ("drain", "drained_before", "not_drained", "locked_elsewhere", "deferred", "undecodable")
     assert [told[name] for name in names] == ["count", "time", 7, 0, 2, 1]

@@ -47,12 +47,12 @@ def read_joined(orders: BinaryIO, lines: BinaryIO, adapter: Adapter, lines_name:
         exists = "(SELECT count(*) FROM lines WHERE key = ?2)"
         whole = _keep(orders, declared, 0, database, f"INSERT INTO orders VALUES (?2, ?1, ?3, {exists})")
         joined = [*whole, *(f"lines.{name}" for name in heading)]
-        places: deque[tuple[int, int, int]] = deque()
+        places: deque[tuple[int, int]] = deque()
         rows = io.BufferedReader(Written(_rows(database, joined, declared, places)))
         for record in read_csv(rows, adapter.settings, adapter):
-            while places[0][0] < record.line:
+            line, first = places[0]
+            for _ in range(record.rows):
                 places.popleft()
-            _, line, first = places[0]
             order = record.order
             if isinstance(order, RecordRefused):
                 order = RecordRefused(order.reason, f"{order.detail}; its lines begin at line {first} of {lines_name}")
@@ -67,19 +67,16 @@ def read_joined(orders: BinaryIO, lines: BinaryIO, adapter: Adapter, lines_name:
 
 
 def _rows(
-    database: sqlite3.Connection, heading: list[str], declared: Declaration, places: deque[tuple[int, int, int]]
+    database: sqlite3.Connection, heading: list[str], declared: Declaration, places: deque[tuple[int, int]]
 ) -> Iterator[bytes]:
-    """:param places: gets of each row its line among the joined ones, that of its order, and its own in its file."""
+    """:param places: gets of each row the line of its order, and its own, each in its file."""
     encoder = codecs.getincrementalencoder(declared.encoding)()  # writes a byte order mark once
     delimiter = declared.delimiter or ","
-    text, at = "\n" * declared.title_lines + csv_text(heading, delimiter), 1
-    yield encoder.encode(text)
+    yield encoder.encode("\n" * declared.title_lines + csv_text(heading, delimiter))
     found = "SELECT orders.line, lines.line, orders.cells, lines.cells FROM orders JOIN lines USING (key)"
-    for place, line_place, order, line in database.execute(f"{found} ORDER BY orders.line, lines.line"):
-        at += sum(1 for _ in io.StringIO(text, newline=""))  # a cell may have line breaks
-        text = csv_text([*json.loads(order), *json.loads(line)], delimiter)
-        places.append((at, place, line_place))
-        yield encoder.encode(text)
+    for *place, order, line in database.execute(f"{found} ORDER BY orders.line, lines.line"):
+        places.append((place[0], place[1]))
+        yield encoder.encode(csv_text([*json.loads(order), *json.loads(line)], delimiter))
 
 
 def _keep(stream: BinaryIO, declared: Declaration, which: int, database: sqlite3.Connection, insert: str) -> list[str]:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from include.instore.model.settings import Settings
@@ -16,7 +15,6 @@ from include.instore.sources.extracts.records import BrokenExtract, ExtractRecor
 
 _MAGIC = b"PAR1"
 _ROWS = 1000
-_NOT_INSTALLED = "is Parquet, and pyarrow is not installed; install requirements-parquet.txt"
 
 
 def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iterator[ExtractRecord]:
@@ -35,7 +33,8 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
         from pyarrow import ArrowException, types
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise BrokenExtract(1, f"{_NOT_INSTALLED}, and release the file") from None
+        why = "pyarrow is not installed; install requirements-parquet.txt, and release the file"
+        raise BrokenExtract(1, why) from None
     try:
         stream.seek(0)
         file = ParquetFile(stream, pre_buffer=False)
@@ -45,29 +44,6 @@ def read_parquet(stream: BinaryIO, settings: Settings, adapter: Adapter) -> Iter
         yield from read_csv(io.BufferedReader(Written(_rows_of(file))), settings, adapter)
     except (ArrowException, OSError, EOFError) as error:
         raise BrokenExtract(1, f"the Parquet data is damaged ({type(error).__name__})") from None
-
-
-def head_of(path: Path, rows: int) -> dict[str, list[str]]:
-    """The values of a file's first rows by their columns, as text.
-
-    :raises BrokenExtract: it is damaged, or pyarrow is not installed.
-    """
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-
-        with ParquetFile(path) as file:
-            found = next(file.iter_batches(batch_size=rows), None)
-    except ImportError:
-        raise BrokenExtract(1, _NOT_INSTALLED) from None
-    except (ArrowException, OSError) as error:
-        raise BrokenExtract(1, f"is damaged ({type(error).__name__})") from None
-    columns = found.to_pydict() if found else {}
-    return {name: ["" if each is None else _text(each) for each in values] for name, values in columns.items()}
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 class Written(io.RawIOBase):
