@@ -243,7 +243,8 @@ def test_what_may_mean_two_things_is_never_sure(tmp_path: Path) -> None:
     rows = "1,05/06/2026,S1,EUR,150.000,9,\n2,07/08/2026,S1,EUR,99.500,8,\n"
     found = suggested(put(tmp_path, "a.csv", text + rows))
     assert (found["dates.formats"]["sure"], found["numbers.decimal"]["sure"]) == ("unsure", "unsure")
-    assert "%m/%d/%Y would fit as well" in found["dates.formats"]["why"]
+    assert (found["dates.formats"]["is_what"], found["numbers.decimal"]["is_what"]) == ("", "")
+    assert '"%d/%m/%Y", "%m/%d/%Y" would all fit' in found["dates.formats"]["why"]
     assert (found["order.orderNumber"]["sure"], found["order.loyaltyCardNumber"]["sure"]) == ("likely", "likely")
     assert "as Receipt No: ask" in found["order.orderNumber"]["why"]
 
@@ -257,7 +258,7 @@ def test_a_proposal_has_no_values_of_the_file(tmp_path: Path) -> None:
     found = suggested(path)
     assert (found["order.emailAddress"]["is_what"], found["order.emailAddress"]["sure"]) == ("y", "unsure")
     assert (found["order.loyaltyCardNumber"]["is_what"], found["order.date"]["is_what"]) == ("x", "when")
-    assert (found["order.orderNumber"]["is_what"], found["order.storeId"]["is_what"]) == ("", "")
+    assert (found["order.orderNumber"]["sure"], found["order.storeId"]["is_what"]) == ("unsure", "")
 
 
 def test_a_unicode_export_of_sql_server_is_proposed_as_what_it_is(tmp_path: Path) -> None:

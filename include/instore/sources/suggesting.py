@@ -21,7 +21,7 @@ import yaml
 from ijson.common import ObjectBuilder
 from lxml import etree
 
-from include.instore.model.declarations import REQUIRED, Dates, Numbers
+from include.instore.model.declarations import REQUIRED, Dates, Declaration, Numbers
 from include.instore.model.errors import FatalError
 from include.instore.sources.adapters.values import moment, number
 from include.instore.sources.extracts.documents import plain_element
@@ -30,35 +30,24 @@ from include.instore.sources.extracts.records import BrokenExtract
 _HEAD_BYTES = 1 << 20
 _END_BYTES = 1 << 12
 _RECORDS = 200
-_NAMES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("column_names.yaml").read_text(encoding="utf-8"))
-_CURRENCIES = frozenset(_NAMES.pop("currencies"))
-_OF_LINES = ("line", "item", "position", "zeile", "artikel", "product", "ligne", "row")
-"""A column whose name has one of these is none of the order itself, and one of none no line's total by a part of it."""
+_WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("column_names.yaml").read_text(encoding="utf-8"))
+_NAMES: dict[str, list[str]] = _WORDS["fields"]
 _AMOUNTS = ("order.total", "lines.quantity", "lines.unitPrice", "lines.discount", "lines.total")
-_PRODUCTS = frozenset(_NAMES["lines.productCode"])
-_ASKED = ("order.loyaltyCardNumber", *(f"order.{name}" for name in REQUIRED))
-_ASKED_OF_LINES = ("lines.productCode", "lines.quantity")
-_WHERE_NOT_FOUND = {
+_ASKED = {
+    **{f"order.{name}": "name it, or a constant" for name in REQUIRED},
     "order.total": "name it, or have `code` add the lines up",
     "order.loyaltyCardNumber": "name it, or orders find their customers by email alone",
-    **dict.fromkeys(_ASKED_OF_LINES, "name it, or lines are without"),
+    "lines.productCode": "name it, or lines are without",
+    "lines.quantity": "name it, or lines are without",
 }
-_DAYS = (
-    "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y",
-    "%d-%m-%Y", "%Y/%m/%d", "%G-W%V-%u", "%Y%m%d",
-)  # fmt: skip
-_HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-_DATES = ("iso", *map("".join, itertools.product(_DAYS, _HOURS)), "%Y%m%d%H%M%S", "%Y%m%d %H%M%S", "unix_ms", "unix")
+"""What is told of a field that no column is found for."""
+_DATES = ("iso", *map("".join, itertools.product(_WORDS["days"], _WORDS["hours"])), *_WORDS["moments"])
 _DIALECTS = ((".", ""), (",", ""), (".", ","), (",", "."), (",", " "), (".", "'"))
-_TIMES = ("time", "uhrzeit", "zeit", "vorgzeit", "heure", "hora", "ora", "tid", "tijd", "ordertime", "transactiontime")
 _OTHERS = {
     b"PAR1": "Parquet: declare `format: parquet`, and name its columns as the headings of a CSV",
     b"PK\3\4": "an archive, or a workbook: give the files that are in it, or save it as CSV",
 }
-_PLACES = (
-    "format", "encoding", "delimiter", "title_lines", "trailer", "first_row_only", "orders", "lists", "time", "order",
-    "lines_at", "lines", "values", "numbers", "dates",
-)  # fmt: skip
+_PLACES = tuple(Declaration.model_fields)
 Columns = dict[str, list[str]]
 
 
@@ -307,7 +296,9 @@ def _documents(form: list[Guess], orders: Sequence[Any]) -> _Sample:
 
 def _kinds_of_lines(elements: Sequence[Any], columns: Columns) -> tuple[str, Columns]:
     """Of elements that hold sales, returns or payments: which of them are lines, and their columns as one."""
-    products = {column.partition(".")[0] for column in columns if "." in column and _last(column) in _PRODUCTS}
+    products = {
+        column.partition(".")[0] for column in columns if "." in column and _last(column) in _NAMES["lines.productCode"]
+    }
     kinds = sorted(kind for kind in products if not all(kind in each for each in elements))
     if not kinds:
         return "", columns
@@ -368,10 +359,9 @@ def _fields(sample: _Sample) -> Iterator[Guess]:
     for name in _NAMES:
         if name in taken:
             yield taken[name]
-        elif name in _ASKED or (name in _ASKED_OF_LINES and sample.lines):
-            how = _WHERE_NOT_FOUND.get(name, "name it, or a constant")
+        elif name in _ASKED and sample.of(name):
             twice = f"; the export has {', '.join(sample.twice)} twice: have it name them apart" if sample.twice else ""
-            yield Guess(name, "", "unsure", f"not found: {how}{twice}")
+            yield Guess(name, "", "unsure", f"not found: {_ASKED[name]}{twice}")
 
 
 def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[str]) -> Guess:
@@ -385,7 +375,7 @@ def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
     for name, words in _NAMES.items():
         for column, values in sample.of(name).items():
             by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
-            of_a_line = any(word in _plain(column) for word in _OF_LINES)
+            of_a_line = any(word in _plain(column) for word in _WORDS["of_lines"])
             if by_name < 1 and (name.startswith("order.") if of_a_line else sample.of_rows and name == "lines.total"):
                 continue
             if shape is not False and (by_name or shape):
@@ -414,7 +404,9 @@ def _shape(name: str, values: Sequence[str]) -> bool | None:
 
 
 def _of_currency(values: Sequence[str]) -> bool | None:
-    return _CURRENCIES.issuperset(values) or (None if all(re.fullmatch("[A-Z]{3}", each) for each in values) else False)
+    return set(values) <= set(_WORDS["currencies"]) or (
+        None if all(re.fullmatch("[A-Z]{3}", each) for each in values) else False
+    )
 
 
 def _of_date(values: Sequence[str]) -> bool | None:
@@ -507,7 +499,7 @@ def _of_dates(column: str, values: Sequence[str], sample: _Sample) -> Iterator[G
     for other, times in sample.columns.items():
         beside = sample.of_rows or other.rpartition(".")[0] == before
         both = [f"{date} {time}" for date, time in zip(values, times, strict=False) if date]
-        if not (beside and _last(other) in _TIMES and len(times) == len(values) and _date_formats(values)):
+        if not (beside and _last(other) in _WORDS["times"] and len(times) == len(values) and _date_formats(values)):
             continue
         if all(len(value) < 12 for value in values) and both and _date_formats(both):
             path = Guess("order.date", f"join(' ', [{column}, {other}])", "likely", "the date, and the time beside it")

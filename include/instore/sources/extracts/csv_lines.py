@@ -64,24 +64,8 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
     csv.field_size_limit(settings.orders.max_message_bytes)
     order = _OrderRows(header, heading, settings.orders.max_message_bytes, adapter)
     last_column, last = _LastColumn(), [""]
-    source = _Rows(lines, delimiter, len(header), settings.extracts.extract_row_lines)
-    while True:
-        first = lines.number + 1
-        broken: BrokenExtract | None = None
-        raw = b""
-        try:
-            row, fault, breaks_off = source.next_row()
-        except StopIteration:
-            break
-        except BrokenExtract as error:
-            broken, raw, fault, breaks_off = error, error.raw, "", False
-            row = _first_row(raw.decode(settings.extracts.extract_encoding, errors="surrogateescape"), delimiter)
-        raw += lines.taken()
-        if not (row or fault or broken):
-            continue
+    for first, row, raw, fault, broken in _Rows(lines, delimiter, len(header), settings).rows():
         last = row
-        if breaks_off:
-            broken = BrokenExtract(first, f"ends early ({fault})")
         if broken is None and not lines.complete and (len(row) < len(header) or last_column.breaks_off(row[-1])):
             broken = BrokenExtract(first, "ends in the middle of a line")
         last_column.learn(row)
@@ -100,16 +84,14 @@ def _records(lines: Lines, settings: Settings, adapter: Adapter) -> Iterator[Ext
 
 
 class _Rows:
-    """The rows of the lines; one that is no CSV takes no other with it.
+    """The rows of the lines; one that is no CSV takes no other with it."""
 
-    :param longest: lines of a row, beyond which a quote in it is a stray one.
-    """
-
-    def __init__(self, lines: Lines, delimiter: str, columns: int, longest: int) -> None:
+    def __init__(self, lines: Lines, delimiter: str, columns: int, settings: Settings) -> None:
         self._lines = lines
         self._delimiter = delimiter
         self._columns = columns
-        self._longest = longest
+        self._longest = settings.extracts.extract_row_lines  # beyond them a quote in it is a stray one
+        self._encoding = settings.extracts.extract_encoding
         self._rows = csv.reader(self, delimiter=delimiter, strict=True)
 
     def __iter__(self) -> Iterator[str]:
@@ -123,7 +105,23 @@ class _Rows:
             raise csv.Error(_TOO_LONG)
         return line
 
-    def next_row(self) -> tuple[list[str], str, bool]:
+    def rows(self) -> Iterator[tuple[int, list[str], bytes, str, BrokenExtract | None]]:
+        """Of each row its line, its cells, its bytes, what is wrong with it, and how the file breaks off in it."""
+        while True:
+            first = self._lines.number + 1
+            try:
+                row, fault, breaks_off = self._next_row()
+            except StopIteration:
+                return
+            except BrokenExtract as error:
+                text = error.raw.decode(self._encoding, errors="surrogateescape")
+                yield first, _first_row(text, self._delimiter), error.raw + self._lines.taken(), "", error
+                return
+            raw = self._lines.taken()
+            if row or fault:
+                yield first, row, raw, fault, BrokenExtract(first, f"ends early ({fault})") if breaks_off else None
+
+    def _next_row(self) -> tuple[list[str], str, bool]:
         """A row, what is wrong with it, and whether the file breaks off in it.
 
         :raises BrokenExtract: the stream cannot be read on. :raises StopIteration: there is none.
