@@ -663,11 +663,11 @@ MUTANTS = [
         ("a byte of another encoding is let through", "return row, fault or self._lines.fault()", "return row, fault"),
     ),
     *_of(
-        SOURCES + "extracts/feeds.py",
+        SOURCES + "feeds.py",
         OF_LOADING,
-        ("a column that is gone is not missed", "gone = (before or frozenset()) &", "gone = frozenset() &"),
-        ("cards that are gone are not missed", "< _BY_CHANCE:", "< 0:"),
-        ("a small file makes its feed forget", "_WEIGHT * self._before[1]", "0 * self._before[1]"),
+        ("a column that is gone is not missed", "gone = self._before.keys() &", "gone = frozenset() &"),
+        ("cards that are gone are not missed", "elif not self._seen[_CARD] and", "elif False and"),
+        ("a small file makes its feed forget", "_WEIGHT * before.get(each, 0.0)", "0 * before.get(each, 0.0)"),
     ),
     *_of(
         SOURCES + "extracts/apart.py",
