@@ -354,7 +354,8 @@ def _fields(sample: _Sample) -> Iterator[Guess]:
         key = (name.startswith("lines") and not sample.of_rows, column)
         if name not in taken and key not in used:
             used.add(key)
-            also = [each for score, field, each in scored if field == name and score > 1 and each != column]
+            equal = min(by_name, 1)
+            also = [each for score, field, each in scored if field == name and score >= equal and each != column]
             taken[name] = _guess(name, column, by_name, any(sample.of(name)[column]), also)
     for name in _NAMES:
         if name in taken:
@@ -365,6 +366,8 @@ def _fields(sample: _Sample) -> Iterator[Guess]:
 
 
 def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[str]) -> Guess:
+    if also and by_name < 1:
+        return Guess(name, "", "unsure", f"{column} or {' or '.join(also)}: ask")
     why = "by its name" if by_name > 1 else "a part of its name" if by_name > 0 else "the shape of its values alone"
     why += f", as {' and '.join(also)}: ask" if also else "" if filled else "; it is empty"
     return Guess(name, column, "unsure" if by_name < 1 else "sure" if filled and not also else "likely", why)
