@@ -24,6 +24,7 @@ from include.instore.ledger.tables import (
     destinations,
     editions,
     extracts,
+    feeds,
     orders,
     quarantine,
     runs,
@@ -38,7 +39,19 @@ from include.instore.model.windows import Run, Window
 SETTINGS = Settings()
 TABLES = {
     table.name: table
-    for table in (orders, claims, contents, deliveries, destinations, editions, customers, quarantine, extracts, runs)
+    for table in (
+        orders,
+        claims,
+        contents,
+        deliveries,
+        destinations,
+        editions,
+        customers,
+        quarantine,
+        extracts,
+        feeds,
+        runs,
+    )
 }
 
 CARD = "6035770741165744"

@@ -22,7 +22,7 @@ _WEIGHT = 5
 _BY_CHANCE = 0.01
 _ENOUGH = 20
 """Of a feed of fewer orders nobody can tell which fields they have."""
-_MOST = 300
+_MOST = 1000
 """Of documents with more names these are data, such as the numbers of articles."""
 _CARD = "a card"
 _ORDERS = ""
@@ -69,6 +69,10 @@ class FeedLooks:
         """In which share of orders each field was."""
         return feed_before(self._ledger, self.feed) if self._ledger else {}
 
+    @property
+    def _names_are_data(self) -> bool:
+        return len(self._seen) >= _MOST or len(self._before) >= _MOST
+
     def fault(self) -> str | None:
         """Why nothing of the file must be landed unseen: what its feed had is gone."""
         gone = self._before.keys() & OUR_COLUMNS - self._headings if self._headings else set()
@@ -87,7 +91,7 @@ class FeedLooks:
     def remark(self) -> str | None:
         """Which fields those before had not, or had besides."""
         before, now = self._before, self._seen.keys() | self._headings
-        if not before or not now or len(self._seen) >= _MOST:
+        if not before or not now or self._names_are_data:
             return None
         known = before.get(_ORDERS, 0) >= _ENOUGH
         new = [f"new {each}" for each in sorted(now - before.keys()) if known or each in self._headings]
@@ -103,7 +107,7 @@ class FeedLooks:
         before, weight = self._before, self._orders + _WEIGHT
         fields = {
             each: (self._seen[each] + _WEIGHT * before.get(each, 0.0)) / weight
-            for each in before.keys() | self._seen.keys()
+            for each in before.keys() | ({_CARD} if self._names_are_data else self._seen.keys())
             if not (self._headings and before.get(each) == 1)
         }
         fields |= {**dict.fromkeys(self._headings, 1.0), _ORDERS: before.get(_ORDERS, 0) + self._orders}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_names_that_are_data_are_never_told(feed: Feed) -> None:
     feed.comes()
     detail, _, _ = feed.comes(points={"p6035770741165744": "1"})
     assert detail == "other fields than before: new points, new points.p#"
+
+
+def test_a_feed_whose_names_are_data_is_not_kept_for_ever(feed: Feed, ledger: Ledger) -> None:
+    names = ["".join(letters) for letters in product("abcdefghij", repeat=3)]
+    feed.comes()
+    for at in range(4):
+        assert feed.comes(1, articles=dict.fromkeys((f"{name}{'xyzw'[at]}" for name in names), "1"))[1] == 0
+    (kept,) = given.rows(ledger, "feeds")
+    assert len(json.loads(kept["fields"])) < 20
+    assert feed.comes(crm="7")[0] == "other fields than before: new crm"
 
 
 def test_of_a_feed_of_few_orders_nothing_is_new(feed: Feed) -> None:
