@@ -17,6 +17,7 @@ from playwright.sync_api import Error as BrowserFailed  # type: ignore[import-no
 from playwright.sync_api import (  # type: ignore[import-not-found,unused-ignore]
     Locator,
     Page,
+    Response,
     expect,
     sync_playwright,
 )
@@ -159,10 +160,19 @@ def fill_in_backfill(form: Locator, first: str, last: str, reprocess: str, at_on
 
 
 def press_run_backfill(form: Locator) -> None:
-    """Press Run Backfill. :raises AirflowFailed: the UI does not say that it was made."""
-    form.get_by_role("button", name="Run Backfill").click()
-    with must("Run Backfill was pressed, and the UI does not say that the backfill was made."):
-        expect(form.page.get_by_text("Backfill generated")).to_be_visible()
+    """Press Run Backfill. :raises AirflowFailed: Airflow does not answer that it was made.
+
+    Its answer is waited for, not the message "Backfill generated", which is gone again after a few seconds.
+    """
+    sentence = "Run Backfill was pressed, and Airflow does not say that the backfill was made"
+    with must(f"{sentence}."), form.page.expect_response(_makes_a_backfill) as answered:
+        form.get_by_role("button", name="Run Backfill").click()
+    if not answered.value.ok:
+        raise AirflowFailed(f"{sentence} (HTTP {answered.value.status}).")
+
+
+def _makes_a_backfill(response: Response) -> bool:
+    return response.request.method == "POST" and response.url.partition("?")[0].endswith("/backfills")
 
 
 def press_test_button(page: Page, conn_id: str, *, works: bool = True) -> Locator:

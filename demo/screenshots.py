@@ -2,7 +2,7 @@
 
 A demo of its own is started, used as a person uses it, and stopped: the forms are not only shown but sent, and the
 command fails where what comes of them is not what must. The browser is Debian's Chromium, headless; what it needs on
-top of requirements.txt is in requirements-screenshots.txt, because a person makes the pictures and CI does not. No
+top of requirements.txt is in demo/requirements-browser.txt, because a person makes the pictures and CI does not. No
 picture is kept of a page that shows a key or the password.
 """
 
@@ -38,7 +38,7 @@ try:
     from demo import browser
 except ImportError as missing:
     raise SystemExit(
-        f"{str(missing.name).partition('.')[0]} is missing; install what requirements-screenshots.txt names."
+        f"{str(missing.name).partition('.')[0]} is missing; install what demo/requirements-browser.txt names."
     ) from None
 
 _WIDTH, _HEIGHT = 1440, 900
