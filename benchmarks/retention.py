@@ -88,7 +88,7 @@ def hour(ledger: Ledger, number: int, settings: Settings) -> float:
             [],
         )
     for batch in plan(ledger, run, settings):
-        look_up_batch([Everybody()], ledger, run.run_id, batch.batch, settings)
+        look_up_batch([Everybody()], ledger, given.batch(run.run_id, batch.batch), settings)
         given.send(Everything(), ledger, given.batch(run.run_id, batch.batch), settings)
     sent = report_run(ledger, run, [], settings).document["sent"]
     assert sent >= PER_DAY, sent  # noqa: S101  else it is no run to be measured

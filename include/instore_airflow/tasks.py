@@ -124,6 +124,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
     with pipeline(dag_run, params) as (run, ledger, settings), contextlib.ExitStack() as opened:
         from include.instore.customers.lookup import look_up_batch
         from include.instore.customers.mapping_file import MappingFile
+        from include.instore.ledger.claims import HeldBatch
         from include.instore.ledger.runs import note_mapping_cards
 
         # The limit holds for dry runs as well, whose ledger no other task sees.
@@ -131,7 +132,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
         asked = resolvers(settings, shared, opened)
         for cards in (each.cards for each in asked if isinstance(each, MappingFile)):
             note_mapping_cards(ledger, run.run_id, cards)
-        return dict(batch) | asdict(look_up_batch(asked, ledger, run.run_id, batch["batch"], settings))
+        return dict(batch) | asdict(look_up_batch(asked, ledger, HeldBatch(run.run_id, batch["batch"]), settings))
 
 
 def send_events(
@@ -144,10 +145,12 @@ def send_events(
     """Send the events of one batch's orders that are ready for a destination; the counts of this try."""
     with pipeline(dag_run, params) as (run, ledger, settings):
         from include.instore.destinations.delivery import send_batch
-        from include.instore.ledger.deliveries import HeldBatch
+        from include.instore.ledger.deliveries import OutgoingBatch
 
         with opener(ledger, settings) as destination:
-            delivered = send_batch(destination, ledger, HeldBatch(run.run_id, batch["batch"], name), settings.sending)
+            delivered = send_batch(
+                destination, ledger, OutgoingBatch(run.run_id, batch["batch"], name), settings.sending
+            )
         return {"batch": batch["batch"]} | asdict(delivered)
 
 

@@ -13,7 +13,7 @@ from include.instore.destinations.delivery import Delivered, send_batch
 from include.instore.destinations.profile_store import event_of
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import Batch, claim, open_run
-from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder
+from include.instore.ledger.deliveries import OutgoingBatch, OutgoingOrder
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.intake import Arrival, Landed, Refusal, arrival, land, refusal
 from include.instore.ledger.tables import (
@@ -155,14 +155,14 @@ class Events:
         return event_of(order, self.settings.events)
 
 
-def send(destination: Any, ledger: Ledger, held: HeldBatch, settings: Settings) -> Delivered:
+def send(destination: Any, ledger: Ledger, held: OutgoingBatch, settings: Settings) -> Delivered:
     """Send a batch to a destination that makes its events by these settings."""
     destination.settings = settings
     return send_batch(destination, ledger, held, settings.sending)
 
 
-def batch(run_id: str = "run-1", batch: int = 0, destination: str = PROFILE_STORE) -> HeldBatch:
-    return HeldBatch(run_id, batch, destination)
+def batch(run_id: str = "run-1", batch: int = 0, destination: str = PROFILE_STORE) -> OutgoingBatch:
+    return OutgoingBatch(run_id, batch, destination)
 
 
 def rows(ledger: Ledger, table: str) -> list[dict[str, Any]]:

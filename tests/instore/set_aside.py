@@ -64,7 +64,7 @@ def _suppressed(ledger: Ledger) -> None:
     suppress(ledger, [given.CARD], "a ticket")
     given.landed(ledger, given.document("S1"))
     given.planned(ledger)
-    look_up_batch([_Member()], ledger, "run-1", 0, load_settings())
+    look_up_batch([_Member()], ledger, given.batch(), load_settings())
 
 
 def _corrected(ledger: Ledger) -> None:

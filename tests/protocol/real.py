@@ -21,7 +21,7 @@ from include.instore.ledger.claims import hold, release
 from include.instore.ledger.customers import settle_customers
 from include.instore.ledger.deliveries import (
     Doubt,
-    HeldBatch,
+    OutgoingBatch,
     OutgoingOrder,
     Renewed,
     give_back,
@@ -52,7 +52,7 @@ class MoreCareful(Exception):
 class Process:
     """One sender; what it holds in its memory."""
 
-    held: HeldBatch
+    held: OutgoingBatch
     order: OutgoingOrder | None = None
     doubt: Doubt | None = None
     may_leave: bool = False
@@ -112,8 +112,8 @@ class Real(given.Events):
             self._is_as_in_the_model(after)
 
     def _begins(self, _: str, index: int, __: State, ___: State) -> None:
-        held = HeldBatch(self._scope.senders[index][0], 0, _DESTINATION)
-        hold(self._ledger, held.run_id, held.batch)
+        held = OutgoingBatch(self._scope.senders[index][0], 0, _DESTINATION)
+        hold(self._ledger, held)
         self._processes[index] = Process(held)
 
     def _claims(self, name: str, _: int, before: State, after: State) -> None:
@@ -226,7 +226,7 @@ class Real(given.Events):
 
     def _a_period_ends(self, _: str, __: int, ___: State, ____: State) -> None:
         for run in dict.fromkeys(run for run, _ in self._scope.senders):
-            held = HeldBatch(run, 0, _DESTINATION)
+            held = OutgoingBatch(run, 0, _DESTINATION)
             waited_for(self._ledger, held, [each for each in in_doubt(self._ledger, held) if each.waited is None])
         self._on_their_way.clear()
 
@@ -266,7 +266,7 @@ class Real(given.Events):
         ]
         run_id = "next-hour"
         self._make_ready(run_id, new)
-        send_batch(self, self._ledger, HeldBatch(run_id, 0, _DESTINATION), _SETTINGS.sending)
+        send_batch(self, self._ledger, OutgoingBatch(run_id, 0, _DESTINATION), _SETTINGS.sending)
         self._hold_the_invariants()
         said = {row["order_number"]: row["status"] for row in given.on_the_way(self._ledger)}
         for order in range(self._scope.orders):
@@ -344,7 +344,11 @@ class Real(given.Events):
         given.landed(self._ledger, *documents, run=run)
         given.planned(self._ledger, run)
         settle_customers(
-            self._ledger, run_id, 0, asked_after=_now(), cache_hits=0, expiry=given.moment("2017-01-02") - _BEGINNING
+            self._ledger,
+            given.batch(run_id),
+            asked_after=_now(),
+            cache_hits=0,
+            expiry=given.moment("2017-01-02") - _BEGINNING,
         )
 
     def _alive_at(self, run: str, moment: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from include.instore import fault_points
 from include.instore.ledger import Ledger
-from include.instore.ledger.claims import hold
+from include.instore.ledger.claims import HeldBatch, hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
 from include.instore.model.codes import LOOK_UP_FAILED, NOT_FOUND
 from include.instore.model.customer_keys import Rules, card_of, email_of
@@ -50,9 +50,7 @@ class LookedUp:
     look_up_failed: int = 0
 
 
-def look_up_batch(
-    resolvers: Sequence[Resolver], ledger: Ledger, run_id: str, batch: int, settings: Settings
-) -> LookedUp:
+def look_up_batch(resolvers: Sequence[Resolver], ledger: Ledger, held: HeldBatch, settings: Settings) -> LookedUp:
     """Find the customers of one batch's pending orders and move those orders on.
 
     Answers are kept in blocks as they come, so a try that dies leaves nothing to be asked twice. Where a resolver
@@ -64,9 +62,9 @@ def look_up_batch(
     :raises RetriableError: a resolver or the ledger failed, or too many cards got no answer; the unanswered orders
         stay pending.
     """
-    hold(ledger, run_id, batch)
+    hold(ledger, held)
     begun = datetime.now(timezone.utc)
-    asking = cards_to_ask(ledger, run_id, batch)
+    asking = cards_to_ask(ledger, held)
     cache = timedelta(hours=settings.lookups.cache_hours)
     negative = timedelta(hours=settings.lookups.negative_cache_hours)
     error: BaseException | None = None
@@ -76,7 +74,7 @@ def look_up_batch(
         ends = [0, *range(_FIRST, len(asking.cards), _BLOCK), len(asking.cards)]
         for block in (asking.cards[start:end] for start, end in pairwise(ends)):
             answers, error = _ask(threads, resolvers, block, settings.orders, failed)
-            remember(ledger, run_id, batch, answers, cache=cache, negative=negative)
+            remember(ledger, held, answers, cache=cache, negative=negative)
             fault_points.reach("lookup.remembered")
             answered += len(answers)
             none_of_the_first = len(failed) >= _FIRST and not answered
@@ -87,15 +85,19 @@ def look_up_batch(
         error = _too_many(failed, answered, codes, settings)
     if error is None and failed:
         set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
-        remember(ledger, run_id, batch, set_aside, cache=cache, negative=negative)
-        log.warning("batch %d: %d cards were not answered and are looked up again later: %s", batch, len(failed), codes)
+        remember(ledger, held, set_aside, cache=cache, negative=negative)
+        log.warning(
+            "batch %d: %d cards were not answered and are looked up again later: %s", held.batch, len(failed), codes
+        )
     expiry = timedelta(days=settings.lookups.unmatched_expiry_days)
     own_email_after = settings.lookups.own_email_after.split(",")
     settle_customers(
-        ledger, run_id, batch,
+        ledger, held,
         asked_after=begun, cache_hits=asking.cache_hits, expiry=expiry, own_email_after=own_email_after,
     )  # fmt: skip
-    log.info("batch %d: looked_up=%d cache_hits=%d look_up_failed=%d", batch, answered, asking.cache_hits, len(failed))
+    log.info(
+        "batch %d: looked_up=%d cache_hits=%d look_up_failed=%d", held.batch, answered, asking.cache_hits, len(failed)
+    )
     if error is not None:
         raise error
     return LookedUp(answered, asking.cache_hits, len(failed))

@@ -13,7 +13,7 @@ from include.instore import fault_points
 from include.instore.destinations.doubts import Doubts
 from include.instore.ledger import Ledger, deliveries
 from include.instore.ledger.claims import hold
-from include.instore.ledger.deliveries import HeldBatch, OutgoingOrder, Renewed, ready_orders, record_outcomes
+from include.instore.ledger.deliveries import OutgoingBatch, OutgoingOrder, Renewed, ready_orders, record_outcomes
 from include.instore.model.destinations import ReadingSide
 from include.instore.model.errors import ConfigurationError, RetriableError
 from include.instore.model.settings import SendingSettings
@@ -91,7 +91,7 @@ class Delivered:
         return Delivered(*map(add, astuple(self), astuple(other)))
 
 
-def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settings: SendingSettings) -> Delivered:
+def send_batch(destination: Destination, ledger: Ledger, held: OutgoingBatch, settings: SendingSettings) -> Delivered:
     """Send the batch's ready orders, and find out what became of those that are in doubt, which hold up no other.
 
     Every destination has a task of its own: one that is down, or refuses, does not touch the others.
@@ -106,7 +106,7 @@ def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settin
         log.info("batch %d: INSTORE_ENABLE_TRACK_EVENTS is off; nothing is sent, its orders stay ready", held.batch)
         return Delivered()
     batch = held.batch
-    hold(ledger, held.run_id, batch)
+    hold(ledger, held)
     doubts = Doubts(destination, ledger, held, settings)
     tally = [Delivered()]
     size = destination.bulk_events
@@ -147,7 +147,7 @@ def send_batch(destination: Destination, ledger: Ledger, held: HeldBatch, settin
 
 
 def _send(
-    destination: Destination, ledger: Ledger, held: HeldBatch, settings: SendingSettings, keys: Sequence[str]
+    destination: Destination, ledger: Ledger, held: OutgoingBatch, settings: SendingSettings, keys: Sequence[str]
 ) -> tuple[Delivered, int]:
     """Send one bulk; what it came to, and how many of its events left without an answer."""
     events: list[dict[str, Any]] = []
@@ -212,7 +212,9 @@ class _Lease:
     whether a person was suppressed meanwhile.
     """
 
-    def __init__(self, ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int], settings: SendingSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, held: OutgoingBatch, attempts: Mapping[str, int], settings: SendingSettings
+    ) -> None:
         self.attempts = attempts
         self._place = ledger, held
         self._seconds = min(_LEASE_SECONDS, settings.verify_after / 4)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from include.instore.ledger import Ledger
 from include.instore.ledger.deliveries import (
     Doubt,
-    HeldBatch,
+    OutgoingBatch,
     give_back,
     hold_for_a_person,
     in_doubt,
@@ -49,7 +49,9 @@ log = logging.getLogger(__name__)
 class Doubts:
     """The events in doubt of one batch, while one try of its task is at work."""
 
-    def __init__(self, destination: ReadingSide, ledger: Ledger, held: HeldBatch, settings: SendingSettings) -> None:
+    def __init__(
+        self, destination: ReadingSide, ledger: Ledger, held: OutgoingBatch, settings: SendingSettings
+    ) -> None:
         self._destination = destination
         self._place = ledger, held
         self._settings = settings

@@ -32,6 +32,19 @@ class Batch:
     orders: int
 
 
+@dataclass(frozen=True)
+class HeldBatch:
+    """One batch of a run, which the run holds as long as it gives signs of life."""
+
+    run_id: str
+    batch: int
+
+    @property
+    def orders(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """Orders of the batch that are still in the run's hands."""
+        return orders.c.claim_run == self.run_id, orders.c.claim_batch == self.batch
+
+
 def open_run(ledger: Ledger, run: Run, *, begins: bool = True) -> Run:
     """Make the run known, and return it under the id its rows in the ledger bear.
 
@@ -142,11 +155,11 @@ def _count_as_mine(connection: sa.Connection, run_id: str, mine: Sequence[sa.Col
         connection.execute(sa.update(runs).where(runs.c.run_id == earlier).values(claimed=runs.c.claimed - count))
 
 
-def keep_alive(connection: sa.Connection, run_id: str, batch: int) -> None:
+def keep_alive(connection: sa.Connection, held: HeldBatch) -> None:
     """A sign of life of the run that holds the batch, in the transaction of whatever it just did."""
     connection.execute(
         sa.update(claims)
-        .where(claims.c.run == run_id, claims.c.batch == batch)
+        .where(claims.c.run == held.run_id, claims.c.batch == held.batch)
         .values(alive_at=datetime.now(timezone.utc))
     )
 
@@ -168,21 +181,21 @@ def _hold(ledger: Ledger, connection: sa.Connection, run_id: str, batches: Colle
         connection.execute(statement.on_conflict_do_update(index_elements=["run", "batch"], set_=values), rows)
 
 
-def hold(ledger: Ledger, run_id: str, batch: int) -> None:
+def hold(ledger: Ledger, held: HeldBatch) -> None:
     """Claim again what the run had planned in this batch and gave up: its task was cleared after the run had ended."""
     with ledger.write() as connection:
         take_turns(ledger, connection)
         connection.execute(
             sa.update(orders)
             .where(
-                orders.c.planned_run == run_id,
-                orders.c.claim_batch == batch,
+                orders.c.planned_run == held.run_id,
+                orders.c.claim_batch == held.batch,
                 orders.c.claim_run.is_(None),
                 under_way(),
             )
-            .values(claim_run=run_id)
+            .values(claim_run=held.run_id)
         )
-        _hold(ledger, connection, run_id, [batch], datetime.now(timezone.utc))
+        _hold(ledger, connection, held.run_id, [held.batch], datetime.now(timezone.utc))
 
 
 def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: bool = True) -> int:

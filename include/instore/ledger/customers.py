@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
-from include.instore.ledger.claims import keep_alive
+from include.instore.ledger.claims import HeldBatch, keep_alive
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import make_deliveries
 from include.instore.ledger.suppressions import learn_from_answers, suppressed_among
@@ -40,14 +40,14 @@ class Asking:
     cache_hits: int
 
 
-def cards_to_ask(ledger: Ledger, run_id: str, batch: int) -> Asking:
+def cards_to_ask(ledger: Ledger, held: HeldBatch) -> Asking:
     """Distinct cards of the batch's pending orders that need an answer, whether or not the order has an email."""
     now = datetime.now(timezone.utc)
     with ledger.read() as connection:
         rows = connection.execute(
             sa.select(orders.c.loyalty_card, sa.func.max(customers.c.expires_at))
             .outerjoin(customers, customers.c.loyalty_card == orders.c.loyalty_card)
-            .where(*_pending(run_id, batch), orders.c.loyalty_card.is_not(None))
+            .where(*_pending(held), orders.c.loyalty_card.is_not(None))
             .group_by(orders.c.loyalty_card)
         ).all()
     stale = tuple(sorted(card for card, expires in rows if expires is None or expires <= now))
@@ -55,7 +55,7 @@ def cards_to_ask(ledger: Ledger, run_id: str, batch: int) -> Asking:
 
 
 def remember(
-    ledger: Ledger, run_id: str, batch: int, answers: Iterable[CardAnswer], *, cache: timedelta, negative: timedelta
+    ledger: Ledger, held: HeldBatch, answers: Iterable[CardAnswer], *, cache: timedelta, negative: timedelta
 ) -> None:
     """Keep a block of answers and count them, in one commit.
 
@@ -83,17 +83,16 @@ def remember(
     )
     with ledger.write() as connection:
         connection.execute(statement, rows)
-        learn_from_answers(ledger, connection, run_id, suppressed, active, now)
+        learn_from_answers(ledger, connection, held.run_id, suppressed, active, now)
         connection.execute(
-            sa.update(runs).where(runs.c.run_id == run_id).values(looked_up=runs.c.looked_up + len(rows))
+            sa.update(runs).where(runs.c.run_id == held.run_id).values(looked_up=runs.c.looked_up + len(rows))
         )
-        keep_alive(connection, run_id, batch)
+        keep_alive(connection, held)
 
 
 def settle_customers(
     ledger: Ledger,
-    run_id: str,
-    batch: int,
+    held: HeldBatch,
     *,
     asked_after: datetime,
     cache_hits: int,
@@ -120,7 +119,7 @@ def settle_customers(
                 customers,
                 sa.and_(customers.c.loyalty_card == orders.c.loyalty_card, customers.c.expires_at > asked_after),
             )
-            .where(*_pending(run_id, batch))
+            .where(*_pending(held))
             .order_by(orders.c.key)
             .with_for_update(of=orders)  # nobody takes the batch over before this is written
         ).all()  # fmt: skip
@@ -158,7 +157,7 @@ def settle_customers(
             make_deliveries(ledger, connection, {key: found[key] for key in matched_now})
             connection.execute(
                 sa.update(orders)
-                .where(orders.c.key == sa.bindparam("order"), *_pending(run_id, batch))
+                .where(orders.c.key == sa.bindparam("order"), *_pending(held))
                 .values(
                     status=sa.bindparam("to_status"),
                     reason=sa.bindparam("why"),
@@ -166,14 +165,14 @@ def settle_customers(
                     email_hash=sa.bindparam("customer_hash"),
                     next_attempt=sa.bindparam("again"),
                     look_ups=sa.bindparam("rounds"),
-                    resolved_run=run_id,
+                    resolved_run=held.run_id,
                 ),
                 updates,
             )
         connection.execute(
-            sa.update(runs).where(runs.c.run_id == run_id).values(cache_hits=runs.c.cache_hits + cache_hits)
+            sa.update(runs).where(runs.c.run_id == held.run_id).values(cache_hits=runs.c.cache_hits + cache_hits)
         )
-        keep_alive(connection, run_id, batch)
+        keep_alive(connection, held)
 
 
 def search_again(ledger: Ledger, reason: str = "", keys: Sequence[str] = (), *, dry_run: bool) -> int:
@@ -192,8 +191,8 @@ def search_again(ledger: Ledger, reason: str = "", keys: Sequence[str] = (), *, 
     return count
 
 
-def _pending(run_id: str, batch: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return orders.c.claim_run == run_id, orders.c.claim_batch == batch, orders.c.status == Status.PENDING.value
+def _pending(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+    return *held.orders, orders.c.status == Status.PENDING.value
 
 
 def _ask_again(now: datetime, received_at: datetime, look_ups: int, expiry: timedelta) -> datetime | None:

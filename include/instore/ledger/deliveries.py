@@ -9,7 +9,7 @@ from enum import Enum
 
 import sqlalchemy as sa
 
-from include.instore.ledger.claims import keep_alive
+from include.instore.ledger.claims import HeldBatch, keep_alive
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.suppressions import suppressed_among
 from include.instore.ledger.tables import contents, deliveries, kept_text, orders, runs
@@ -20,11 +20,9 @@ _LEAVING = "leaving"
 
 
 @dataclass(frozen=True)
-class HeldBatch:
-    """The orders of one batch of a run, at one destination."""
+class OutgoingBatch(HeldBatch):
+    """A batch on its way to one destination."""
 
-    run_id: str
-    batch: int
     destination: str
 
 
@@ -55,7 +53,7 @@ class Doubt:
     sending_at: datetime
 
 
-def ready_orders(ledger: Ledger, held: HeldBatch) -> list[str]:
+def ready_orders(ledger: Ledger, held: OutgoingBatch) -> list[str]:
     """Keys of the batch's orders that are ready for the destination, oldest first."""
     with ledger.read() as connection:
         return list(
@@ -63,7 +61,7 @@ def ready_orders(ledger: Ledger, held: HeldBatch) -> list[str]:
                 sa.select(orders.c.key)
                 .join(deliveries, deliveries.c.key == orders.c.key)
                 .where(
-                    *_held(held),
+                    *held.orders,
                     orders.c.status == Status.MATCHED.value,
                     *_at(held),
                     deliveries.c.status == DeliveryStatus.READY.value,
@@ -73,7 +71,7 @@ def ready_orders(ledger: Ledger, held: HeldBatch) -> list[str]:
         )
 
 
-def mark_sending(ledger: Ledger, held: HeldBatch, keys: Sequence[str]) -> list[OutgoingOrder]:
+def mark_sending(ledger: Ledger, held: OutgoingBatch, keys: Sequence[str]) -> list[OutgoingOrder]:
     """Commit that these orders are about to leave, with the content they have now. Only those returned may.
 
     The others are no longer this run's, or of a person for whom nothing may be sent: those are suppressed.
@@ -84,7 +82,7 @@ def mark_sending(ledger: Ledger, held: HeldBatch, keys: Sequence[str]) -> list[O
             row.key: {row.card_hash, row.email_hash}
             for row in connection.execute(
                 sa.select(orders.c.key, orders.c.card_hash, orders.c.email_hash)
-                .where(*_held(held), orders.c.status == Status.MATCHED.value, orders.c.key.in_(keys))
+                .where(*held.orders, orders.c.status == Status.MATCHED.value, orders.c.key.in_(keys))
                 .order_by(orders.c.key)
                 .with_for_update()
             )
@@ -146,7 +144,7 @@ class Renewed(str, Enum):
     SUPPRESSED = "a person among them has been suppressed meanwhile"
 
 
-def renew_sending(ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int]) -> Renewed:
+def renew_sending(ledger: Ledger, held: OutgoingBatch, attempts: Mapping[str, int]) -> Renewed:
     """Commit that these orders are about to leave now; where any must not, nothing is written.
 
     Their place among all that left stays that of the first time, and nobody has waited for them any more.
@@ -158,7 +156,7 @@ def renew_sending(ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int]) 
         rows = connection.execute(
             sa.select(deliveries.c.event_id, deliveries.c.attempts, orders.c.card_hash, orders.c.email_hash)
             .join(orders, orders.c.key == deliveries.c.key)
-            .where(*_held(held), *_sending(held), deliveries.c.event_id.in_(attempts))
+            .where(*held.orders, *_sending(held), deliveries.c.event_id.in_(attempts))
             .order_by(orders.c.key)
             .with_for_update()
         ).all()
@@ -171,13 +169,13 @@ def renew_sending(ledger: Ledger, held: HeldBatch, attempts: Mapping[str, int]) 
             .where(*_sending(held), deliveries.c.event_id.in_(attempts))
             .values(sending_at=datetime.now(timezone.utc), waited_seq=None)
         )
-        keep_alive(connection, held.run_id, held.batch)
+        keep_alive(connection, held)
         return Renewed.YES
 
 
 def record_outcomes(
     ledger: Ledger,
-    held: HeldBatch,
+    held: OutgoingBatch,
     *,
     sent: Collection[str] = (),
     rejected: Mapping[str, str] | None = None,
@@ -228,21 +226,21 @@ def record_outcomes(
             connection.execute(
                 sa.update(runs).where(runs.c.run_id == held.run_id).values(truncated=runs.c.truncated + truncated)
             )
-        keep_alive(connection, held.run_id, held.batch)
+        keep_alive(connection, held)
 
 
-def give_back(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]) -> None:
+def give_back(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt]) -> None:
     """Commit that these were not taken by the destination: ready again, unless they have left once more meanwhile."""
     if doubts:
         _move(ledger, held, doubts, status=DeliveryStatus.READY.value, sending_at=None, reason=None)
 
 
-def keep_in_doubt(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], why: str) -> None:
+def keep_in_doubt(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt], why: str) -> None:
     """Commit what keeps these in doubt, in a word of :mod:`include.instore.model.destinations`."""
     _move(ledger, held, doubts, reason=why)
 
 
-def hold_for_a_person(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], reason: str) -> None:
+def hold_for_a_person(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt], reason: str) -> None:
     """Commit that nobody can tell whether these were taken, unless they have left once more meanwhile."""
     _move(
         ledger, held, doubts,
@@ -250,22 +248,22 @@ def hold_for_a_person(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]
     )  # fmt: skip
 
 
-def waited_for(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt]) -> None:
+def waited_for(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt]) -> None:
     """Commit that ``verify_after`` has passed since these were in doubt: what leaves from now on are witnesses."""
     if doubts:
         with ledger.write() as connection:
             waited = ledger.next_number(connection, _LEAVING)
             connection.execute(_unmoved(held, doubts).values(waited_seq=waited))
-            keep_alive(connection, held.run_id, held.batch)
+            keep_alive(connection, held)
 
 
-def _move(ledger: Ledger, held: HeldBatch, doubts: Collection[Doubt], **values: object) -> None:
+def _move(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt], **values: object) -> None:
     with ledger.write() as connection:
         connection.execute(_unmoved(held, doubts).values(values))
-        keep_alive(connection, held.run_id, held.batch)
+        keep_alive(connection, held)
 
 
-def _unmoved(held: HeldBatch, doubts: Collection[Doubt]) -> sa.Update:
+def _unmoved(held: OutgoingBatch, doubts: Collection[Doubt]) -> sa.Update:
     left = [
         sa.and_(
             deliveries.c.event_id == each.event_id,
@@ -278,7 +276,7 @@ def _unmoved(held: HeldBatch, doubts: Collection[Doubt]) -> sa.Update:
     return sa.update(deliveries).where(*_sending(held), _of_held_orders(held), sa.or_(*left))
 
 
-def in_doubt(ledger: Ledger, held: HeldBatch) -> list[Doubt]:
+def in_doubt(ledger: Ledger, held: OutgoingBatch) -> list[Doubt]:
     """The batch's orders in ``sending``, in the order in which they left: nobody knows what became of them."""
     with ledger.read() as connection:
         rows = connection.execute(
@@ -286,7 +284,7 @@ def in_doubt(ledger: Ledger, held: HeldBatch) -> list[Doubt]:
                 deliveries.c.event_id, deliveries.c.left_seq, deliveries.c.waited_seq, deliveries.c.sending_at
             )
             .join(orders, orders.c.key == deliveries.c.key)
-            .where(*_held(held), *_sending(held))
+            .where(*held.orders, *_sending(held))
             .order_by(deliveries.c.left_seq, deliveries.c.event_id)
         )  # fmt: skip
         return [Doubt(*row) for row in rows]
@@ -323,19 +321,14 @@ def sent_by_the_previous_run(ledger: Ledger, destination: str, run_id: str, befo
         return list(connection.scalars(events.order_by(deliveries.c.event_id).limit(most)))
 
 
-def _held(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
-    """Orders, in the run's hands."""
-    return orders.c.claim_run == held.run_id, orders.c.claim_batch == held.batch
-
-
-def _at(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+def _at(held: OutgoingBatch) -> tuple[sa.ColumnElement[bool], ...]:
     """Deliveries, whoever has their orders."""
     return deliveries.c.destination == held.destination, deliveries.c.is_latest
 
 
-def _sending(held: HeldBatch) -> tuple[sa.ColumnElement[bool], ...]:
+def _sending(held: OutgoingBatch) -> tuple[sa.ColumnElement[bool], ...]:
     return (*_at(held), deliveries.c.status == DeliveryStatus.SENDING.value)
 
 
-def _of_held_orders(held: HeldBatch) -> sa.ColumnElement[bool]:
-    return sa.exists().where(orders.c.key == deliveries.c.key, *_held(held))
+def _of_held_orders(held: OutgoingBatch) -> sa.ColumnElement[bool]:
+    return sa.exists().where(orders.c.key == deliveries.c.key, *held.orders)

@@ -54,7 +54,7 @@ def test_the_first_resolver_that_knows_a_card_answers_for_it(ledger: Ledger, set
     pending(ledger, "first", "second", "shut", "nobody")
     first = Members({"first": "a@x.org"}, shut="inactive")
     second = Members({"first": "wrong@x.org", "second": "b@x.org", "shut": "wrong@x.org"})
-    assert look_up_batch([first, second], ledger, "run-1", 0, settings()) == LookedUp(looked_up=4, cache_hits=0)
+    assert look_up_batch([first, second], ledger, given.batch(), settings()) == LookedUp(looked_up=4, cache_hits=0)
     assert sorted(first.asked) == ["first", "nobody", "second", "shut"]
     assert sorted(second.asked) == ["nobody", "second"]
     assert given.statuses(ledger) == {"S1": "ready", "S2": "ready", "S3": "unmatched", "S4": "unmatched"}
@@ -76,14 +76,14 @@ def test_an_outcome_without_a_customer_has_its_status_and_reason(
     ledger: Ledger, settings: MakeSettings, outcome: str, status: str
 ) -> None:
     pending(ledger, "c")
-    look_up_batch([Members(c=outcome)], ledger, "run-1", 0, settings())
+    look_up_batch([Members(c=outcome)], ledger, given.batch(), settings())
     assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["reason"]) == (status, outcome)
 
 
 @pytest.mark.parametrize("email", ["", "@", "nobody", "a b@x.org", "a\0@x.org", "\ud800@x.org", "a" * 300 + "@x.org"])
 def test_a_matched_card_whose_email_is_none_is_no_email(ledger: Ledger, settings: MakeSettings, email: str) -> None:
     pending(ledger, "odd", "good")
-    look_up_batch([Members({"odd": email, "good": "a@x.org"})], ledger, "run-1", 0, settings())
+    look_up_batch([Members({"odd": email, "good": "a@x.org"})], ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "unmatched", "S2": "ready"}
     assert given.row(ledger, "S1")["reason"] == "no_email"
 
@@ -91,7 +91,7 @@ def test_a_matched_card_whose_email_is_none_is_no_email(ledger: Ledger, settings
 def test_a_card_of_several_orders_is_asked_for_once(ledger: Ledger, settings: MakeSettings) -> None:
     pending(ledger, "c", "c", "c")
     members = Members({"c": "a@x.org"})
-    assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(looked_up=1, cache_hits=0)
+    assert look_up_batch([members], ledger, given.batch(), settings()) == LookedUp(looked_up=1, cache_hits=0)
     assert members.asked == ["c"]
     assert set(given.statuses(ledger).values()) == {"ready"}
 
@@ -99,10 +99,10 @@ def test_a_card_of_several_orders_is_asked_for_once(ledger: Ledger, settings: Ma
 def test_a_remembered_card_is_not_asked_for_again(ledger: Ledger, settings: MakeSettings) -> None:
     members = Members({"c": "a@x.org"})
     pending(ledger, "c")
-    look_up_batch([members], ledger, "run-1", 0, settings())
+    look_up_batch([members], ledger, given.batch(), settings())
     given.landed(ledger, given.document("S2", loyaltyCardNumber="c"), run=given.run("run-2"))
     given.planned(ledger, given.run("run-2"))
-    assert look_up_batch([members], ledger, "run-2", 0, settings()) == LookedUp(looked_up=0, cache_hits=1)
+    assert look_up_batch([members], ledger, given.batch("run-2"), settings()) == LookedUp(looked_up=0, cache_hits=1)
     assert (members.asked, given.statuses(ledger)["S2"]) == (["c"], "ready")
     assert (given.tally(ledger, "run-2")["cache_hits"], given.tally(ledger, "run-1")["looked_up"]) == (1, 1)
 
@@ -113,11 +113,11 @@ def test_a_card_without_a_customer_is_asked_for_again_once_its_answer_has_expire
 ) -> None:
     members = Members()
     pending(ledger, "c")
-    look_up_batch([members], ledger, "run-1", 0, settings(negative_cache_hours=hours))
+    look_up_batch([members], ledger, given.batch(), settings(negative_cache_hours=hours))
     release(ledger, "run-1")
     given.set_orders(ledger, next_attempt=given.hours_ago(0))
     given.planned(ledger, given.run("run-2"))
-    look_up_batch([members], ledger, "run-2", 0, settings(negative_cache_hours=hours))
+    look_up_batch([members], ledger, given.batch("run-2"), settings(negative_cache_hours=hours))
     assert members.asked == ["c"] * asked
     assert given.row(ledger, "S1")["look_ups"] == 2
 
@@ -137,7 +137,7 @@ def with_own_email(ledger: Ledger, *cards: str | None) -> None:
 def test_an_order_with_an_email_alone_needs_no_look_up(ledger: Ledger, settings: MakeSettings) -> None:
     with_own_email(ledger, None)
     members = Members()
-    assert look_up_batch([members], ledger, "run-1", 0, settings()) == LookedUp(0, 0)
+    assert look_up_batch([members], ledger, given.batch(), settings()) == LookedUp(0, 0)
     assert (members.asked, given.statuses(ledger)) == ([], {"S1": "ready"})
     assert given.row(ledger, "S1")["email"] == OWN
 
@@ -147,7 +147,7 @@ def test_a_till_types_one_address_for_everybody_and_each_card_finds_its_own_cust
 ) -> None:
     with_own_email(ledger, "c1", "c2", "c3")
     members = Members({f"c{number}": f"m{number}@x.org" for number in (1, 2, 3)})
-    look_up_batch([members], ledger, "run-1", 0, settings())
+    look_up_batch([members], ledger, given.batch(), settings())
     assert sorted(members.asked) == ["c1", "c2", "c3"]
     assert [given.row(ledger, f"S{number}")["email"] for number in (1, 2, 3)] == ["m1@x.org", "m2@x.org", "m3@x.org"]
 
@@ -175,7 +175,7 @@ def test_an_orders_own_email_counts_only_where_the_answer_about_its_card_is_fina
 ) -> None:
     with_own_email(ledger, "c")
     some = settings() if own_email_after is None else settings(own_email_after=own_email_after)
-    look_up_batch([Members(c=outcome)], ledger, "run-1", 0, some)
+    look_up_batch([Members(c=outcome)], ledger, given.batch(), some)
     row = given.row(ledger, "S1")
     assert (row["status"], row["reason"], row["email"]) == (status, reason, OWN)
 
@@ -188,7 +188,7 @@ def test_an_orders_own_email_is_no_way_around_an_answer_that_did_not_come(
     members = Members()
     members.errors = {"c": error}
     with pytest.raises(type(error)):
-        look_up_batch([members], ledger, "run-1", 0, settings())
+        look_up_batch([members], ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"S1": "pending"}
 
 
@@ -196,11 +196,11 @@ def test_an_order_that_waits_keeps_its_own_email_until_the_card_is_known(
     ledger: Ledger, settings: MakeSettings
 ) -> None:
     with_own_email(ledger, "c")
-    look_up_batch([Members(c="ambiguous")], ledger, "run-1", 0, settings(negative_cache_hours=0))
+    look_up_batch([Members(c="ambiguous")], ledger, given.batch(), settings(negative_cache_hours=0))
     release(ledger, "run-1")
     given.set_orders(ledger, next_attempt=given.hours_ago(0))
     given.planned(ledger, given.run("run-2"))
-    look_up_batch([Members(c="no_email")], ledger, "run-2", 0, settings())
+    look_up_batch([Members(c="no_email")], ledger, given.batch("run-2"), settings())
     assert (given.row(ledger, "S1")["status"], given.row(ledger, "S1")["email"]) == ("ready", OWN)
 
 
@@ -213,7 +213,7 @@ def test_an_error_in_the_middle_keeps_what_was_answered_and_the_next_try_asks_on
     members = Members({card: f"{card}@x.org" for card in cards})
     members.errors = {"c110": error}
     with pytest.raises(type(error)) as caught:
-        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=4))
+        look_up_batch([members], ledger, given.batch(), settings(lookup_threads=4))
     assert caught.value is error
     first = list(members.asked)
     statuses = given.statuses(ledger)
@@ -223,7 +223,7 @@ def test_an_error_in_the_middle_keeps_what_was_answered_and_the_next_try_asks_on
     assert given.tally(ledger)["looked_up"] == len(answered)
 
     members.errors = {}
-    looked_up = look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=4))
+    looked_up = look_up_batch([members], ledger, given.batch(), settings(lookup_threads=4))
     assert sorted(members.asked[len(first) :]) == sorted(set(cards) - answered)
     assert looked_up.looked_up == 130 - len(answered)
     assert set(given.statuses(ledger).values()) == {"ready"}
@@ -241,7 +241,7 @@ def test_one_card_without_an_answer_is_set_aside_alone_and_the_others_go_on(
     pending(ledger, *cards)
     members = Members({card: f"{card}@x.org" for card in cards})
     members.errors = {"c010": not_answered(passing=passing)}
-    looked_up = look_up_batch([members], ledger, "run-1", 0, settings())
+    looked_up = look_up_batch([members], ledger, given.batch(), settings())
     assert looked_up == LookedUp(looked_up=249, cache_hits=0, look_up_failed=1)
     assert Counter(given.statuses(ledger).values()) == {"ready": 249, "unmatched": 1}
     row = given.row(ledger, "S11")
@@ -258,7 +258,7 @@ def test_an_orders_own_email_is_no_way_around_a_card_that_was_not_answered(
     with_own_email(ledger, "c", "d")
     members = Members({"d": "d@x.org"})
     members.errors = {"c": not_answered()}
-    look_up_batch([members], ledger, "run-1", 0, settings(own_email_after="not_found,no_email,inactive"))
+    look_up_batch([members], ledger, given.batch(), settings(own_email_after="not_found,no_email,inactive"))
     row = given.row(ledger, "S1")
     assert (row["status"], row["reason"], row["email"]) == ("unmatched", LOOK_UP_FAILED, OWN)
 
@@ -269,7 +269,7 @@ def test_the_next_resolver_is_no_way_around_a_card_that_was_not_answered(
     pending(ledger, "c")
     first, second = Members(), Members({"c": "c@x.org"})
     first.errors = {"c": not_answered()}
-    look_up_batch([first, second], ledger, "run-1", 0, settings())
+    look_up_batch([first, second], ledger, given.batch(), settings())
     assert (second.asked, given.statuses(ledger)) == ([], {"S1": "unmatched"})
 
 
@@ -281,7 +281,7 @@ def test_a_card_set_aside_is_asked_for_again_with_growing_pauses_and_found_then(
     members.errors = {"c": not_answered()}
     pauses = []
     for number in range(2, 5):
-        look_up_batch([members], ledger, f"run-{number - 1}", 0, settings())
+        look_up_batch([members], ledger, given.batch(f"run-{number - 1}"), settings())
         again = given.row(ledger, "S1")["next_attempt"]
         pauses.append(round((again - datetime.now(timezone.utc)).total_seconds() / 3600))
         release(ledger, f"run-{number - 1}")
@@ -290,7 +290,7 @@ def test_a_card_set_aside_is_asked_for_again_with_growing_pauses_and_found_then(
         given.planned(ledger, given.run(f"run-{number}"))
     assert pauses == [1, 6, 24]
     members.errors = {}
-    look_up_batch([members], ledger, "run-4", 0, settings())
+    look_up_batch([members], ledger, given.batch("run-4"), settings())
     assert given.statuses(ledger) == {"S1": "ready"}
 
 
@@ -310,11 +310,11 @@ def test_a_share_of_cards_without_an_answer_stops_the_task_after_all_were_asked(
         stops = True  # nothing says that the service is well
     if stops:
         with pytest.raises(RetriableError if passing else ConfigurationError) as error:
-            look_up_batch([members], ledger, "run-1", 0, some)
+            look_up_batch([members], ledger, given.batch(), some)
         assert f"{failing} of {all_cards} cards" in str(error.value)
         assert "the loyalty API said answered_400" in str(error.value)
     else:
-        look_up_batch([members], ledger, "run-1", 0, some)
+        look_up_batch([members], ledger, given.batch(), some)
     assert sorted(members.asked) == cards
     left = {"pending" if stops else "unmatched": failing, "ready": all_cards - failing}
     assert Counter(given.statuses(ledger).values()) == {name: count for name, count in left.items() if count}
@@ -329,7 +329,7 @@ def test_where_none_of_the_first_twenty_cards_is_answered_the_rest_is_not_asked_
     members = Members()
     members.errors = dict.fromkeys(cards, not_answered("answered_404_not_json", passing=True))
     with pytest.raises(RetriableError, match="cards"):
-        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+        look_up_batch([members], ledger, given.batch(), settings(lookup_threads=1))
     assert members.asked == cards[:20]
     assert set(given.statuses(ledger).values()) == {"pending"}
     assert given.rows(ledger, "customers") == []
@@ -341,7 +341,7 @@ def test_an_order_that_came_before_the_length_of_a_card_was_set_is_asked_for_by_
     pending(ledger, "12345", "6.0.0")
     given.set_orders(ledger, orders.c.loyalty_card == "6.0.0", loyalty_card="60354.0")  # as it was read once
     members = Members({"00012345": "ann@example.com"})
-    look_up_batch([members], ledger, "run-1", 0, settings(card_length=8))
+    look_up_batch([members], ledger, given.batch(), settings(card_length=8))
     assert sorted(members.asked) == ["00012345", "60354.0"]
     assert given.statuses(ledger) == {"S1": "ready", "S2": "unmatched"}
 
@@ -351,7 +351,7 @@ def test_where_all_cards_may_fail_all_are_asked_for(ledger: Ledger, settings: Ma
     pending(ledger, *cards)
     members = Members()
     members.errors = dict.fromkeys(cards, not_answered())
-    look_up_batch([members], ledger, "run-1", 0, settings(max_failed_look_ups=1))
+    look_up_batch([members], ledger, given.batch(), settings(max_failed_look_ups=1))
     assert sorted(members.asked) == cards
     assert set(given.statuses(ledger).values()) == {"unmatched"}
 
@@ -363,7 +363,7 @@ def test_an_error_that_is_no_cards_own_leaves_those_without_an_answer_pending(
     members = Members({"c1": "c1@x.org"})
     members.errors = {"c0": not_answered(), "c2": RetriableError("circuit open")}
     with pytest.raises(RetriableError, match="circuit open"):
-        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+        look_up_batch([members], ledger, given.batch(), settings(lookup_threads=1))
     assert given.statuses(ledger) == {"S1": "pending", "S2": "ready", "S3": "pending"}
 
 
@@ -373,7 +373,7 @@ def test_after_an_error_no_new_card_is_asked_for(ledger: Ledger, settings: MakeS
     members = Members()
     members.errors = {"c000": RetriableError("away")}
     with pytest.raises(RetriableError):
-        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+        look_up_batch([members], ledger, given.batch(), settings(lookup_threads=1))
     assert len(members.asked) < 60
 
 
@@ -383,10 +383,10 @@ def test_answers_kept_before_a_crash_are_not_asked_for_again(ledger: Ledger, set
     members = Members({card: f"{card}@x.org" for card in cards})
     members.errors = {"c120": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
-        look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+        look_up_batch([members], ledger, given.batch(), settings(lookup_threads=1))
     asked = len(members.asked)
     members.errors = {}
-    look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=1))
+    look_up_batch([members], ledger, given.batch(), settings(lookup_threads=1))
     assert not set(members.asked[asked:]) & set(cards[:100])
     assert set(given.statuses(ledger).values()) == {"ready"}
 
@@ -403,7 +403,7 @@ def test_several_cards_are_asked_for_at_the_same_time_and_no_more_than_set(
 
     pending(ledger, *(f"c{number}" for number in range(6)))
     members = Slow()
-    look_up_batch([members], ledger, "run-1", 0, settings(lookup_threads=3))
+    look_up_batch([members], ledger, given.batch(), settings(lookup_threads=3))
     assert len(members.asked) == 6
 
 
@@ -412,7 +412,7 @@ def test_only_the_cards_of_the_batch_are_asked_for(ledger: Ledger, settings: Mak
     given.landed(ledger, *documents)
     given.planned(ledger, batch_orders=1)
     members = Members()
-    look_up_batch([members], ledger, "run-1", 1, settings())
+    look_up_batch([members], ledger, given.batch("run-1", 1), settings())
     assert (members.asked, given.statuses(ledger)) == (["c2"], {"S1": "pending", "S2": "unmatched"})
 
 
@@ -421,7 +421,7 @@ def test_no_card_and_no_email_is_in_a_log_record(
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="include.instore")
     pending(ledger, given.CANARY)
-    look_up_batch([Members({given.CANARY: f"{given.CANARY}@x.org"})], ledger, "run-1", 0, settings())
+    look_up_batch([Members({given.CANARY: f"{given.CANARY}@x.org"})], ledger, given.batch(), settings())
     messages = [record.getMessage() for record in caplog.records]
     assert messages
     assert not [message for message in messages if given.CANARY in message]

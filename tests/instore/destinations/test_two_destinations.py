@@ -57,7 +57,7 @@ def go(ledger: Ledger, settings: Settings, run: Run, *sends_to: tuple[str, Any])
     given.open_run(ledger, run)
     for batch in plan(ledger, run, settings):
         settle_customers(
-            ledger, run.run_id, batch.batch,
+            ledger, given.batch(run.run_id, batch.batch),
             asked_after=given.hours_ago(0), cache_hits=0, expiry=given.timedelta(days=1),
         )  # fmt: skip
         for name, destination in sends_to:
@@ -214,7 +214,7 @@ def test_a_person_who_is_suppressed_gets_nothing_at_either(
     run = given.run("run-2")
     given.planned(ledger, run)
     hers = CardAnswer("x1", "suppressed", "S1@example.com")
-    remember(ledger, "run-2", 0, [hers], cache=given.timedelta(days=1), negative=given.timedelta(days=1))
+    remember(ledger, given.batch("run-2"), [hers], cache=given.timedelta(days=1), negative=given.timedelta(days=1))
     store = Store(ledger)
     for name, destination in ((PROFILE_STORE, store), ("archive", archive)):
         given.send(destination, ledger, given.batch("run-2", destination=name), settings())
@@ -282,5 +282,7 @@ def test_an_order_that_goes_nowhere_makes_the_run_red(ledger: Ledger, settings: 
     run = given.run()
     given.open_run(ledger, run)
     plan(ledger, run, settings())
-    settle_customers(ledger, "run-1", 0, asked_after=given.hours_ago(0), cache_hits=0, expiry=given.timedelta(days=1))
+    settle_customers(
+        ledger, given.batch(), asked_after=given.hours_ago(0), cache_hits=0, expiry=given.timedelta(days=1)
+    )
     assert "they go to no destination" in " ".join(report_run(ledger, run, [], settings()).red)

@@ -41,7 +41,7 @@ def begun(ledger: Ledger, settings: Settings, run: Run) -> list[int]:
     batches = [each.batch for each in plan(ledger, run, settings) if each.orders]
     for batch in batches:
         settle_customers(
-            ledger, run.run_id, batch,
+            ledger, given.batch(run.run_id, batch),
             asked_after=given.hours_ago(0), cache_hits=0, expiry=given.timedelta(days=1),
         )  # fmt: skip
     return batches

@@ -113,7 +113,7 @@ def test_a_sign_of_life_keeps_the_claim_of_its_batch_only(ledger: Ledger) -> Non
     given.planned(ledger, batch_orders=1)
     given.alive_hours_ago(ledger, 3)
     with ledger.write() as connection:
-        keep_alive(connection, "run-1", 0)
+        keep_alive(connection, given.batch())
     given.planned(ledger, given.run("run-2"))
     assert holders(ledger) == {"S1": "run-1", "S2": "run-2"}
 

@@ -17,8 +17,8 @@ DAY = timedelta(days=1)
 def answer(ledger: Ledger, *answers: CardAnswer, run: str = "run-1", expiry: timedelta = 30 * DAY) -> None:
     """Remember these answers and settle batch 0 by them."""
     begun = datetime.now(timezone.utc)
-    remember(ledger, run, 0, answers, cache=DAY, negative=timedelta(hours=0.9))
-    settle_customers(ledger, run, 0, asked_after=begun, cache_hits=0, expiry=expiry)
+    remember(ledger, given.batch(run), answers, cache=DAY, negative=timedelta(hours=0.9))
+    settle_customers(ledger, given.batch(run), asked_after=begun, cache_hits=0, expiry=expiry)
 
 
 def in_hours(row: dict[str, object]) -> float:
@@ -52,7 +52,7 @@ def test_each_outcome_has_its_status(
 def test_a_card_is_asked_for_also_where_the_order_has_an_email_of_its_own(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1", emailAddress="own@example.com"))
     given.planned(ledger)
-    assert cards_to_ask(ledger, "run-1", 0).cards == (given.CARD,)
+    assert cards_to_ask(ledger, given.batch()).cards == (given.CARD,)
     answer(ledger)
     assert given.statuses(ledger) == {"S1": "pending"}
 
@@ -67,7 +67,7 @@ def test_an_order_whose_card_has_no_answer_stays_pending(ledger: Ledger) -> None
 def test_a_card_is_asked_for_once_however_many_orders_it_has(ledger: Ledger) -> None:
     given.landed(ledger, *(given.document(f"S{number}") for number in range(3)))
     given.planned(ledger)
-    asking = cards_to_ask(ledger, "run-1", 0)
+    asking = cards_to_ask(ledger, given.batch())
     assert (asking.cards, asking.cache_hits) == ((given.CARD,), 0)
     assert given.CARD not in repr(asking)
 
@@ -76,11 +76,11 @@ def test_a_remembered_card_is_not_asked_for_until_its_answer_expires(ledger: Led
     given.landed(ledger, given.document("S1", loyaltyCardNumber="1"), given.document("S2", loyaltyCardNumber="2"))
     given.planned(ledger)
     answers = [CardAnswer("1", "matched", "a@x.org"), CardAnswer("2", "not_found")]
-    remember(ledger, "run-1", 0, answers, cache=timedelta(hours=1), negative=timedelta(0))
-    asking = cards_to_ask(ledger, "run-1", 0)
+    remember(ledger, given.batch(), answers, cache=timedelta(hours=1), negative=timedelta(0))
+    asking = cards_to_ask(ledger, given.batch())
     assert (asking.cards, asking.cache_hits) == (("2",), 1)
-    remember(ledger, "run-1", 0, answers, cache=timedelta(0), negative=timedelta(hours=1))
-    asking = cards_to_ask(ledger, "run-1", 0)
+    remember(ledger, given.batch(), answers, cache=timedelta(0), negative=timedelta(hours=1))
+    asking = cards_to_ask(ledger, given.batch())
     assert (asking.cards, asking.cache_hits) == (("1",), 1)
     assert given.tally(ledger)["looked_up"] == 4
 
@@ -88,9 +88,9 @@ def test_a_remembered_card_is_not_asked_for_until_its_answer_expires(ledger: Led
 def test_an_expired_answer_does_not_count(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"))
     given.planned(ledger)
-    remember(ledger, "run-1", 0, [CardAnswer(given.CARD, "matched", "a@x.org")], cache=timedelta(0), negative=DAY)
+    remember(ledger, given.batch(), [CardAnswer(given.CARD, "matched", "a@x.org")], cache=timedelta(0), negative=DAY)
     later = datetime.now(timezone.utc)
-    settle_customers(ledger, "run-1", 0, asked_after=later, cache_hits=0, expiry=DAY)
+    settle_customers(ledger, given.batch(), asked_after=later, cache_hits=0, expiry=DAY)
     assert given.statuses(ledger) == {"S1": "pending"}
 
 

@@ -85,7 +85,7 @@ def everywhere(ledger: Ledger) -> Ledger:
     given.planned(ledger)
     now = datetime.now(timezone.utc)
     answers = [CardAnswer(card(person), "matched", email(person)) for person in range(2 * PEOPLE)]
-    remember(ledger, "run-1", 0, answers, cache=timedelta(1), negative=timedelta(1))
+    remember(ledger, given.batch(), answers, cache=timedelta(1), negative=timedelta(1))
     for person in range(2 * PEOPLE):
         hashed = {"email": email(person), "email_hash": ledger.keyed_hash(email(person))}
         given.set_orders(ledger, orders.c.order_number == f"A{person}", status="sent", sent_at=now, **hashed)

@@ -251,7 +251,7 @@ def test_the_hour_after_a_migration_sends_nothing_twice_and_finishes_what_was_un
 
     (batch,) = given.planned(ledger, given.run("run-1"), claim_minutes=120)
     settings = load_settings(verify_after=0)
-    look_up_batch([Everybody()], ledger, "run-1", 0, settings)
+    look_up_batch([Everybody()], ledger, given.batch(), settings)
     store = Store(ledger)
     store.shows = False
     given.send(store, ledger, given.batch(), settings)

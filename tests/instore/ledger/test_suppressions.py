@@ -41,7 +41,7 @@ class Provider:
 
 
 def answered(ledger: Ledger, card: str, outcome: str, email: str | None = None, run: str = "run-1") -> None:
-    remember(ledger, run, 0, [CardAnswer(card, outcome, email)], cache=A_DAY, negative=A_DAY)
+    remember(ledger, given.batch(run), [CardAnswer(card, outcome, email)], cache=A_DAY, negative=A_DAY)
 
 
 def hashes(ledger: Ledger) -> set[str]:
@@ -67,7 +67,7 @@ def test_a_person_the_very_batch_has_just_learnt_of_gets_nothing_though_the_orde
     )
     given.planned(ledger)
     provider = Provider(x1=("suppressed", None), m1=("matched", "bob@example.com"))
-    look_up_batch([provider], ledger, "run-1", 0, settings())
+    look_up_batch([provider], ledger, given.batch(), settings())
     store = Store(ledger)
     assert given.send(store, ledger, given.batch(), settings()) == Delivered(sent=1)
     assert given.statuses(ledger) == {
@@ -109,7 +109,7 @@ def test_later_orders_of_the_person_are_suppressed_and_those_of_others_are_not(
         given.document("anothers", loyaltyCardNumber=None, emailAddress="bob@example.com"),
     )
     given.planned(ledger)
-    look_up_batch([Provider()], ledger, "run-1", 0, settings())
+    look_up_batch([Provider()], ledger, given.batch(), settings())
     assert given.statuses(ledger) == {"hers": "suppressed", "anothers": "ready"}
     assert given.row(ledger, "hers")["reason"] == "suppressed"
 

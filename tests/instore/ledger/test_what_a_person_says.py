@@ -139,7 +139,7 @@ class Members:
 
 def searched(ledger: Ledger, run_id: str, outcome: str = "matched") -> str:
     given.planned(ledger, given.run(run_id))
-    look_up_batch([Members(outcome)], ledger, run_id, 0, given.SETTINGS)
+    look_up_batch([Members(outcome)], ledger, given.batch(run_id), given.SETTINGS)
     return given.statuses(ledger)["S1"]
 
 

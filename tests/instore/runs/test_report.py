@@ -49,7 +49,7 @@ def scenario(ledger: Ledger, settings: Settings) -> None:
     )
     given.planned(ledger)
     given.landed(ledger, given.document("late"), run=given.run("run-1"))
-    look_up_batch([Members()], ledger, "run-1", 0, settings)
+    look_up_batch([Members()], ledger, given.batch(), settings)
     store = Store(ledger, rejected=["refused"], doubt=["ambiguous"])
     store.shows = False
     given.send(store, ledger, given.batch(), settings)
@@ -130,7 +130,7 @@ def test_what_is_suppressed_is_told_by_who_said_so(ledger: Ledger, settings: Mak
     cards = {"answer": "x1", "command": "c1", "file": "f1", "erased": "e1000", "lifted": "l1", "fine": "m1"}
     given.landed(ledger, *(given.document(number, loyaltyCardNumber=card) for number, card in cards.items()))
     given.planned(ledger)
-    look_up_batch([Members()], ledger, "run-1", 0, settings())
+    look_up_batch([Members()], ledger, given.batch(), settings())
     given.set_orders(ledger, orders.c.order_number.in_(["command", "file"]), status="ready")
     suppress(ledger, ["c1"], "a ticket")
     suppress(ledger, ["f1", "e1000"], "a list", FILE)
