@@ -32,6 +32,7 @@ from include.instore.ledger.read_figures import list_runs
 from include.instore.ledger.tables import orders
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings, load_settings
+from include.instore.model.states import CardOutcome
 from include.instore.runs.planning import plan
 from include.instore.runs.report import report_run
 from tests.instore import given
@@ -51,7 +52,7 @@ class Everybody:
     """A loyalty provider that knows every card, at once."""
 
     def resolve(self, card: str) -> CardAnswer:
-        return CardAnswer(card, "matched", f"c{card}@example.com")
+        return CardAnswer(card, CardOutcome.MATCHED, f"c{card}@example.com")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from include.instore.model.errors import FatalError, RetriableError
-from include.instore.model.windows import Run, resolve_run
+from include.instore.model.windows import Run, RunParams, resolve_run
 from include.instore_airflow.connections import open_ledger
 from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.retry_policy import TryAgain
@@ -41,9 +41,10 @@ def pipeline(
         from include.instore.model.settings import load_settings
 
         settings = load_settings()
-        if params.get("track_events") is not None:
-            settings = settings.having(enable_track_events=params["track_events"] == "on")
-        run = resolve_run(dag_run, params)
+        asked = RunParams.of(params)
+        if asked.track_events is not None:
+            settings = settings.having(enable_track_events=asked.track_events == "on")
+        run = resolve_run(dag_run, asked)
         with contextlib.closing(open_ledger()) as ledger, contextlib.ExitStack() as opened:
             if begins:
                 look_after(ledger, settings)

@@ -55,7 +55,8 @@ class LoyaltyResolver:
 
     def resolve(self, card: str) -> CardAnswer:
         from include.instore.ledger.customers import CardAnswer
+        from include.instore.model.states import CardOutcome
 
         with translated():
             answer = self._hook.look_up(card)
-        return CardAnswer(card, answer.outcome, answer.email)
+        return CardAnswer(card, CardOutcome(answer.outcome), answer.email)

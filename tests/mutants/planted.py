@@ -324,10 +324,10 @@ MUTANTS = [
         ),
         (
             "suppressed is unmatched",
-            "Status.SUPPRESSED if outcome == SUPPRESSED else",
-            "Status.UNMATCHED if outcome == SUPPRESSED else",
+            "CardOutcome.SUPPRESSED: Status.SUPPRESSED,",
+            "CardOutcome.SUPPRESSED: Status.UNMATCHED,",
         ),
-        ("a suppressed person's order is ready", "outcome = SUPPRESSED\n", "pass\n"),
+        ("a suppressed person's order is ready", "outcome = CardOutcome.SUPPRESSED.value\n", "pass\n"),
         ("an order's own email goes before its card", "or outcome in own_email_after)", "or True)"),
         (
             "an order with an email does not wait",

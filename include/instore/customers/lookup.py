@@ -16,10 +16,10 @@ from include.instore import fault_points
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import HeldBatch, hold
 from include.instore.ledger.customers import CardAnswer, cards_to_ask, remember, settle_customers
-from include.instore.model.codes import LOOK_UP_FAILED, NOT_FOUND
 from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import CardNotAnswered, ConfigurationError, InStoreError, RetriableError
 from include.instore.model.settings import Settings
+from include.instore.model.states import CardOutcome
 
 _BLOCK = 100
 _FIRST = 20
@@ -32,7 +32,7 @@ class Resolver(Protocol):
     """Someone who may know the customer behind a card."""
 
     def resolve(self, card: str) -> CardAnswer:
-        """The outcome: matched (with an email), not_found, inactive, no_email, ambiguous or suppressed.
+        """What it knows of the card.
 
         :raises CardNotAnswered: there is no answer about this card; others may be answered.
         :raises ConfigurationError: asking is pointless until a person changes something.
@@ -84,7 +84,7 @@ def look_up_batch(resolvers: Sequence[Resolver], ledger: Ledger, held: HeldBatch
     if error is None:
         error = _too_many(failed, answered, codes, settings)
     if error is None and failed:
-        set_aside = [CardAnswer(card, LOOK_UP_FAILED) for card in failed]
+        set_aside = [CardAnswer(card, CardOutcome.LOOK_UP_FAILED) for card in failed]
         remember(ledger, held, set_aside, cache=cache, negative=negative)
         log.warning(
             "batch %d: %d cards were not answered and are looked up again later: %s", held.batch, len(failed), codes
@@ -151,17 +151,17 @@ def _ask(
 
 
 def _resolve(resolvers: Sequence[Resolver], card: str, rules: Rules) -> CardAnswer:
-    answer, asked = CardAnswer(card, NOT_FOUND), card
+    answer, asked = CardAnswer(card, CardOutcome.NOT_FOUND), card
     with contextlib.suppress(ValueError):  # of an order that came before this rule
         asked = card_of(card, rules) or card
     for resolver in resolvers:
         answer = resolver.resolve(asked)
         fault_points.reach("lookup.answered")
-        if answer.outcome != NOT_FOUND:
+        if answer.outcome != CardOutcome.NOT_FOUND:
             break
     try:
         email = email_of(answer.email, rules)
     except ValueError:
         email = None
-    outcome = "no_email" if answer.outcome == "matched" and email is None else answer.outcome
-    return CardAnswer(card, outcome, email)
+    without = answer.outcome == CardOutcome.MATCHED and email is None
+    return CardAnswer(card, CardOutcome.NO_EMAIL if without else answer.outcome, email)

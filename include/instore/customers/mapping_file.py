@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from include.instore.ledger.customers import CardAnswer
-from include.instore.model.codes import NOT_FOUND
 from include.instore.model.customer_keys import Rules, card_of, email_of
 from include.instore.model.errors import ConfigurationError
+from include.instore.model.states import CardOutcome
 
 _DELIMITERS = ",;\t|"
 _CARD = frozenset({"card", "cardno", "cardnumber", "loyaltycard", "loyaltycardno", "loyaltycardnumber"})
@@ -79,11 +79,13 @@ class MappingFile:
     def resolve(self, card: str) -> CardAnswer:
         """The email of the card; two different ones are ambiguous."""
         if card not in self._emails:
-            return CardAnswer(card, NOT_FOUND)
+            return CardAnswer(card, CardOutcome.NOT_FOUND)
         emails = self._addresses(card)
         if len({email.casefold() for email in emails}) > 1:
-            return CardAnswer(card, "ambiguous")
-        return CardAnswer(card, "matched", min(emails)) if emails else CardAnswer(card, "no_email")
+            return CardAnswer(card, CardOutcome.AMBIGUOUS)
+        if not emails:
+            return CardAnswer(card, CardOutcome.NO_EMAIL)
+        return CardAnswer(card, CardOutcome.MATCHED, min(emails))
 
     def _addresses(self, card: str) -> set[str]:
         addresses = set()

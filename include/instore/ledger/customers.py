@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,13 +14,16 @@ from include.instore.ledger.database import Ledger
 from include.instore.ledger.destinations import make_deliveries
 from include.instore.ledger.suppressions import learn_from_answers, suppressed_among
 from include.instore.ledger.tables import customers, orders, runs
-from include.instore.model.codes import SUPPRESSED
-from include.instore.model.states import Status
+from include.instore.model.states import CardOutcome, Status
 
 _ASK_AGAIN_HOURS = (1, 6, 24)
 """An unmatched order is asked for again after these hours, then daily until it expires."""
 
 
+_STATUS_OF: Mapping[str | None, Status] = {
+    CardOutcome.MATCHED: Status.MATCHED,
+    CardOutcome.SUPPRESSED: Status.SUPPRESSED,
+}
 _SEARCHED_ANEW = {"status": Status.PENDING.value, "reason": None, "next_attempt": None, "claim_run": None}
 
 
@@ -28,7 +32,7 @@ class CardAnswer:
     """What one card's look-up came to; the card and the email stay out of its repr."""
 
     loyalty_card: str = field(repr=False)
-    outcome: str
+    outcome: CardOutcome
     email: str | None = field(default=None, repr=False)
 
 
@@ -65,15 +69,16 @@ def remember(
     answers = sorted(answers, key=lambda answer: answer.loyalty_card)
     rows = [
         {
-            **asdict(answer),
-            "email": answer.email if answer.outcome == "matched" else None,
+            "loyalty_card": answer.loyalty_card,
+            "outcome": str(answer.outcome),
+            "email": answer.email if answer.outcome == CardOutcome.MATCHED else None,
             "asked_at": now,
-            "expires_at": now + (cache if answer.outcome == "matched" else negative),
+            "expires_at": now + (cache if answer.outcome == CardOutcome.MATCHED else negative),
         }
         for answer in answers
     ]
-    suppressed = [(answer.loyalty_card, answer.email) for answer in answers if answer.outcome == SUPPRESSED]
-    active = [answer.loyalty_card for answer in answers if answer.outcome == "matched"]
+    suppressed = [(answer.loyalty_card, answer.email) for answer in answers if answer.outcome == CardOutcome.SUPPRESSED]
+    active = [answer.loyalty_card for answer in answers if answer.outcome == CardOutcome.MATCHED]
     if not rows:
         return
     statement = ledger.insert(customers)
@@ -123,30 +128,27 @@ def settle_customers(
             .order_by(orders.c.key)
             .with_for_update(of=orders)  # nobody takes the batch over before this is written
         ).all()  # fmt: skip
-        addresses = {
-            email: ledger.keyed_hash(email) for row in rows for email in (row.email, row.customer_email) if email
-        }
-        stopped = suppressed_among(connection, [*addresses.values(), *(row.card_hash for row in rows)])
+        hashes = {email: ledger.keyed_hash(email) for row in rows for email in (row.email, row.customer_email) if email}
+        stopped = suppressed_among(connection, [*hashes.values(), *(row.card_hash for row in rows)])
         updates = []
         for row in rows:
             if row.loyalty_card is not None and row.outcome is None:
                 continue
-            outcome, email = row.outcome, row.customer_email
-            if row.email is not None and (row.loyalty_card is None or outcome in own_email_after):
-                outcome, email = "matched", row.email
-            if {row.card_hash, addresses.get(email or "")} & stopped:
-                outcome = SUPPRESSED
-            matched = outcome == "matched"
-            status = Status.MATCHED if matched else Status.SUPPRESSED if outcome == SUPPRESSED else Status.UNMATCHED
+            outcome, email = _customer_of(row, own_email_after)
+            if {row.card_hash, hashes.get(email or "")} & stopped:
+                outcome = CardOutcome.SUPPRESSED.value
+            matched = outcome == CardOutcome.MATCHED
+            status = _STATUS_OF.get(outcome, Status.UNMATCHED)
+            # Of a suppressed person's order its own address stays, by which later ones are known.
+            customer = email if matched else row.email
             again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
             updates.append(
                 {
                     "order": row.key,
                     "to_status": status.value,
                     "why": None if matched else outcome,
-                    # Of a suppressed person's order its own address stays, by which later ones are known.
-                    "customer": email if matched else row.email,
-                    "customer_hash": addresses.get((email if matched else row.email) or ""),
+                    "customer": customer,
+                    "customer_hash": hashes.get(customer or ""),
                     "again": again,
                     "rounds": row.look_ups + (not matched),
                 }
@@ -173,6 +175,12 @@ def settle_customers(
             sa.update(runs).where(runs.c.run_id == held.run_id).values(cache_hits=runs.c.cache_hits + cache_hits)
         )
         keep_alive(connection, held)
+
+
+def _customer_of(row: sa.Row[Any], own_email_after: Collection[str]) -> tuple[str | None, str | None]:
+    """Outcome and email of an order's customer, by the answer about its card or by its own email."""
+    own = row.email is not None and (row.loyalty_card is None or row.outcome in own_email_after)
+    return (CardOutcome.MATCHED.value, row.email) if own else (row.outcome, row.customer_email)
 
 
 def search_again(ledger: Ledger, reason: str = "", keys: Sequence[str] = (), *, dry_run: bool) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from include.instore.model.states import CardOutcome
+
 COMMAND = "python -m include.instore"
 
 
@@ -347,9 +349,11 @@ LEFT_FILES = _code(
 # Orders without a customer
 
 
-def _without_customer(word: str, title: str, meaning: str, cause: str, told: Told | Code = UNMATCHED_SHARE) -> Code:
-    again = ("after correcting the cause, to look them up at once", f"orders search-again --reason {word}")
-    return _code(word, Kind.ORDER, title, meaning, cause, again, told=told)
+def _without_customer(
+    outcome: CardOutcome, title: str, meaning: str, cause: str, told: Told | Code = UNMATCHED_SHARE
+) -> Code:
+    again = ("after correcting the cause, to look them up at once", f"orders search-again --reason {outcome}")
+    return _code(outcome.value, Kind.ORDER, title, meaning, cause, again, told=told)
 
 
 NO_CUSTOMER_KEY = _code(
@@ -358,28 +362,28 @@ NO_CUSTOMER_KEY = _code(
     ("if the heading has changed: name it in INSTORE_EXTRACT_COLUMNS, and have the files delivered again", ""),
     told=UNMATCHED_SHARE,
 )  # fmt: skip
-NOT_FOUND = _without_customer(
-    "not_found", "An unknown card", "The provider has no such card. Looked up again until the order expires.",
+_without_customer(
+    CardOutcome.NOT_FOUND, "An unknown card", "The provider has no such card. Looked up again until the order expires.",
     "A card that is not registered yet, or is written differently.",
 )  # fmt: skip
-NO_EMAIL = _without_customer(
-    "no_email", "A member without an email", "The card is known and has no address. Looked up again until the order "
-    "expires.",
+_without_customer(
+    CardOutcome.NO_EMAIL, "A member without an email",
+    "The card is known and has no address. Looked up again until the order expires.",
     "A member without an address, or a wrong path to the email.",
 )  # fmt: skip
-INACTIVE = _without_customer(
-    "inactive", "A member who is not active", "The card's member is not active. Looked up again until the order "
-    "expires.",
+_without_customer(
+    CardOutcome.INACTIVE, "A member who is not active",
+    "The card's member is not active. Looked up again until the order expires.",
     "A closed membership, or a status that is not among the active ones.",
 )  # fmt: skip
-AMBIGUOUS = _without_customer(
-    "ambiguous", "Several members on one card", "The customer cannot be decided. Looked up again until the order "
-    "expires.",
+_without_customer(
+    CardOutcome.AMBIGUOUS, "Several members on one card",
+    "The customer cannot be decided. Looked up again until the order expires.",
     "Two members share a card, or the provider searches for a part of the number.",
 )  # fmt: skip
 LOOK_UP_FAILED = _without_customer(
-    "look_up_failed", "A card without an answer", "The card was looked up, and the answer says nothing about it. "
-    "Looked up again until the order expires.", "The codes of the answers are in the log of look_up_customers.",
+    CardOutcome.LOOK_UP_FAILED, "A card without an answer", "The card was looked up, and the answer says nothing about "
+    "it. Looked up again until the order expires.", "The codes of the answers are in the log of look_up_customers.",
     LOOK_UPS_FAILING,
 )  # fmt: skip
 SUPPRESSED = _code(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -20,7 +19,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from include.instore.model.identifiers import known_codec, known_trailer, known_zone
+from include.instore.model.identifiers import did_you_mean, known_codec, known_trailer, known_zone
 from include.instore.model.orders import InStoreOrder, OrderLine
 
 ORDER_FIELDS = tuple(to_camel(name) for name in InStoreOrder.model_fields if name != "lines")
@@ -28,13 +27,6 @@ LINE_FIELDS = tuple(to_camel(name) for name in OrderLine.model_fields)
 REQUIRED = ("orderNumber", "date", "storeId", "currency", "total")
 NAMED_FORMATS = ("iso", "unix", "unix_ms")
 """Dates that are no ``strptime`` format: ISO 8601 or /Date(ms+0200)/; seconds and milliseconds since 1970."""
-
-
-def did_you_mean(name: str, names: tuple[str, ...]) -> str:
-    """The end of a sentence about a name that is not known."""
-    near = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, n=1)
-    meant = next((each for each in names if near and each.casefold() == near[0]), "")
-    return f"; did you mean {meant}?" if meant else f"; there are {', '.join(names)}"
 
 
 def _date_format(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -44,6 +45,13 @@ def no_name(text: str) -> str:
     if _MADE_A_NUMBER.fullmatch(text):
         return "is written as a number, as a spreadsheet or a data frame does; have the column written as text"
     return ""
+
+
+def did_you_mean(name: str, names: tuple[str, ...]) -> str:
+    """The end of a sentence about a name that is not known."""
+    near = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, n=1)
+    meant = next((each for each in names if near and each.casefold() == near[0]), "")
+    return f"; did you mean {meant}?" if meant else f"; there are {', '.join(names)}"
 
 
 def known_zone(name: str) -> str:

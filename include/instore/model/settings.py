@@ -18,11 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.identifiers import known_codec, known_trailer, known_zone
 from include.instore.model.order_keys import key_fields
+from include.instore.model.states import WITHOUT_ADDRESS
 
 PREFIX = "INSTORE_"
-
-NO_ADDRESS = ("not_found", "no_email", "inactive")
-"""Final answers about a card without an address."""
 
 
 def _known_placeholders(template: str) -> str:
@@ -56,8 +54,8 @@ def _each_declared(paths: dict[str, str]) -> dict[str, str]:
 
 def _known_outcomes(names: str) -> str:
     chosen = [name.strip() for name in names.split(",") if name.strip()]
-    if not set(chosen) <= set(NO_ADDRESS):
-        raise ValueError(f"can only have {', '.join(NO_ADDRESS)}, with commas between them")
+    if not set(chosen) <= set(WITHOUT_ADDRESS):
+        raise ValueError(f"can only have {', '.join(WITHOUT_ADDRESS)}, with commas between them")
     return ",".join(chosen)
 
 

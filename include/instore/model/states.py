@@ -9,6 +9,9 @@ class _Word(str, Enum):
     def __str__(self) -> str:
         return str(self.value)
 
+    def __hash__(self) -> int:
+        return hash(self.value)  # it equals its text, so it is the same key of a mapping
+
 
 class Source(_Word):
     """Where a record came from."""
@@ -24,6 +27,22 @@ class RecordState(_Word):
     REDRIVEN = "redriven"
     DISCARDED = "discarded"
     ANY = "any"  # of a filter
+
+
+class CardOutcome(_Word):
+    """What became of looking a card up; all but the first are codes of docs/codes.md."""
+
+    MATCHED = "matched"  # with an email
+    NOT_FOUND = "not_found"
+    NO_EMAIL = "no_email"
+    INACTIVE = "inactive"
+    AMBIGUOUS = "ambiguous"
+    SUPPRESSED = "suppressed"
+    LOOK_UP_FAILED = "look_up_failed"  # the answer says nothing about it, or none came
+
+
+WITHOUT_ADDRESS = (CardOutcome.NOT_FOUND, CardOutcome.NO_EMAIL, CardOutcome.INACTIVE)
+"""Final answers about a card without an address."""
 
 
 class Status(_Word):

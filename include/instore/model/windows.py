@@ -6,18 +6,15 @@ everything here is read from the plain ``dag_run`` and its params, never from th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Protocol
 
-from include.instore.model.errors import ConfigurationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-PARAMS = (
-    "window_start", "window_end", "drain_topic", "track_events", "resend", "destination", "dry_run", "resend_list",
-)  # fmt: skip
-"""What a run can be told in its conf."""
+from include.instore.model.errors import ConfigurationError
+from include.instore.model.identifiers import did_you_mean
 
 OWN_DAG = "instore_orders"
 """The DAG whose runs the ledger knows by their run id alone, which Airflow makes unique within one DAG only."""
@@ -62,6 +59,72 @@ class Window:
         return self.start < end and start < self.end
 
 
+class RunParams(BaseModel):
+    """What a run can be told: its conf, read once by :meth:`of`.
+
+    :param window_start: and ``window_end``: the orders to send, ISO 8601; both or neither. A bare date is UTC.
+    :param drain_topic: off: this run leaves the live subscription alone.
+    :param track_events: whether this run sends; None: as the settings say.
+    :param resend: whether orders that were sent before are sent again.
+    :param destination: name of the one where orders go that were never there.
+    :param dry_run: everything but settling and sending.
+    :param resend_list: id of the list of events to send again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_start: datetime | None = None
+    window_end: datetime | None = None
+    drain_topic: bool = True
+    track_events: Literal["on", "off"] | None = None
+    resend: bool = False
+    destination: str | None = None
+    dry_run: bool = False
+    resend_list: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RunParams:
+        """The params of a run; what is empty has its default.
+
+        :raises ConfigurationError: a name is unknown, a value is not of its kind, or the window is none.
+        """
+        names = tuple(cls.model_fields)
+        for name in given:
+            if name not in names:
+                raise ConfigurationError(f"Param {name} is unknown{did_you_mean(name, names)}")
+        try:
+            return cls.model_validate({name: value for name, value in given.items() if value not in (None, "")})
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise ConfigurationError(
+                f"Param {first['loc'][0]} is wrong: {first['msg'].removeprefix('Value error, ')}; change it."
+            ) from None
+
+    @field_validator("window_start", "window_end", mode="before")
+    @classmethod
+    def _moment(cls, value: Any) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError("it is not a date and time such as 2017-06-05T00:00:00+00:00 or 2017-06-05") from None
+        # The form's picker gives an offset; a bare date is taken as UTC, as Airflow itself takes dates.
+        return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+    @property
+    def window(self) -> Window | None:
+        """The window asked for. :raises ConfigurationError: it has one end, or ends before it starts."""
+        start, end = self.window_start, self.window_end
+        if start is None and end is None:
+            return None
+        if start is None or end is None:
+            raise ConfigurationError(
+                "A window needs both params: window_start and window_end; give the other one as well."
+            )
+        if start >= end:
+            raise ConfigurationError("Param window_end must be later than window_start; change one of them.")
+        return Window(start, end)
+
+
 @dataclass(frozen=True)
 class Run:
     """One run, as the pipeline sees it: plain, JSON-ready through :meth:`document`.
@@ -96,29 +159,17 @@ class Run:
         return (first, *(f"{first}#{number}" for number in range(1, self.clear_number + 1)))
 
 
-def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
+def resolve_run(dag_run: DagRun, params: RunParams) -> Run:
     """The run behind a ``dag_run``.
 
-    :param params: ``window_start``, ``window_end`` (ISO 8601 or None), ``drain_topic``, ``resend``, ``dry_run`` (bool),
-        ``destination`` (a name or None), ``resend_list`` (an id), ``track_events``, which is none of this module's
-        business; Airflow has the run's conf among them.
-    :raises ConfigurationError: a window with one end, with a bad date or that ends before it starts; resend without
-        a window; a param that is none of :data:`PARAMS`; a list for another DAG than the one that asks for approval;
-        a manual run with a Logical Date of its own.
+    :raises ConfigurationError: a window with one end, or that ends before it starts; resend without a window; a list
+        for another DAG than the one that asks for approval; a manual run with a Logical Date of its own.
     """
-    for name in params:
-        if name not in PARAMS:
-            near = difflib.get_close_matches(name, PARAMS, n=1)
-            raise ConfigurationError(
-                f"Param {name} is unknown; "
-                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(PARAMS)}.")
-            )
     # str() of Airflow's enum prints DagRunType.BACKFILL; the run id of a reprocessed run keeps its old prefix.
     run_type = getattr(dag_run.run_type, "value", dag_run.run_type)
-    asked = _asked_window(params)
+    asked = params.window
     interval = _interval(dag_run)
-    resend, dry_run = bool(params.get("resend")), bool(params.get("dry_run"))
-    destination, resend_list = params.get("destination") or None, str(params.get("resend_list") or "")
+    resend, dry_run, destination = params.resend, params.dry_run, params.destination
 
     def run(kind: Kind, window: Window | None, drains: bool, loads: bool, claims: Any) -> Run:
         if claims == "due" and (resend or destination):
@@ -128,12 +179,14 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
             )
         run_id = dag_run.run_id if dag_run.dag_id == OWN_DAG else f"{dag_run.dag_id}/{dag_run.run_id}"
         clears = dag_run.clear_number or 0
-        return Run(run_id, kind, window, drains, loads, claims, resend, dry_run, clears, destination, resend_list)
+        return Run(
+            run_id, kind, window, drains, loads, claims, resend, dry_run, clears, destination, params.resend_list
+        )
 
     if dag_run.dag_id == RESEND_DAG:
         resend, dry_run, destination = True, False, None
         return run("resend", None, False, False, "listed")
-    if resend_list:
+    if params.resend_list:
         raise ConfigurationError(f"Param resend_list is for DAG {RESEND_DAG}, which has the list approved first.")
     # A cleared backfill is a backfill still; its own orders are those of its interval.
     if run_type == "backfill":
@@ -142,11 +195,10 @@ def resolve_run(dag_run: DagRun, params: Mapping[str, Any]) -> Run:
         return run("cleared", asked or interval, False, False, "own")
     if run_type == "scheduled":
         return run("scheduled", interval, True, True, "due")
-    drains = bool(params.get("drain_topic", True))
     asked = asked or _own_interval(dag_run, interval)
     if asked is not None:
-        return run("manual", asked, drains, False, "in_window")
-    return run("manual", None, drains, True, "due")
+        return run("manual", asked, params.drain_topic, False, "in_window")
+    return run("manual", None, params.drain_topic, True, "due")
 
 
 def _interval(dag_run: DagRun) -> Window | None:
@@ -175,28 +227,3 @@ def _own_interval(dag_run: DagRun, interval: Window | None) -> Window | None:
                 "the hour before it; leave it as it is, and give params window_start and window_end, or a backfill."
             )
     return interval
-
-
-def _asked_window(params: Mapping[str, Any]) -> Window | None:
-    start, end = (_moment(params.get(name), name) for name in ("window_start", "window_end"))
-    if start is None and end is None:
-        return None
-    if start is None or end is None:
-        raise ConfigurationError("A window needs both params: window_start and window_end; give the other one as well.")
-    if start >= end:
-        raise ConfigurationError("Param window_end must be later than window_start; change one of them.")
-    return Window(start, end)
-
-
-def _moment(value: Any, name: str) -> datetime | None:
-    if value in (None, ""):
-        return None
-    text = str(value).strip().replace("Z", "+00:00")
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"Param {name} is not a date and time; write it as 2017-06-05T00:00:00+00:00 or 2017-06-05."
-        ) from None
-    # The form's picker gives an offset; a bare date is taken as UTC, as Airflow itself takes dates.
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.instore.model.codes import NO_REPORT
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.windows import Run, resolve_run
+from include.instore.model.windows import Run, RunParams, resolve_run
 from include.instore_airflow.alerting.channels import deliver_unremembered, deliver_waiting, harmless, run_link, text_of
 from include.instore_airflow.connections import open_ledger
 
@@ -107,11 +107,11 @@ def _tell(alert: Alert, run: Run, dag_id: str) -> None:
 def _run_of(dag_run: Any) -> Run:
     """The run behind a callback's dag run, also where its params or dates are wrong, which may be why it failed."""
     try:
-        return resolve_run(dag_run, dag_run.conf or {})
+        return resolve_run(dag_run, RunParams.of(dag_run.conf or {}))
     except ConfigurationError:
         bare = _bare_dag_run(dag_run.dag_id, dag_run.run_id)
         bare.run_type, bare.clear_number = dag_run.run_type, dag_run.clear_number
-        return resolve_run(bare, {})
+        return resolve_run(bare, RunParams())
 
 
 def _bare_dag_run(dag_id: str, run_id: str) -> Any:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import claim, keep_alive, open_run, release
-from include.instore.model.windows import resolve_run
+from include.instore.model.windows import RunParams, resolve_run
 from tests.instore import given
 
 ROOT = Path(__file__).parents[3]
@@ -271,7 +271,7 @@ def test_two_dags_that_run_at_the_same_hour_share_the_orders_out_without_overlap
         dates = dict.fromkeys(("data_interval_start", "data_interval_end"))
         run_id = "scheduled__2026-11-27T06:00:00+00:00"
         dag_run = SimpleNamespace(dag_id=dag_id, run_id=run_id, run_type="scheduled", clear_number=0, **dates)
-        run = open_run(ledger, resolve_run(dag_run, {}))
+        run = open_run(ledger, resolve_run(dag_run, RunParams()))
         planned[dag_id] = sum(batch.orders for batch in given.planned(ledger, run))
     assert planned == {"instore_orders": 20, "instore_maintenance": 0}
     assert len(given.rows(ledger, "runs")) == 3

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from include.instore.model.errors import ConfigurationError
-from include.instore.model.windows import Run, Window, resolve_run
+from include.instore.model.windows import Run, RunParams, Window
+from include.instore.model.windows import resolve_run as resolve
 from tests.instore.given import moment, window
 
 DAY = window("2017-06-05", "2017-06-06")
@@ -36,6 +37,10 @@ class DagRun:
     dag_id: str = "instore_orders"
     logical_date: datetime | None = None
     run_after: datetime | None = None
+
+
+def resolve_run(dag_run: DagRun, params: dict[str, Any]) -> Run:
+    return resolve(dag_run, RunParams.of(params))
 
 
 NOON = moment("2026-11-24T12:10:00")
@@ -151,6 +156,19 @@ def test_a_wrong_window_is_a_configuration_error_that_names_the_param(params: di
 def test_an_unknown_param_is_refused_before_it_does_something_else(run_type: str, name: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         resolve_run(DagRun(run_type), {name: "2017-06-01"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("resend", "perhaps"), ("drain_topic", 7), ("track_events", "yes"), ("destination", 3)]
+)
+def test_a_param_of_another_kind_is_refused_by_its_name(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"Param {name} is wrong: .*; change it"):
+        RunParams.of({name: value})
+
+
+def test_a_switch_that_is_written_as_a_word_is_that_word() -> None:
+    assert not RunParams.of({"resend": "false"}).resend
+    assert RunParams.of({"resend": "true", "destination": None, "track_events": None}) == RunParams(resend=True)
 
 
 @pytest.mark.parametrize(

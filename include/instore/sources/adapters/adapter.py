@@ -16,8 +16,9 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 
 from include.instore.model.codes import BLOB_MISSING
-from include.instore.model.declarations import Declaration, did_you_mean, load_declaration, order_function
+from include.instore.model.declarations import Declaration, load_declaration, order_function
 from include.instore.model.errors import RecordRefused
+from include.instore.model.identifiers import did_you_mean
 from include.instore.model.orders import InStoreOrder, camel_case, order_from_document, refuse_references
 from include.instore.model.settings import Settings
 from include.instore.sources.adapters.columns import LINE_COLUMNS, ORDER_COLUMNS
