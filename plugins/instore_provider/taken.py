@@ -67,12 +67,10 @@ def read_answer(body: bytes, bulk: Sequence[EncodedEvent], success_body: str = "
     except ValueError:
         return Taken("unreadable", {})
     items = _items(said)
-    failed = {at: _status(item) for at, item in enumerate(items) if _is_failure(item)}
+    failed = [(_place(item, at, bulk, len(items)), _status(item)) for at, item in enumerate(items) if _is_failure(item)]
     if failed:
-        places = [_place(item, at, bulk, len(items)) for at, item in enumerate(items)]
-        if None in [places[at] for at in failed]:
-            return Taken("unreadable", {})
-        return Taken("by_item", {place: failed[at] for at in failed if (place := places[at]) is not None})
+        statuses = {place: status for place, status in failed if place is not None}
+        return Taken("unreadable" if None in dict(failed) else "by_item", statuses)
     if _is_failure(said):
         return Taken("failed", {})
     of_some = len(items) < len(bulk) and (bool(items) or status == _MULTI_STATUS)

@@ -18,7 +18,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Arrival, land
+from include.instore.ledger.intake import land
+from include.instore.ledger.known_again import Arrival
 from include.instore.model.settings import Settings
 from include.instore_airflow import connections, tasks
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain

@@ -150,20 +150,9 @@ def _send(
     destination: Destination, ledger: Ledger, held: OutgoingBatch, settings: SendingSettings, keys: Sequence[str]
 ) -> tuple[Delivered, int]:
     """Send one bulk; what it came to, and how many of its events left without an answer."""
-    events: list[dict[str, Any]] = []
-    truncated: set[str] = set()
     marked = deliveries.mark_sending(ledger, held, keys)
     lease = _Lease(ledger, held, {order.event_id: order.attempts for order in marked}, settings)
-    rejected: dict[str, str] = {}
-    for order in marked:
-        try:
-            event, cut = destination.event(order)
-        except ValueError as error:  # one order of which no event can be made must not keep back its whole batch
-            rejected[order.event_id] = f"no event can be built of it ({type(error).__name__})"
-            continue
-        if cut:
-            truncated.add(order.event_id)
-        events.append(event)
+    events, truncated, rejected = _events_of(destination, marked)
     sent: list[str] = []
     unsent: list[str] = []
     doubtful = 0
@@ -201,6 +190,25 @@ def _send(
             patience,
         )
     return Delivered(len(sent), len(rejected), 0, len(truncated.intersection(sent))), doubtful + len(unanswered)
+
+
+def _events_of(
+    destination: Destination, marked: Sequence[OutgoingOrder]
+) -> tuple[list[dict[str, Any]], set[str], dict[str, str]]:
+    """The events; the ids of those that are truncated; and of orders of which none can be made, by id, why."""
+    events: list[dict[str, Any]] = []
+    truncated: set[str] = set()
+    rejected: dict[str, str] = {}
+    for order in marked:
+        try:
+            event, cut = destination.event(order)
+        except ValueError as error:  # one order of which no event can be made must not keep back its whole batch
+            rejected[order.event_id] = f"no event can be built of it ({type(error).__name__})"
+            continue
+        if cut:
+            truncated.add(order.event_id)
+        events.append(event)
+    return events, truncated, rejected
 
 
 class _Lease:

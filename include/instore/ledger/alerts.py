@@ -101,10 +101,6 @@ def remember(
             # Two runs that report together must not both find that a soft cause begins. SQLite has one writer.
             connection.execute(sa.text("LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE"))
         still_open = connection.execute(sa.select(alerts).where(alerts.c.ended_run.is_(None))).mappings().all()
-        open_soft: dict[str, list[sa.RowMapping]] = {}
-        for row in still_open:
-            if is_soft(row["cause"]):
-                open_soft.setdefault(row["cause"], []).append(row)
 
         def begin(cause: str, text: Text) -> None:
             row = {"run": run_id, "cause": cause, "begun_at": now, "ordinary": ordinary}
@@ -116,29 +112,27 @@ def remember(
 
         for cause, text in red.items():
             begin(cause, text)
-        ended = []
         for cause, judged in (soft or {}).items():
-            known = open_soft.get(cause, [])
-            untold = [row for row in known if row["state"] != TOLD]
+            known = [row for row in still_open if row["cause"] == cause]
+            untold = [row["run"] for row in known if row["state"] != TOLD]
             if judged is None:
-                ended += known
-            elif untold:
-                connection.execute(
-                    sa.update(alerts)
-                    .where(_is(untold[-1]["run"], cause))
-                    .values(title=judged[0], text=judged[1], state=WAITING, begun_at=now)
-                )
+                continue
+            if untold:
+                again = {"title": judged[0], "text": judged[1], "state": WAITING, "begun_at": now}
+                connection.execute(sa.update(alerts).where(_is(untold[-1], cause)).values(again))
             elif not known or cause in more:
                 begin(cause, judged)
         if recovery is None:
             return
-        if not red:
-            ended += [
-                row
-                for row in still_open
-                if not (is_soft(row["cause"]) or row["cause"] in lasting)
-                and (row["run"] in run.tries or (row["ordinary"] and ordinary))
-            ]
+
+        def has_ended(row: sa.RowMapping) -> bool:
+            cause = row["cause"]
+            if is_soft(cause):
+                return cause in (soft or {}) and (soft or {})[cause] is None
+            of_this_stream = row["run"] in run.tries or (row["ordinary"] and ordinary)
+            return not red and cause not in lasting and of_this_stream
+
+        ended = [row for row in still_open if has_ended(row)]
         for row in ended:
             # Told after it is over it would mislead: its recovery names it.
             state = TOLD if row["state"] == WAITING else row["state"]

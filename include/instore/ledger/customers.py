@@ -130,29 +130,11 @@ def settle_customers(
         ).all()  # fmt: skip
         hashes = {email: ledger.keyed_hash(email) for row in rows for email in (row.email, row.customer_email) if email}
         stopped = suppressed_among(connection, [*hashes.values(), *(row.card_hash for row in rows)])
-        updates = []
-        for row in rows:
-            if row.loyalty_card is not None and row.outcome is None:
-                continue
-            outcome, email = _customer_of(row, own_email_after)
-            if {row.card_hash, hashes.get(email or "")} & stopped:
-                outcome = CardOutcome.SUPPRESSED.value
-            matched = outcome == CardOutcome.MATCHED
-            status = _STATUS_OF.get(outcome, Status.UNMATCHED)
-            # Of a suppressed person's order its own address stays, by which later ones are known.
-            customer = email if matched else row.email
-            again = _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None
-            updates.append(
-                {
-                    "order": row.key,
-                    "to_status": status.value,
-                    "why": None if matched else outcome,
-                    "customer": customer,
-                    "customer_hash": hashes.get(customer or ""),
-                    "again": again,
-                    "rounds": row.look_ups + (not matched),
-                }
-            )
+        updates = [
+            _settled(row, now, hashes, stopped, expiry, own_email_after)
+            for row in rows
+            if row.loyalty_card is None or row.outcome is not None
+        ]
         if updates:
             found = {row.key: (row.event_id, row.received_at) for row in rows}
             matched_now = [each["order"] for each in updates if each["to_status"] == Status.MATCHED.value]
@@ -177,10 +159,36 @@ def settle_customers(
         keep_alive(connection, held)
 
 
-def _customer_of(row: sa.Row[Any], own_email_after: Collection[str]) -> tuple[str | None, str | None]:
-    """Outcome and email of an order's customer, by the answer about its card or by its own email."""
-    own = row.email is not None and (row.loyalty_card is None or row.outcome in own_email_after)
-    return (CardOutcome.MATCHED.value, row.email) if own else (row.outcome, row.customer_email)
+def _settled(
+    row: sa.Row[Any],
+    now: datetime,
+    hashes: Mapping[str, str],
+    stopped: Collection[str],
+    expiry: timedelta,
+    own_email_after: Collection[str],
+) -> dict[str, Any]:
+    """What one order becomes, by the answer about its card or by its own email.
+
+    :param hashes: of the addresses. :param stopped: hashes of people for whom nothing may be sent.
+    """
+    outcome, email = row.outcome, row.customer_email
+    if row.email is not None and (row.loyalty_card is None or outcome in own_email_after):
+        outcome, email = CardOutcome.MATCHED.value, row.email
+    if row.card_hash in stopped or hashes.get(email or "") in stopped:
+        outcome = CardOutcome.SUPPRESSED.value
+    matched = outcome == CardOutcome.MATCHED
+    status = _STATUS_OF.get(outcome, Status.UNMATCHED)
+    # Of a suppressed person's order its own address stays, by which later ones are known.
+    customer = email if matched else row.email
+    return {
+        "order": row.key,
+        "to_status": status.value,
+        "why": None if matched else outcome,
+        "customer": customer,
+        "customer_hash": hashes.get(customer or ""),
+        "again": _ask_again(now, row.received_at, row.look_ups, expiry) if status is Status.UNMATCHED else None,
+        "rounds": row.look_ups + (not matched),
+    }
 
 
 def search_again(ledger: Ledger, reason: str = "", keys: Sequence[str] = (), *, dry_run: bool) -> int:

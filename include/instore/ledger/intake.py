@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
 from operator import add
 from typing import Any
 
@@ -20,7 +19,7 @@ from include.instore.ledger.arrivals import note_arrivals, note_stores
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.erasure import rest_of_records, without_erased
 from include.instore.ledger.extract_files import note_feed
-from include.instore.ledger.known_again import AcceptAs, known_again, set_apart, suspected_twins
+from include.instore.ledger.known_again import AcceptAs, Arrival, KnownAgain, known_again, set_apart, suspected_twins
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import extracts, kept_text, orders, origin_of, quarantine, runs
 from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN
@@ -34,38 +33,6 @@ from include.instore.model.states import ExtractState, RecordState, Status
 
 log = logging.getLogger(__name__)
 _MASKED = re.compile(r"\*|X{4}", re.IGNORECASE)
-_CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """One order with where it came from; ``row`` holds its columns, ready to be written.
-
-    :param raw: the record's bytes, and :param heading: what stands before them, for the quarantine.
-    :param published_at: when its source published it: of two contents of an order the later one holds.
-    :param by_rows: it came in a row a line, so that it may be a piece of an order.
-    :param adapter: by whose name its bytes are read again.
-    :param short: its lines miss its total by more than the tolerance, and that is to be told.
-    """
-
-    row: dict[str, Any] = field(repr=False)
-    raw: bytes = field(repr=False)
-    heading: bytes = field(default=b"", repr=False)
-    has_offset: bool = True
-    published_at: datetime | None = None
-    by_rows: bool = False
-    adapter: str = ""
-    short: bool = False
-    tolerance: Decimal = Decimal(0)
-
-    @property
-    def key(self) -> str:
-        return str(self.row["key"])
-
-    @property
-    def card_is_a_number(self) -> bool:
-        """Whether its JSON has the card as a number, which has lost the zeros that the card began with."""
-        return not self.by_rows and _CARD_AS_NUMBER.search(self.raw) is not None
 
 
 @dataclass(frozen=True)
@@ -237,21 +204,7 @@ def land(
         ledger.know(connection, [item.row for item in arrivals], [item.id for item in refusals])
         spared = without_erased(connection, [item.row for item in arrivals], now)
         arrivals = [replace(item, raw=b"") if item.key in spared else item for item in arrivals]
-        if accept_as is AcceptAs.NEW_ORDER:
-            set_apart(ledger, connection, run_id, arrivals, now)
-        first: dict[str, Arrival] = {}
-        for item in arrivals:
-            first.setdefault(item.key, item)
-        twins = {} if accept_as else suspected_twins(connection, first.values())
-        rows = [item.row for key, item in first.items() if key not in twins]
-        new = _insert_orders(ledger, connection, run_id, rows, now)
-        landing = [item for item in arrivals if item.key not in twins]
-        repeats = [item for item in landing if item is not first[item.key] or item.key not in new]
-        known = known_again(connection, run_id, repeats, now, corrected=accept_as is AcceptAs.CORRECTION)
-        others: list[tuple[Arrival, str, str]] = [
-            (item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins
-        ]
-        others += known.collisions
+        new, known, others = _take_orders(ledger, connection, run_id, arrivals, accept_as, now)
         if others and refuse_collisions:
             raise RecordRefused(*others[0][1:])
         collided = [
@@ -262,16 +215,7 @@ def land(
         ]
         kept = _insert_refusals(ledger, connection, run_id, refusals, now)
         new_collisions = _insert_refusals(ledger, connection, run_id, collided, now)
-        for order, why in known.taken_back:
-            raw = order["payload"].encode()
-            row = Refusal(order["source"], order["reference"], SPLIT_ORDER, kept_text(why), raw)
-            # In the run that received it, so that its numbers add up; again where a person had redriven it before.
-            _insert_refusals(ledger, connection, order["received_run"], [row], now)
-            connection.execute(
-                sa.update(quarantine)
-                .where(quarantine.c.id == row.id)
-                .values(state=RecordState.QUARANTINED.value, run=order["received_run"])
-            )
+        _quarantine_taken_back(ledger, connection, known, now)
         landed = Landed(
             received=len(arrivals) + len(refusals),
             orders=len(new),
@@ -286,32 +230,70 @@ def land(
             connection.execute(
                 sa.update(quarantine).where(quarantine.c.id.in_(redriven)).values(state=RecordState.REDRIVEN.value)
             )
-        connection.execute(
-            sa.update(runs)
-            .where(runs.c.run_id == run_id)
-            .values(
-                received=runs.c.received + landed.received,
-                duplicates=runs.c.duplicates + landed.duplicates,
-                corrections=runs.c.corrections + landed.corrections,
-                lines_do_not_add_up=runs.c.lines_do_not_add_up
-                + sum(item.short for key, item in first.items() if key in new)
-                + known.short,
-                corrected_after_sent=runs.c.corrected_after_sent + known.after_sending,
-                cards_as_numbers=runs.c.cards_as_numbers + sum(item.card_is_a_number for item in arrivals),
-                dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
-            )
-        )
-        came = [
-            (min(item.published_at, now), item.row["source"], item.row["store_id"])
-            for item in arrivals
-            if item.published_at is not None
-        ]
-        note_arrivals(ledger, connection, came)
+        _count(connection, run_id, landed, known, arrivals, sum(item.short for item in new))
+        came = [(item.published_at, item.row) for item in arrivals if item.published_at is not None]
+        note_arrivals(ledger, connection, [(min(at, now), row["source"], row["store_id"]) for at, row in came])
         note_stores(ledger, connection, run_id, {item.row["store_id"] for item in arrivals})
     if landed.quarantined:
         codes = Counter(each.reason for each in (*refusals, *collided))
         log.info("set aside: %s", ", ".join(f"{code} {count}" for code, count in sorted(codes.items())))
     return landed
+
+
+def _take_orders(
+    ledger: Ledger,
+    connection: sa.Connection,
+    run_id: str,
+    arrivals: Sequence[Arrival],
+    accept_as: AcceptAs | None,
+    now: datetime,
+) -> tuple[list[Arrival], KnownAgain, list[tuple[Arrival, str, str]]]:
+    """The new orders; what became of those whose key is known; and those to set aside, with reason and why."""
+    if accept_as is AcceptAs.NEW_ORDER:
+        set_apart(ledger, connection, run_id, arrivals, now)
+    first: dict[str, Arrival] = {}
+    for item in arrivals:
+        first.setdefault(item.key, item)
+    twins = {} if accept_as else suspected_twins(connection, first.values())
+    rows = [item.row for key, item in first.items() if key not in twins]
+    inserted = _insert_orders(ledger, connection, run_id, rows, now)
+    landing = [item for item in arrivals if item.key not in twins]
+    repeats = [item for item in landing if item is not first[item.key] or item.key not in inserted]
+    known = known_again(connection, run_id, repeats, now, corrected=accept_as is AcceptAs.CORRECTION)
+    suspected = [(item, SUSPECTED_TWIN, twins[item.key]) for item in arrivals if item.key in twins]
+    return [first[key] for key in inserted], known, [*suspected, *known.collisions]
+
+
+def _quarantine_taken_back(ledger: Ledger, connection: sa.Connection, known: KnownAgain, now: datetime) -> None:
+    """Put orders that were taken out of the ledger again into the quarantine.
+
+    In the run that received each, so that its numbers add up; also where a person had redriven it before.
+    """
+    for order, why in known.taken_back:
+        raw, run_id = order["payload"].encode(), order["received_run"]
+        row = Refusal(order["source"], order["reference"], SPLIT_ORDER, kept_text(why), raw)
+        _insert_refusals(ledger, connection, run_id, [row], now)
+        quarantined = {"state": RecordState.QUARANTINED.value, "run": run_id}
+        connection.execute(sa.update(quarantine).where(quarantine.c.id == row.id).values(quarantined))
+
+
+def _count(
+    connection: sa.Connection, run_id: str, landed: Landed, known: KnownAgain, arrivals: Sequence[Arrival], short: int
+) -> None:
+    """Add a block to the run's tallies. :param short: new orders whose lines do not make their total."""
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(
+            received=runs.c.received + landed.received,
+            duplicates=runs.c.duplicates + landed.duplicates,
+            corrections=runs.c.corrections + landed.corrections,
+            lines_do_not_add_up=runs.c.lines_do_not_add_up + short + known.short,
+            corrected_after_sent=runs.c.corrected_after_sent + known.after_sending,
+            cards_as_numbers=runs.c.cards_as_numbers + sum(item.card_is_a_number for item in arrivals),
+            dates_without_offset=runs.c.dates_without_offset + sum(not item.has_offset for item in arrivals),
+        )
+    )
 
 
 def _insert_orders(

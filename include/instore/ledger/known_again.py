@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,30 +23,45 @@ from include.instore.model.orders import order_of_payload
 from include.instore.model.states import ContentState, Source, Status
 
 _MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
+_CARD_AS_NUMBER = re.compile(rb'"loyaltyCardNumber"\s*:\s*\d', re.IGNORECASE)
 _TELL_NOTHING_APART = {
     "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",
 }  # fmt: skip
 """Fields of an order in which two purchases may differ, and of which a key is not made."""
 
 
-class Repeat(Protocol):
-    """An arrival whose key is known, as :class:`include.instore.ledger.intake.Arrival` is."""
-
-    @property
-    def row(self) -> dict[str, Any]: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def published_at(self) -> datetime | None: ...
-    @property
-    def by_rows(self) -> bool: ...
-    @property
-    def short(self) -> bool: ...
-    @property
-    def tolerance(self) -> Decimal: ...
-
-
 @dataclass(frozen=True)
+class Arrival:
+    """One order with where it came from; ``row`` holds its columns, ready to be written.
+
+    :param raw: the record's bytes, and :param heading: what stands before them, for the quarantine.
+    :param published_at: when its source published it: of two contents of an order the later one holds.
+    :param by_rows: it came in a row a line, so that it may be a piece of an order.
+    :param adapter: by whose name its bytes are read again.
+    :param short: its lines miss its total by more than the tolerance, and that is to be told.
+    """
+
+    row: dict[str, Any] = field(repr=False)
+    raw: bytes = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
+    has_offset: bool = True
+    published_at: datetime | None = None
+    by_rows: bool = False
+    adapter: str = ""
+    short: bool = False
+    tolerance: Decimal = Decimal(0)
+
+    @property
+    def key(self) -> str:
+        return str(self.row["key"])
+
+    @property
+    def card_is_a_number(self) -> bool:
+        """Whether its JSON has the card as a number, which has lost the zeros that the card began with."""
+        return not self.by_rows and _CARD_AS_NUMBER.search(self.raw) is not None
+
+
+@dataclass
 class KnownAgain:
     """What became of the repeats of one block.
 
@@ -61,7 +76,7 @@ class KnownAgain:
     corrections: int = 0
     after_sending: int = 0
     short: int = 0
-    collisions: list[tuple[Any, str, str]] = field(default_factory=list)
+    collisions: list[tuple[Arrival, str, str]] = field(default_factory=list)
     taken_back: list[tuple[dict[str, Any], str]] = field(default_factory=list)
 
 
@@ -72,7 +87,7 @@ class AcceptAs(str, Enum):
     NEW_ORDER = "new-order"
 
 
-def set_apart(ledger: Ledger, connection: sa.Connection, run_id: str, items: Sequence[Repeat], now: datetime) -> None:
+def set_apart(ledger: Ledger, connection: sa.Connection, run_id: str, items: Sequence[Arrival], now: datetime) -> None:
     """Give those whose key another order has a key and an event id of their own, by their content.
 
     The content is kept beside the other order as well, so that it is known when it comes once more.
@@ -86,7 +101,7 @@ def set_apart(ledger: Ledger, connection: sa.Connection, run_id: str, items: Seq
         row["event_id"] = next_event_id(row["event_id"], row["fingerprint"])
 
 
-def suspected_twins(connection: sa.Connection, arrivals: Iterable[Repeat]) -> dict[str, str]:
+def suspected_twins(connection: sa.Connection, arrivals: Iterable[Arrival]) -> dict[str, str]:
     """Key to why, of new orders of whose store and moment one is known by a number with other leading zeros.
 
     :param arrivals: the first of each key.
@@ -120,7 +135,7 @@ def _purchase(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def known_again(
-    connection: sa.Connection, run_id: str, repeats: Sequence[Repeat], now: datetime, *, corrected: bool = False
+    connection: sa.Connection, run_id: str, repeats: Sequence[Arrival], now: datetime, *, corrected: bool = False
 ) -> KnownAgain:
     """Tell duplicates, corrections and collisions apart, and take corrected contents.
 
@@ -133,56 +148,75 @@ def known_again(
     """
     if not repeats:
         return KnownAgain()
-    there = _known(connection, {item.key for item in repeats})
-    left = _left(connection, there)
-    seen = set(connection.execute(_fingerprints(there)).tuples()) | {
-        (key, row["fingerprint"]) for key, row in there.items()
-    }
-    duplicates = corrections = after_sending = short = 0
-    collisions: list[tuple[Any, str, str]] = []
-    taken_back: dict[str, tuple[dict[str, Any], str]] = {}
+    block = _Block(connection, run_id, now, {item.key for item in repeats}, corrected)
     for item in repeats:
-        if (item.key, item.row["fingerprint"]) in seen:
-            duplicates += 1
-            continue
-        before, row = there.get(item.key), item.row
-        if item.key in taken_back:
-            collisions.append((item, SPLIT_ORDER, taken_back[item.key][1]))
-            continue
-        if before is None:
-            collisions.append((item, COLLISION, "another order has its event id, though not its key"))
-            continue
-        mine = left.get(item.key, _Left(False, False, set()))
-        is_piece, why = not corrected and _is_piece(before, item), ""
-        if is_piece:
-            row, why = _together(before, item)
-        if is_piece and why:
-            collisions.append((item, SPLIT_ORDER, why))
-            after_sending += mine.any
-            if not mine.contents:
-                _take_back(connection, there.pop(item.key))
-                taken_back[item.key] = before, why
-            continue
-        if is_piece:
-            connection.execute(sa.insert(contents).values(content_row(item.row, ContentState.REPLACED, run_id, now)))
-        elif not corrected and (why := _why_another(before, item)):
-            collisions.append((item, COLLISION, why))
-            continue
-        seen |= {(item.key, each["fingerprint"]) for each in (item.row, row)}
-        corrections += 1
-        short += item.short and not is_piece
-        is_later = corrected or is_piece or bool(_is_later(before, item))
-        after_sending += is_later and mine.any
-        if not is_later or mine.all:
-            state = ContentState.AFTER_SENDING if is_later else ContentState.OLDER
-            connection.execute(sa.insert(contents).values(content_row(row, state, run_id, now)))
+        block.take(item)
+    return block.found
+
+
+class _Block:
+    """The repeats of one block, one after the other: what is known grows with each.
+
+    :param keys: of all of them.
+    """
+
+    def __init__(self, connection: sa.Connection, run_id: str, now: datetime, keys: set[str], corrected: bool) -> None:
+        self._connection, self._run_id, self._now, self._corrected = connection, run_id, now, corrected
+        self._there = _known(connection, keys)
+        self._left = _left(connection, self._there)
+        self._seen = set(connection.execute(_fingerprints(self._there)).tuples())
+        self._seen |= {(key, row["fingerprint"]) for key, row in self._there.items()}
+        self._taken_back: dict[str, str] = {}
+        self.found = KnownAgain()
+
+    def take(self, item: Arrival) -> None:
+        """Tell what one is, and do what follows from it."""
+        before = self._there.get(item.key)
+        if (item.key, item.row["fingerprint"]) in self._seen:
+            self.found.duplicates += 1
+        elif item.key in self._taken_back:
+            self.found.collisions.append((item, SPLIT_ORDER, self._taken_back[item.key]))
+        elif before is None:
+            self.found.collisions.append((item, COLLISION, "another order has its event id, though not its key"))
+        elif not self._corrected and _is_piece(before, item):
+            self._take_piece(before, item)
+        elif not self._corrected and (why := _why_another(before, item)):
+            self.found.collisions.append((item, COLLISION, why))
         else:
-            state = ContentState.SENT if before["fingerprint"] in mine.contents else ContentState.REPLACED
-            connection.execute(sa.insert(contents).values(content_row(before, state, run_id, now)))
-            values = taken_content(before, row)
-            connection.execute(sa.update(orders).where(orders.c.key == item.key).values(values))
-            there[item.key] = {**before, **values}
-    return KnownAgain(duplicates, corrections, after_sending, short, collisions, list(taken_back.values()))
+            self.found.short += item.short
+            self._take_content(before, item.row, is_later=self._corrected or bool(_is_later(before, item)))
+
+    def _take_piece(self, before: dict[str, Any], item: Arrival) -> None:
+        row, why = _together(before, item)
+        if not why:
+            self._keep(item.row, ContentState.REPLACED)
+            self._seen.add((item.key, item.row["fingerprint"]))
+            self._take_content(before, row, is_later=True)
+            return
+        mine = self._left.get(item.key, _NOT_LEFT)
+        self.found.collisions.append((item, SPLIT_ORDER, why))
+        self.found.after_sending += mine.any
+        if not mine.contents:
+            _take_back(self._connection, self._there.pop(item.key))
+            self._taken_back[item.key] = why
+            self.found.taken_back.append((before, why))
+
+    def _take_content(self, before: dict[str, Any], row: dict[str, Any], *, is_later: bool) -> None:
+        """Have a correction take the place of what is known, or keep it beside that."""
+        key, mine = row["key"], self._left.get(row["key"], _NOT_LEFT)
+        self._seen.add((key, row["fingerprint"]))
+        self.found.corrections += 1
+        self.found.after_sending += is_later and mine.any
+        if not is_later or mine.all:
+            self._keep(row, ContentState.AFTER_SENDING if is_later else ContentState.OLDER)
+            return
+        self._keep(before, ContentState.SENT if before["fingerprint"] in mine.contents else ContentState.REPLACED)
+        values = taken_content(before, row)
+        self._connection.execute(sa.update(orders).where(orders.c.key == key).values(values))
+        self._there[key] = {**before, **values}
+
+    def _keep(self, row: Mapping[str, Any], state: ContentState) -> None:
+        self._connection.execute(sa.insert(contents).values(content_row(row, state, self._run_id, self._now)))
 
 
 def _known(connection: sa.Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
@@ -206,6 +240,9 @@ class _Left:
     all: bool
     any: bool
     contents: set[str]
+
+
+_NOT_LEFT = _Left(all=False, any=False, contents=set())
 
 
 def _left(connection: sa.Connection, keys: Iterable[str]) -> dict[str, _Left]:
@@ -235,7 +272,7 @@ def taken_content(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str
     return values
 
 
-def _why_another(before: Mapping[str, Any], item: Repeat) -> str:
+def _why_another(before: Mapping[str, Any], item: Arrival) -> str:
     """Why this is another order than the one that has its key; nothing where it is a correction of it."""
     row = item.row
     mine, theirs = json.loads(row["payload"], parse_float=Decimal), json.loads(before["payload"], parse_float=Decimal)
@@ -275,7 +312,7 @@ def _told_apart_by(
     return [*(["day"] if before["day"] != row["day"] else []), *fields]
 
 
-def _is_later(before: Mapping[str, Any], item: Repeat) -> bool | None:
+def _is_later(before: Mapping[str, Any], item: Arrival) -> bool | None:
     """Whether the source published this content after the known one; None where that cannot be told."""
     at, known = item.published_at, before["content_at"]
     if at is None:
@@ -301,12 +338,12 @@ def _holds(document: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_short(row: Mapping[str, Any], item: Repeat) -> bool:
+def _is_short(row: Mapping[str, Any], item: Arrival) -> bool:
     """Whether its lines do not make its total; not where they have no totals to tell by."""
     return order_of_payload(row["payload"]).adds_up(item.tolerance) is False
 
 
-def _is_piece(before: Mapping[str, Any], item: Repeat) -> bool:
+def _is_piece(before: Mapping[str, Any], item: Arrival) -> bool:
     """Whether both are pieces: rows of one purchase in two files, of which neither makes the total nor holds the other.
 
     Where only one makes the total that is the order; the other corrects nothing, or is corrected.
@@ -319,7 +356,7 @@ def _is_piece(before: Mapping[str, Any], item: Repeat) -> bool:
     return not _holds(mine, theirs) and all(_is_short(row, item) for row in (item.row, before))
 
 
-def _together(before: Mapping[str, Any], item: Repeat) -> tuple[dict[str, Any], str]:
+def _together(before: Mapping[str, Any], item: Arrival) -> tuple[dict[str, Any], str]:
     """The row of the order that two pieces are, what came first before the other; and why they are none, if so."""
     first, second = (order_of_payload(row["payload"]) for row in (before, item.row))
     whole = first.model_copy(update={"lines": first.lines + second.lines})

@@ -81,14 +81,7 @@ def email_of(value: Any, rules: Rules | None = None) -> str | None:
     text = "".join(each for each in unicodedata.normalize("NFKC", value) if unicodedata.category(each) != "Cf")
     if "@" not in text:
         return None
-    if bracketed := _IN_BRACKETS.fullmatch(text):
-        text = bracketed[1]
-    text = re.sub(r"^mailto:", "", text.strip(), flags=re.IGNORECASE)
-    several = {each.strip() for each in re.split("[;,]", text)} - {""}
-    text = several.pop() if len(several) == 1 else text
-    if text[:1] + text[-1:] in _PAIRS:
-        text = text[1:-1]
-    text = re.sub(r"\s*@\s*", "@", text.strip())
+    text = _without_surroundings(text)
     try:
         address = validate_email(text, check_deliverability=False).normalized
     except EmailNotValidError:
@@ -100,6 +93,18 @@ def email_of(value: Any, rules: Rules | None = None) -> str | None:
     if rules is not None and _one_of(rules.placeholder_emails).match(address.casefold()):
         return None
     return text if address.casefold() == text.casefold() else address
+
+
+def _without_surroundings(text: str) -> str:
+    """An address without a name before it, ``mailto:``, an end of a list, quotes or blanks."""
+    if bracketed := _IN_BRACKETS.fullmatch(text):
+        text = bracketed[1]
+    text = re.sub(r"^mailto:", "", text.strip(), flags=re.IGNORECASE)
+    several = {each.strip() for each in re.split("[;,]", text)} - {""}
+    text = several.pop() if len(several) == 1 else text
+    if text[:1] + text[-1:] in _PAIRS:
+        text = text[1:-1]
+    return re.sub(r"\s*@\s*", "@", text.strip())
 
 
 def masked(text: str | None) -> str:

@@ -181,29 +181,8 @@ class Declaration(_Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Declaration:
-        if self.order:
-            given = {*self.order, *self.constants}
-            if missing := [name for name in REQUIRED if name not in given and not self.code]:
-                raise ValueError(f"order has no {missing[0]}, which every order needs; name where it is, or a constant")
-            if twice := self.order.keys() & self.constants.keys():
-                raise ValueError(f"{min(twice)} is in order and in constants; leave one out")
-        elif self.is_rows or self.lines or self.more:
-            raise ValueError("order is empty; name at least where its required fields are")
-        if wrong := [name for name in self.more if to_camel(name) != name or name in (*ORDER_FIELDS, *LINE_FIELDS)]:
-            raise ValueError(f"more.{wrong[0]} is not a name of your own in camelCase, such as tillId")
-        if self.time and not (self.is_rows and "date" in self.order):
-            raise ValueError(
-                "time is a heading beside that of order.date; in documents join('T', [date, time]) is both"
-            )
-        if bool(self.lines_file) is not (len(self.key) == 2) or (
-            self.lines_file and (self.format != "csv" or not self.lines)
-        ):
-            raise ValueError("lines_file, key with two headings, and lines belong together, for format csv")
-        headings = {*self.order.values(), *self.more.values(), *self.lines.values(), self.time}
-        if unknown := set(self.optional) - headings:
-            raise ValueError(f"optional names {min(unknown)}, which no field is mapped to")
-        if self.blob and self.format != "json":
-            raise ValueError("blob is of messages, whose format is json")
+        self._check_fields()
+        self._check_headings()
         if self.format == "xml" and not self.orders:
             raise ValueError("orders is needed: the name of the element that is one order")
         if not self.is_rows:
@@ -211,6 +190,31 @@ class Declaration(_Strict):
             if self.lines and not self.lines_at:
                 raise ValueError("lines_at is needed: where in the order its lines are")
         return self
+
+    def _check_fields(self) -> None:
+        given = {*self.order, *self.constants}
+        if not self.order and (self.is_rows or self.lines or self.more):
+            raise ValueError("order is empty; name at least where its required fields are")
+        if missing := [name for name in REQUIRED if self.order and name not in given and not self.code]:
+            raise ValueError(f"order has no {missing[0]}, which every order needs; name where it is, or a constant")
+        if twice := self.order.keys() & self.constants.keys():
+            raise ValueError(f"{min(twice)} is in order and in constants; leave one out")
+        if wrong := [name for name in self.more if to_camel(name) != name or name in (*ORDER_FIELDS, *LINE_FIELDS)]:
+            raise ValueError(f"more.{wrong[0]} is not a name of your own in camelCase, such as tillId")
+
+    def _check_headings(self) -> None:
+        if self.time and not (self.is_rows and "date" in self.order):
+            raise ValueError(
+                "time is a heading beside that of order.date; in documents join('T', [date, time]) is both"
+            )
+        in_two_files = (bool(self.lines_file), len(self.key) == 2)
+        if any(in_two_files) and not (all(in_two_files) and self.format == "csv" and self.lines):
+            raise ValueError("lines_file, key with two headings, and lines belong together, for format csv")
+        headings = {*self.order.values(), *self.more.values(), *self.lines.values(), self.time}
+        if unknown := set(self.optional) - headings:
+            raise ValueError(f"optional names {min(unknown)}, which no field is mapped to")
+        if self.blob and self.format != "json":
+            raise ValueError("blob is of messages, whose format is json")
 
     def _check_paths(self) -> None:
         paths = {"orders": self.orders, "blob": self.blob, "lines_at": self.lines_at}

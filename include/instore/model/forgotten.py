@@ -76,20 +76,24 @@ def without_theirs(text: str, is_theirs: Callable[[str], bool], *, rows: bool = 
 
     :param rows: it is rows of a file.
     """
-    begins, kept = text.lstrip("\ufeff \t\r\n")[:1], ""
+    begins = text.lstrip("\ufeff \t\r\n")[:1]
     # AMQP, and a string as .NET writes it, has its own lengths: of such a record the documents stay alone.
     is_wrapped = not begins.isprintable() or begins == "@"
     if not rows and (begins in ("{", "[", "<") or is_wrapped):
-        root = _tree(text, is_xml=begins == "<")
-        try:
-            theirs = list(_theirs(root, text, is_theirs))
-        except RecursionError:
-            return ""  # nothing of several people has as many things within each other
-        wholes = [each for each in root.inner if each not in theirs] if is_wrapped and root not in theirs else [root]
-        kept = "\n".join(_without(text, whole, [each for each in theirs if each.is_in(whole)]) for whole in wholes)
+        kept = _documents_without_theirs(text, is_theirs, is_xml=begins == "<", is_wrapped=is_wrapped)
     else:
         kept = "".join(line for line in text.splitlines(keepends=True) if not is_theirs(line))
     return kept if _SOMETHING.search(kept) and not is_theirs(kept) else ""
+
+
+def _documents_without_theirs(text: str, is_theirs: Callable[[str], bool], *, is_xml: bool, is_wrapped: bool) -> str:
+    root = _tree(text, is_xml=is_xml)
+    try:
+        theirs = list(_theirs(root, text, is_theirs))
+    except RecursionError:
+        return ""  # nothing of several people has as many things within each other
+    wholes = [each for each in root.inner if each not in theirs] if is_wrapped and root not in theirs else [root]
+    return "\n".join(_without(text, whole, [each for each in theirs if each.is_in(whole)]) for whole in wholes)
 
 
 def _tree(text: str, *, is_xml: bool) -> _Node:

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Protocol
 
 from include.instore.ledger import Ledger
-from include.instore.ledger.intake import Arrival, Landed, LoadedExtract, arrival, land, refusal
-from include.instore.ledger.known_again import AcceptAs
+from include.instore.ledger.intake import Landed, LoadedExtract, arrival, land, refusal
+from include.instore.ledger.known_again import AcceptAs, Arrival
 from include.instore.ledger.quarantined import known_keys
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order

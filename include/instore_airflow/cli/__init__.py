@@ -18,7 +18,15 @@ from include.instore.model.settings import load_settings
 from include.instore.runs.reconcile import Reconciled, reconcile
 from include.instore_airflow.cli.check import check_files
 from include.instore_airflow.cli.checking import check
-from include.instore_airflow.cli.common import DryRunOption, JsonOption, errors_told, opened, print_json, print_table
+from include.instore_airflow.cli.common import (
+    DryRunOption,
+    JsonOption,
+    errors_told,
+    opened,
+    print_done,
+    print_json,
+    print_list,
+)
 from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
 from include.instore_airflow.cli.erase import erase_person
@@ -64,9 +72,7 @@ def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> N
     if as_json:
         print_json({"dry_run": dry_run, "found": [asdict(each) for each in found]})
         return
-    print_table(
-        ("what", "name", "state", "detail"), [(each.what, each.name, each.state, each.detail) for each in found]
-    )
+    print_list(found, {name: name for name in ("what", "name", "state", "detail")}, as_json=False)
     if dry_run:
         typer.echo("Nothing was changed.")
 
@@ -96,11 +102,7 @@ def reconcile_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False)
         if not dry_run:
             note_done(ledger, "reconcile", done.sent)
     counts = {"asked": done.asked, "sent": done.sent, "left": done.left, "held": done.held}
-    if as_json:
-        print_json({"dry_run": dry_run, "counts": counts})
-        return
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
+    print_done(", ".join(f"{count} {name}" for name, count in counts.items()), dry_run, as_json, counts=counts)
 
 
 app.command("check")(check_files)

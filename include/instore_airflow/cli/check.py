@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import simplejson
 import typer
 
-from include.instore.ledger.intake import Arrival
+from include.instore.ledger.known_again import Arrival
 from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.declarations import load_declaration
 from include.instore.model.errors import ConfigurationError, RecordRefused
@@ -150,13 +150,7 @@ def _tell(found: dict[str, Any]) -> None:
     if orders:
         print_table(_COLUMNS, [[each[name] for name in _COLUMNS] for each in orders])
     for each in found["records"]:
-        if each["becomes"] == "refused":
-            where = f"line {each['line']}" if each["line"][0].isdigit() else each["line"]
-            number = f" (order {each['number']})" if each["number"] else ""
-            typer.echo(printable(f"refused: {where}{number}: {each['code']}: {each['detail']}"))
-        elif "payload" in each:
-            payload = simplejson.loads(each["payload"], use_decimal=True)
-            typer.echo(printable(simplejson.dumps(payload, indent=2, ensure_ascii=False), lines=True))
+        _tell_record(each)
     if any(each.get("code") == BROKEN_FILE for each in found["records"]):
         typer.echo("A run loads nothing of this file until it is delivered whole, or a person releases it.")
     for what, names in (("never found", found["never_found"]), ("columns not used", found["unused_columns"])):
@@ -164,3 +158,14 @@ def _tell(found: dict[str, Any]) -> None:
             typer.echo(printable(f"{what}: {', '.join(names)}"))
     more = found["orders"] + found["refused"] - len(found["records"])
     typer.echo(f"{found['orders']} orders, {found['refused']} refused{f', {more} not shown' if more else ''}")
+
+
+def _tell_record(record: dict[str, Any]) -> None:
+    """Why it is refused; else its payload, where that was asked for."""
+    if record["becomes"] == "refused":
+        where = f"line {record['line']}" if record["line"][0].isdigit() else record["line"]
+        number = f" (order {record['number']})" if record["number"] else ""
+        typer.echo(printable(f"refused: {where}{number}: {record['code']}: {record['detail']}"))
+    elif "payload" in record:
+        payload = simplejson.loads(record["payload"], use_decimal=True)
+        typer.echo(printable(simplejson.dumps(payload, indent=2, ensure_ascii=False), lines=True))

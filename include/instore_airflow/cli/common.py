@@ -72,10 +72,15 @@ def counted_first(found: Sized, what: str) -> None:
 
 
 def print_counts(what: str, count: int, dry_run: bool, as_json: bool, **more: str) -> None:
+    print_done(f"{count} {what}", dry_run, as_json, counts={what: count}, **more)
+
+
+def print_done(told: str, dry_run: bool, as_json: bool, **document: Any) -> None:
+    """What a command has done, or with a dry run would do. :param document: the same as JSON."""
     if as_json:
-        print_json({"dry_run": dry_run, "counts": {what: count}, **more})
+        print_json({"dry_run": dry_run, **document})
     else:
-        typer.echo(f"{'Dry run: ' if dry_run else ''}{count} {what}")
+        typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
 
 
 def print_outcomes(outcomes: Sequence[Outcome], dry_run: bool, as_json: bool, **counts: int) -> None:
@@ -111,6 +116,14 @@ def print_rows(
             writer.writerow([f"'{each}" if each[:1] in ("=", "+", "-", "@") else each for each in cells])
     else:
         print_table([head.replace("_", " ") for head in heads], [[cell(row[head]) for head in heads] for row in rows])
+
+
+def print_list(found: Sequence[Any], heads: Mapping[str, str], *, as_json: bool) -> None:
+    """Dataclasses as a table, or all they hold as JSON. :param heads: the table's headings, each with its field."""
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        print_table(list(heads), [[cell(getattr(each, name)) for name in heads.values()] for each in found])
 
 
 def cell(value: Any) -> str:

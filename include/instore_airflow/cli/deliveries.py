@@ -17,7 +17,7 @@ from include.instore_airflow.cli.common import (
     MaxOption,
     counted_first,
     opened,
-    print_json,
+    print_done,
     print_rows,
 )
 
@@ -66,17 +66,15 @@ def settle_held(
         (decision,) = chosen
         statuses = DECIDED[decision] if event_ids else DECIDED[decision][-1 if rejected else 0 :][:1]
         events = held_events(ledger, event_ids or (), most, statuses)
-        if missing := set(event_ids or ()) - {each.event_id for each in events}:
+        ids = [each.event_id for each in events]
+        if missing := sorted({*(event_ids or ())} - {*ids}):
             raise FatalError(
-                f"No event has the id {sorted(missing)[0][:64]!r} to which that applies; `deliveries list` shows "
-                "those held, and with --rejected those rejected."
+                f"No event has the id {missing[0][:64]!r} to which that applies; `deliveries list` shows those held, "
+                "and with --rejected those rejected."
             )
         counted_first(events, "events")
-        ids = [each.event_id for each in events]
         settled = len(ids) if dry_run else decide(ledger, ids, decision)
         if not dry_run:
             note_done(ledger, "deliveries settle", settled, decision.value)
-    if as_json:
-        print_json({"dry_run": dry_run, "decision": decision.value, "counts": {"settled": settled}})
-        return
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{settled} settled as {decision.value}")
+    told = f"{settled} settled as {decision.value}"
+    print_done(told, dry_run, as_json, decision=decision.value, counts={"settled": settled})

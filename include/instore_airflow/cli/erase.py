@@ -10,7 +10,7 @@ import typer
 from include.instore.customers.erasing import forget_person
 from include.instore.ledger.audit import note_done
 from include.instore.model.settings import load_settings
-from include.instore_airflow.cli.common import DryRunOption, JsonOption, opened, print_json
+from include.instore_airflow.cli.common import DryRunOption, JsonOption, opened, print_done
 from include.instore_airflow.erasing import eraser_on_bus
 
 
@@ -41,8 +41,5 @@ def erase_person(
         )
         if not dry_run:
             note_done(ledger, "erase", done.orders, done.receipt)
-    if as_json:
-        print_json({"dry_run": dry_run, **asdict(done)})
-        return
     told = ", ".join(f"{name}: {count}" for name, count in asdict(done).items() if count != "")
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
+    print_done(told, dry_run, as_json, **asdict(done))

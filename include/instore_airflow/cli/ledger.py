@@ -17,7 +17,7 @@ from include.instore_airflow.cli.common import (
     MaxOption,
     errors_told,
     opened,
-    print_json,
+    print_done,
     print_rows,
 )
 from include.instore_airflow.connections import open_ledger
@@ -37,12 +37,9 @@ def rekey_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> 
         done = rekey(ledger, load_settings(), dry_run=dry_run)
         if not dry_run:
             note_done(ledger, "ledger rekey", done.orders, f"{done.before} to {done.after}")
-    if as_json:
-        print_json({"dry_run": dry_run, **asdict(done)})
-        return
     told = f"{done.orders} orders known by {done.after}, before by {done.before}"
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{told}")
-    if done.collisions:
+    print_done(told, dry_run, as_json, **asdict(done))
+    if done.collisions and not as_json:
         typer.echo(
             f"{done.collisions} records collided before; now: python -m include.instore quarantine redrive "
             "--reason collision"
@@ -60,10 +57,7 @@ def adopt_ledger(dry_run: DryRunOption = False, as_json: JsonOption = False) -> 
         told = [f"{name}: {after}, before: {before or 'nothing'}" for name, (before, after) in changed.items()]
         if not dry_run:
             note_done(ledger, "ledger adopt", len(changed), "; ".join(told))
-    if as_json:
-        print_json({"dry_run": dry_run, "changed": changed})
-        return
-    typer.echo(f"{'Dry run: ' if dry_run else ''}{'; '.join(told) or 'nothing to do'}")
+    print_done("; ".join(told) or "nothing to do", dry_run, as_json, changed=changed)
 
 
 @ledger_app.command("audit")

@@ -66,13 +66,17 @@ def show_order(
         print_rows(("order_number", "at", "what", "detail"), steps, as_csv=True)
         return
     for each in lives:
-        for name, value in each.items():
-            if name not in ("steps", "next"):
-                typer.echo(f"{name.replace('_', ' '):15}{printable(cell(value))}")
-        print_rows(("at", "what", "detail"), each["steps"])
-        typer.echo(f"Next: {printable(each['next'])}\n")
+        _print_life(each)
     for row in kept:
         typer.echo(printable(f"In quarantine: {row['id'][:12]} {row['reference']}: {row['reason']}, {row['detail']}"))
+
+
+def _print_life(shown: dict[str, Any]) -> None:
+    for name, value in shown.items():
+        if name not in ("steps", "next"):
+            typer.echo(f"{name.replace('_', ' '):15}{printable(cell(value))}")
+    print_rows(("at", "what", "detail"), shown["steps"])
+    typer.echo(f"Next: {printable(shown['next'])}\n")
 
 
 @orders_app.command("list")

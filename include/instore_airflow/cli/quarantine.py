@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from include.instore.ledger import Ledger
 from include.instore.ledger.audit import note_done
 from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import Quarantined, Wanted, find
 from include.instore.model.errors import FatalError
 from include.instore.model.settings import load_settings
 from include.instore.model.states import RecordState, Source
-from include.instore.sources.quarantine import discard, order_numbers, redrive, tallied
+from include.instore.sources.quarantine import Outcome, discard, order_numbers, redrive, tallied
 from include.instore_airflow.cli.common import (
     AllOption,
     CsvOption,
@@ -108,14 +111,10 @@ def redrive_quarantine(
 
     The dead letter of a redriven message stays on the bus: `dead-letters redrive` knows its order and removes it.
     """
-    with opened() as ledger:
-        wanted = _chosen(ids, reason, source, run, everything, most)
-        counted_first(find(ledger, wanted), "records")
+    with _changing("quarantine redrive", dry_run, as_json) as (ledger, outcomes):
+        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
         settings = load_settings()
-        outcomes = redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run)
-        if not dry_run:
-            note_done(ledger, "quarantine redrive", len(outcomes), tallied(outcomes))
-    print_outcomes(outcomes, dry_run, as_json)
+        outcomes += redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run)
 
 
 @quarantine_app.command("accept-as")
@@ -136,14 +135,10 @@ def accept_quarantined(
     corrected_after_sent, and `orders resend --corrected` sends it. A new order gets its own key and event id;
     a suspected twin is a new order, or is discarded.
     """
-    with opened() as ledger:
-        wanted = _chosen(ids, reason, source, run, everything, most)
-        counted_first(find(ledger, wanted), "records")
+    with _changing(f"quarantine accept-as {what.value}", dry_run, as_json) as (ledger, outcomes):
+        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
         settings = load_settings()
-        outcomes = redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run, accept_as=what)
-        if not dry_run:
-            note_done(ledger, f"quarantine accept-as {what.value}", len(outcomes), tallied(outcomes))
-    print_outcomes(outcomes, dry_run, as_json)
+        outcomes += redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run, accept_as=what)
 
 
 @quarantine_app.command("discard")
@@ -158,17 +153,30 @@ def discard_quarantine(
     as_json: JsonOption = False,
 ) -> None:
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
+    with _changing("quarantine discard", dry_run, as_json) as (ledger, outcomes):
+        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
+        outcomes += discard(ledger, wanted, dry_run=dry_run)
+
+
+@contextlib.contextmanager
+def _changing(command: str, dry_run: bool, as_json: bool) -> Iterator[tuple[Ledger, list[Outcome]]]:
+    """The ledger, and the list for what became of each record: afterwards it is written down and printed."""
+    outcomes: list[Outcome] = []
     with opened() as ledger:
-        wanted = _chosen(ids, reason, source, run, everything, most)
-        counted_first(find(ledger, wanted), "records")
-        outcomes = discard(ledger, wanted, dry_run=dry_run)
+        yield ledger, outcomes
         if not dry_run:
-            note_done(ledger, "quarantine discard", len(outcomes), tallied(outcomes))
+            note_done(ledger, command, len(outcomes), tallied(outcomes))
     print_outcomes(outcomes, dry_run, as_json)
 
 
 def _chosen(
-    ids: list[str] | None, reason: str | None, source: Source | None, run: str | None, everything: bool, most: int
+    ledger: Ledger,
+    ids: list[str] | None,
+    reason: str | None,
+    source: Source | None,
+    run: str | None,
+    everything: bool,
+    most: int,
 ) -> Wanted:
     """What to change has to be said: nothing is redriven or discarded by leaving something out."""
     filtered = reason is not None or source is not None or run is not None
@@ -176,7 +184,9 @@ def _chosen(
         raise FatalError("Give ids, or a filter, not both.")
     if not ids and not filtered and not everything:
         raise FatalError("Choose one: ids, --reason, --source, --run or --all.")
-    return _wanted(tuple(ids or ()), reason, source, run, most, RecordState.QUARANTINED)
+    wanted = _wanted(tuple(ids or ()), reason, source, run, most, RecordState.QUARANTINED)
+    counted_first(find(ledger, wanted), "records")
+    return wanted
 
 
 def _wanted(

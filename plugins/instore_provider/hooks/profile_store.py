@@ -128,9 +128,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         bulk = bulk_size > 1
         path = _TRACK_BULK if bulk else _TRACK
         bulks = cut_into_bulks(encoded, bulk_size, max_bulk_bytes)
-        ambiguous_in_a_row = 0
-        # Events that the service says it did not take, as long as it has taken none: it may be the service.
-        suspects: list[EventOutcome] | None = []
+        answers = _Answers(service, success_body, untaken)
         for parts in ([each] for each in bulks):
             if before_request is not None:
                 before_request([event.index for event in parts[0]])
@@ -138,57 +136,14 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
                 part = parts.pop()
                 body = bulk_body(part) if bulk else part[0].body
                 result, attempts = self._write(service, path, body, untaken, before_leaving)
-                status = result.status
-
-                taken = None
-                if status is not None and 200 <= status <= 299:
-                    taken = read_answer(result.body, part, success_body, status)
-                if taken is not None and taken.state in ("accepted", "by_item"):
-                    ambiguous_in_a_row = 0
-                    if suspects:
-                        yield suspects
-                    suspects = None
-                    yield _by_item(part, status, taken.statuses, untaken)
-                elif taken is not None and taken.state == "failed":
-                    told = f"{service.name} answered {status} and says that it failed"
-                    if len(part) > 1:
-                        parts += _halves(part)
-                    elif suspects is None:
-                        yield _outcomes(part, "refused", status, told)
-                    else:
-                        suspects += _outcomes(part, "refused", status, told)
-                        if len(suspects) >= _SUSPECTS:
-                            yield [replace(each, state="unsent") for each in suspects]
-                            yield from _not_tried(parts, bulks, service.name, None)
-                            return
-                elif _certainly_untaken(result, untaken):
-                    told = f"{service.name} {result.told()}"
-                    if not isinstance(result, LeftAlone):
-                        told += f" in {attempts} attempt(s)"
-                    yield _outcomes(part, "unsent", status, told, result.retry_after)
-                    yield from _not_tried(parts, bulks, service.name, result.retry_after)
-                    return
-                elif status is None or status >= 500 or 200 <= status <= 299 or status in ASKS_FOR_PATIENCE:
-                    ambiguous_in_a_row += 1
-                    yield _outcomes(part, "ambiguous", status, f"{service.name} {result.told()}")
-                    if taken is not None and not _is_page(result) and suspects is not None:
-                        raise service.error(
-                            "success_body",
-                            f"must have the text with which {service.name} says that it took events, with * for any "
-                            f"characters; it answered {status} with something else, and whether it took these is asked",
-                        )
-                    if ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
-                        yield from _not_tried(parts, bulks, service.name, result.retry_after)
-                        return
-                elif len(part) > 1:
-                    ambiguous_in_a_row = 0
+                yield from answers.read(part, result, attempts, events)
+                if answers.halve:
                     parts += _halves(part)
-                else:
-                    ambiguous_in_a_row = 0
-                    detail = service.detail(result, _private_texts(events[part[0].index]))
-                    yield _outcomes(part, "refused", status, detail)
-        if suspects:
-            yield suspects
+                if answers.stop:
+                    yield from _not_tried(parts, bulks, service.name, answers.retry_after)
+                    return
+        if answers.suspects:
+            yield answers.suspects
 
     @property
     def reads_back(self) -> bool:
@@ -345,6 +300,75 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         tracking = service("the Tracking API", "host", "password")
         reading = service("the Profile Store API", "read_host", "read_api_key") if fields.read_host else None
         return tracking, reading, fields.success_body, fields.untaken_statuses
+
+
+class _Answers:
+    """
+    What the answers to one list of events say so far: of the events, and of the service, which may be ill.
+
+    :ivar halve: the latest answer is about one of several events, so its bulk is sent again in halves.
+    :ivar stop: the service is not well, so nothing more is sent; `retry_after` is what it asked to wait.
+    :ivar suspects: events that the service says it did not take, as long as it has taken none; then None.
+    """
+
+    def __init__(self, service: Service, success_body: str, untaken: frozenset[int]) -> None:
+        self._service, self._success_body, self._untaken = service, success_body, untaken
+        self._ambiguous_in_a_row = 0
+        self.suspects: list[EventOutcome] | None = []
+        self.halve = self.stop = False
+        self.retry_after: float | None = None
+
+    def read(
+        self, part: list[EncodedEvent], result: Any, attempts: int, events: Sequence[Mapping[str, Any]]
+    ) -> Iterator[list[EventOutcome]]:
+        """Yield what is known after one answer. :raises ConfigurationError: nobody can read its text."""
+        status, self.halve = result.status, False
+        taken = read_answer(result.body, part, self._success_body, status) if status and 200 <= status <= 299 else None
+        if taken is not None and taken.state in ("accepted", "by_item"):
+            self._ambiguous_in_a_row = 0
+            if self.suspects:
+                yield self.suspects
+            self.suspects = None
+            yield _by_item(part, status, taken.statuses, self._untaken)
+        elif taken is not None and taken.state == "failed":
+            yield from self._failed(part, status)
+        elif _certainly_untaken(result, self._untaken):
+            self.stop, self.retry_after = True, result.retry_after
+            told = f"{self._service.name} {result.told()}"
+            if not isinstance(result, LeftAlone):
+                told += f" in {attempts} attempt(s)"
+            yield _outcomes(part, "unsent", status, told, result.retry_after)
+        elif taken is not None or status is None or status >= 500 or status in ASKS_FOR_PATIENCE:
+            self._ambiguous_in_a_row += 1
+            yield _outcomes(part, "ambiguous", status, f"{self._service.name} {result.told()}")
+            if taken is not None and not _is_page(result) and self.suspects is not None:
+                raise self._service.error(
+                    "success_body",
+                    f"must have the text with which {self._service.name} says that it took events, with * for any "
+                    f"characters; it answered {status} with something else, and whether it took these is asked",
+                )
+            if self._ambiguous_in_a_row >= _AMBIGUOUS_IN_A_ROW:
+                self.stop, self.retry_after = True, result.retry_after
+        else:
+            self._ambiguous_in_a_row = 0
+            self.halve = len(part) > 1
+            if not self.halve:
+                detail = self._service.detail(result, _private_texts(events[part[0].index]))
+                yield _outcomes(part, "refused", status, detail)
+
+    def _failed(self, part: list[EncodedEvent], status: int) -> Iterator[list[EventOutcome]]:
+        """The service answers with success and says in it that the part was not taken."""
+        refused = _outcomes(part, "refused", status, f"{self._service.name} answered {status} and says that it failed")
+        self.halve = len(part) > 1
+        if self.halve:
+            return
+        if self.suspects is None:
+            yield refused
+            return
+        self.suspects += refused
+        if len(self.suspects) >= _SUSPECTS:
+            self.stop = True
+            yield [replace(each, state="unsent") for each in self.suspects]
 
 
 def _certainly_untaken(result: Result, untaken: frozenset[int]) -> bool:
