@@ -28,6 +28,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.customers import CardAnswer
 from include.instore.ledger.intake import arrival, land
+from include.instore.ledger.known_again import Record
 from include.instore.ledger.read_figures import list_runs
 from include.instore.ledger.tables import orders
 from include.instore.model.orders import order_from_document
@@ -98,10 +99,9 @@ def hour(ledger: Ledger, number: int, settings: Settings) -> float:
 
 def _arrival(number: str, now: datetime, n: int, settings: Settings) -> Any:
     document = given.document(number, date=now.isoformat(), loyaltyCardNumber=f"61{n:014d}")
-    return arrival(
-        order_from_document(document), source="topic", reference=f"{number}#1", raw=b"{}", settings=settings,
-        published_at=now + timedelta(microseconds=n),
-    )  # fmt: skip
+    published_at = now + timedelta(microseconds=n)
+    record = Record("topic", f"{number}#1", b"{}", order_from_document(document), published_at=published_at)
+    return arrival(record, settings)
 
 
 def measure(database: Database, count: int) -> dict[str, Any]:

@@ -66,11 +66,12 @@ def set_up(settings: Settings, *, dry_run: bool) -> list[Found]:
     :raises ConfigurationError: the ledger is of a newer release. :raises RetriableError: it cannot be reached.
     """
     found = [*_make_pools(settings.pools, dry_run), *_connections()]
-    if not any(each.state == "missing" and each.name == PROFILE_STORE for each in found):
+    missing = {each.name for each in found if each.state == "missing"}
+    if PROFILE_STORE not in missing:
         found.append(_reading_side())
-    if not any(each.state == "missing" and each.name in (LEDGER, HASH_KEY) for each in found):
+    if not missing & {LEDGER, HASH_KEY}:
         found.append(_migrate(settings, dry_run))
-    if settings.runs.use_topic and not any(each.state == "missing" and each.name == SERVICE_BUS for each in found):
+    if settings.runs.use_topic and SERVICE_BUS not in missing:
         found.append(_subscription(settings.bus))
     return found
 

@@ -125,13 +125,13 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
         from include.instore.customers.lookup import look_up_batch
         from include.instore.customers.mapping_file import MappingFile
         from include.instore.ledger.claims import HeldBatch
-        from include.instore.ledger.runs import note_mapping_cards
+        from include.instore.ledger.runs import note_run
 
         # The limit holds for dry runs as well, whose ledger no other task sees.
         shared = opened.enter_context(contextlib.closing(open_ledger())) if run.dry_run else ledger
         asked = resolvers(settings, shared, opened)
         for cards in (each.cards for each in asked if isinstance(each, MappingFile)):
-            note_mapping_cards(ledger, run.run_id, cards)
+            note_run(ledger, run.run_id, mapping_cards=cards)
         return dict(batch) | asdict(look_up_batch(asked, ledger, HeldBatch(run.run_id, batch["batch"]), settings))
 
 

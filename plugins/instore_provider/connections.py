@@ -34,7 +34,6 @@ AUTH_PRESETS: dict[str, tuple[str, str]] = {
 _USUAL_CARD_PATH = jmespath.compile("loyaltyCardNumber || cardNumber")
 _NO_URL = "must be a URL, such as https://api.example.com"
 _EMPTY_KEY = "is empty, so put the key into it"
-_NO_SLASH = "must start with a slash, since it is added to 'host'"
 
 
 class ProfileStoreFields(ServiceFields):
@@ -165,36 +164,27 @@ class LoyaltyFields(ServiceFields):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        header_text = self.login.isascii() and self.login.isprintable()
-        cards = self.url_template + self.body_template
-        faults = (
-            (not self.host, "host", _NO_URL),
-            (self.auth != "none" and not self.password, "password", _EMPTY_KEY),
-            (self.auth == "oauth2" and not self.login, "login", "is empty, so put the OAuth2 client id into it"),
-            (self.auth == "oauth2" and not self.token_url, "token_url", _NO_URL),
-            (
-                self.login_header and not header_text,
-                "login", "holds characters that no HTTP header carries, so correct it",
-            ),
-            (not _is_path(self.url_template), "url_template", _NO_SLASH),
-            (not _is_path(self.second_hop_template), "second_hop_template", _NO_SLASH),
-            ("{card}" not in cards, "url_template", "must have {card} in it, unless 'body_template' has"),
-            (
-                self.second_hop_template and "{id}" not in self.second_hop_template,
-                "second_hop_template", "must have {id} in it",
-            ),
-            (
-                not _is_json(self.body_template),
-                "body_template", 'must be JSON with {card} inside a text, such as {"card": "{card}"}',
-            ),
-            (
-                (self.not_found_body_path is None) != (not self.not_found_body_value),
-                "not_found_body_path", "and 'not_found_body_value' belong together, so set both or none",
-            ),
-        )  # fmt: skip
-        for is_wrong, name, sentence in faults:
-            if is_wrong:
-                wrong(name, sentence)
+        if not self.host:
+            wrong("host", _NO_URL)
+        if self.auth != "none" and not self.password:
+            wrong("password", _EMPTY_KEY)
+        if self.auth == "oauth2" and not self.login:
+            wrong("login", "is empty, so put the OAuth2 client id into it")
+        if self.auth == "oauth2" and not self.token_url:
+            wrong("token_url", _NO_URL)
+        if self.login_header and not (self.login.isascii() and self.login.isprintable()):
+            wrong("login", "holds characters that no HTTP header carries, so correct it")
+        for name in ("url_template", "second_hop_template"):
+            if not (getattr(self, name) or "/").startswith("/"):
+                wrong(name, "must start with a slash, since it is added to 'host'")
+        if "{card}" not in self.url_template + self.body_template:
+            wrong("url_template", "must have {card} in it, unless 'body_template' has")
+        if self.second_hop_template and "{id}" not in self.second_hop_template:
+            wrong("second_hop_template", "must have {id} in it")
+        if not _is_json(self.body_template):
+            wrong("body_template", 'must be JSON with {card} inside a text, such as {"card": "{card}"}')
+        if (self.not_found_body_path is None) != (not self.not_found_body_value):
+            wrong("not_found_body_path", "and 'not_found_body_value' belong together, so set both or none")
         return self
 
 
@@ -249,10 +239,6 @@ class AlertFields(ConnectionFields):
         if not self.urls:
             wrong("password", "has no URL, so put one or several Apprise URLs into it, with spaces between them")
         return self
-
-
-def _is_path(template: str) -> bool:
-    return not template or template.startswith("/")
 
 
 def _is_json(template: str) -> bool:

@@ -86,7 +86,7 @@ def _parts(said: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """All values with their names, those of values within values too."""
     yield name, said
     if isinstance(said, Mapping):
-        for each, value in _named(said).items():
+        for each, value in by_name(said).items():
             yield from _parts(value, each)
     elif isinstance(said, list):
         for value in said:
@@ -117,7 +117,7 @@ def _is_failure(said: Any) -> bool:
         return True
     if not isinstance(said, Mapping):
         return False
-    named = _named(said)
+    named = by_name(said)
     words = [str(named.get(name, "")).strip().casefold() for name in (*_WORDS, *_FLAGS)]
     return (
         any(word in _FAILURES for word in words[: len(_WORDS)])
@@ -127,7 +127,8 @@ def _is_failure(said: Any) -> bool:
     )
 
 
-def _named(said: Mapping[str, Any]) -> dict[str, Any]:
+def by_name(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an object by their names in one spelling."""
     return {str(name).casefold().replace("_", "").replace("-", ""): value for name, value in said.items()}
 
 

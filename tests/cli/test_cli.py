@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.intake import land, refusal
+from include.instore.ledger.intake import land
 from include.instore.model.errors import RecordRefused
 from include.instore_airflow.cli import app
 from sandbox.profile_store import ProfileStoreStandIn
@@ -54,7 +54,7 @@ def refused(ledger: Ledger) -> str:
     """The id of a quarantined message that is an order by today's settings."""
     open_run(ledger, given.run())
     body = given.body("S1", emailAddress=f"{given.CANARY}@example.com")
-    item = refusal(RecordRefused("too_large", "a detail"), source="topic", reference="m1\x07#1", raw=body)
+    item = given.set_aside(RecordRefused("too_large", "a detail"), body, "m1\x07#1")
     land(ledger, "run-1", [], [item])
     return item.id
 

@@ -9,6 +9,7 @@ from typing import Any
 from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger.intake import arrival
+from include.instore.ledger.known_again import Record
 from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
 from include.instore_airflow.connections import PROFILE_STORE
@@ -28,7 +29,7 @@ def pending_order(number: str, **fields: Any) -> dict[str, Any]:
         "emailAddress": "canary-77@example.com",
     } | fields
     order = parse_order(json.dumps(document).encode(), 10_000)
-    return arrival(order, source="topic", reference=f"{number}#1", raw=b"", settings=Settings()).row
+    return arrival(Record("topic", f"{number}#1", b"", order), Settings()).row
 
 
 def through(hook: ProfileStoreHook) -> Opener:

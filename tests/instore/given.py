@@ -16,7 +16,7 @@ from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.deliveries import OutgoingBatch, OutgoingOrder
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.intake import Landed, Refusal, arrival, land, refusal
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.known_again import Arrival, Record
 from include.instore.ledger.tables import (
     claims,
     contents,
@@ -99,19 +99,27 @@ def arrivals(*documents: Mapping[str, Any], source: str = "topic", settings: Set
     """As a source publishes them, one after the other."""
     return [
         arrival(
-            order_from_document(each),
-            source=source,
-            reference=f"ref-{index}",
-            raw=json.dumps(each, default=str).encode(),
-            settings=settings,
-            published_at=datetime.now(timezone.utc) + timedelta(microseconds=index),
+            Record(
+                source,
+                f"ref-{index}",
+                json.dumps(each, default=str).encode(),
+                order_from_document(each),
+                published_at=datetime.now(timezone.utc) + timedelta(microseconds=index),
+            ),
+            settings,
         )
         for index, each in enumerate(documents)
     ]
 
 
 def refused(raw: bytes = b"not an order", reference: str = "ref", reason: str = "not_json") -> Refusal:
-    return refusal(RecordRefused(reason, "a detail"), source="topic", reference=reference, raw=raw)
+    return set_aside(RecordRefused(reason, "a detail"), raw, reference)
+
+
+def set_aside(
+    error: RecordRefused, raw: bytes, reference: str = "ref", source: str = "topic", heading: bytes = b""
+) -> Refusal:
+    return refusal(Record(source, reference, raw, error, heading), error)
 
 
 def landed(

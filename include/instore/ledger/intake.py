@@ -19,7 +19,15 @@ from include.instore.ledger.arrivals import note_arrivals, note_stores
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.erasure import rest_of_records, without_erased
 from include.instore.ledger.extract_files import note_feed
-from include.instore.ledger.known_again import AcceptAs, Arrival, KnownAgain, known_again, set_apart, suspected_twins
+from include.instore.ledger.known_again import (
+    AcceptAs,
+    Arrival,
+    KnownAgain,
+    Record,
+    known_again,
+    set_apart,
+    suspected_twins,
+)
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import extracts, kept_text, orders, origin_of, quarantine, runs
 from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN
@@ -93,23 +101,14 @@ class Landed:
         return Landed(*map(add, astuple(self), astuple(other)))
 
 
-def arrival(
-    order: InStoreOrder,
-    *,
-    source: str,
-    reference: str,
-    raw: bytes,
-    settings: Settings,
-    heading: bytes = b"",
-    published_at: datetime | None = None,
-    by_rows: bool = False,
-    adapter: str = "",
-) -> Arrival:
+def arrival(record: Record, settings: Settings) -> Arrival:
     """The ledger row of an order that arrives.
 
-    :raises RecordRefused: the order's date, text or key cannot be kept, see :class:`InStoreOrder`.
+    :raises RecordRefused: the record holds none, or one whose date, text or key cannot be kept: :class:`InStoreOrder`.
     """
-    order = order.named_by(settings.orders)
+    if isinstance(record.order, RecordRefused):
+        raise record.order
+    order = record.order.named_by(settings.orders)
     order_time = order.time(settings.orders.store_timezone)
     _refuse_unbelievable(order, order_time, settings.orders)
     short = order.adds_up(settings.orders.sums_tolerance) is False
@@ -131,12 +130,12 @@ def arrival(
         "day": day_of(order.date, settings.orders.store_timezone),
         "event_id": event_id(settings.events.scope, event_type, *named),
         "order_type": order.order_type,
-        "source": source,
-        "reference": kept_text(reference),
-        "origin": origin_of(reference),
+        "source": record.source,
+        "reference": kept_text(record.reference),
+        "origin": origin_of(record.reference),
         "order_time": order_time,
         "fingerprint": order.fingerprint(),
-        "content_at": published_at,
+        "content_at": record.published_at,
         "payload": payload,
         "loyalty_card": order.loyalty_card_number,
         "email": order.email_address,
@@ -147,9 +146,11 @@ def arrival(
         "attempts": 0,
         "edition": 1,
     }
-    told = short and settings.orders.sums == "tell"
-    offset, tolerance = order.has_offset(), settings.orders.sums_tolerance
-    return Arrival(row, raw, heading, offset, published_at, by_rows, adapter, told, tolerance)
+    return Arrival(
+        row, record.raw, record.heading, order.has_offset(), record.published_at,
+        by_rows=bool(record.heading), adapter=record.adapter,
+        short=short and settings.orders.sums == "tell", tolerance=settings.orders.sums_tolerance,
+    )  # fmt: skip
 
 
 def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderSettings) -> None:
@@ -169,11 +170,10 @@ def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderS
         raise RecordRefused("bad_value", "loyaltyCardNumber is masked, so it says nobody's card; have it written whole")
 
 
-def refusal(
-    error: RecordRefused, *, source: str, reference: str, raw: bytes, heading: bytes = b"", adapter: str = ""
-) -> Refusal:
+def refusal(record: Record, error: RecordRefused) -> Refusal:
     """The quarantine row of a record that is not an order."""
-    return Refusal(source, kept_text(reference), error.reason, kept_text(error.detail), raw, heading, adapter)
+    why = error.reason, kept_text(error.detail)
+    return Refusal(record.source, kept_text(record.reference), *why, record.raw, record.heading, record.adapter)
 
 
 def land(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -44,19 +45,25 @@ def known_fields(connection: sa.Connection) -> list[str]:
 def check_key(ledger: Ledger, settings: Settings) -> None:
     """Write the key's fields into a new ledger. :raises ConfigurationError: it has orders by other fields."""
     wanted = ",".join(key_fields(settings.orders.order_key))
-    with ledger.read() as connection:
-        known = _known(connection)
-    if known is None:
-        with ledger.write() as connection:
-            is_new = connection.scalar(sa.select(orders.c.key).limit(1)) is None
-            values = {"setting": _SETTING, "value": wanted if is_new else _BEFORE_KEYS}
-            connection.execute(ledger.insert(pipeline).values(values).on_conflict_do_nothing())
-            known = _known(connection)
+    known = written_once(ledger, _SETTING, lambda is_new: wanted if is_new else _BEFORE_KEYS)
     if known != wanted:
         raise ConfigurationError(
             f"The ledger knows its orders by {known}, and INSTORE_ORDER_KEY says {wanted}; set it back, or change the "
             "ledger with: python -m include.instore ledger rekey."
         )
+
+
+def written_once(ledger: Ledger, setting: str, first: Callable[[bool], str]) -> str | None:
+    """What is written of a setting. :param first: what to write where there is nothing, of a ledger without orders."""
+    with ledger.read() as connection:
+        known = _known(connection, setting)
+    if known is None:
+        with ledger.write() as connection:
+            is_new = connection.scalar(sa.select(orders.c.key).limit(1)) is None
+            values = {"setting": setting, "value": first(is_new)}
+            connection.execute(ledger.insert(pipeline).values(values).on_conflict_do_nothing())
+            known = _known(connection, setting)
+    return known
 
 
 def check_pipeline(ledger: Ledger, settings: Settings) -> None:
@@ -160,5 +167,5 @@ def _write(ledger: Ledger, connection: sa.Connection, name: str, value: str) -> 
     connection.execute(statement.on_conflict_do_update(index_elements=["setting"], set_=values))
 
 
-def _known(connection: sa.Connection) -> str | None:
-    return connection.scalar(sa.select(pipeline.c.value).where(pipeline.c.setting == _SETTING))
+def _known(connection: sa.Connection, setting: str = _SETTING) -> str | None:
+    return connection.scalar(sa.select(pipeline.c.value).where(pipeline.c.setting == setting))

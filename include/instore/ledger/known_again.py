@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.tables import contents, deliveries, editions, orders, origin_of, runs
 from include.instore.model.codes import COLLISION, SPLIT_ORDER
+from include.instore.model.errors import RecordRefused
 from include.instore.model.events import next_event_id
 from include.instore.model.identifiers import identity
-from include.instore.model.orders import order_of_payload
+from include.instore.model.orders import InStoreOrder, order_of_payload
 from include.instore.model.states import ContentState, Source, Status
 
 _MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:\d\d)?$")
@@ -28,6 +29,29 @@ _TELL_NOTHING_APART = {
     "orderNumber", "orderType", "date", "storeName", "loyaltyCardNumber", "emailAddress", "currency", "total", "lines",
 }  # fmt: skip
 """Fields of an order in which two purchases may differ, and of which a key is not made."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a source.
+
+    :param source: ``topic`` or ``extract``; what a redrive reads keeps the source it came from.
+    :param reference: where it is found there.
+    :param order: the order it holds, or why it holds none.
+    :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
+    :param published_at: when its source published it; None: nobody knows.
+    :param adapter: by whose name the raw bytes are read again.
+    :param fields: of a message's document, and how its date is written.
+    """
+
+    source: str
+    reference: str
+    raw: bytes = field(repr=False)
+    order: InStoreOrder | RecordRefused = field(repr=False)
+    heading: bytes = field(default=b"", repr=False)
+    published_at: datetime | None = None
+    adapter: str = ""
+    fields: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -164,7 +188,8 @@ class _Block:
         self._connection, self._run_id, self._now, self._corrected = connection, run_id, now, corrected
         self._there = _known(connection, keys)
         self._left = _left(connection, self._there)
-        self._seen = set(connection.execute(_fingerprints(self._there)).tuples())
+        kept = sa.select(contents.c.key, contents.c.fingerprint).where(contents.c.key.in_(list(self._there)))
+        self._seen = set(connection.execute(kept).tuples())
         self._seen |= {(key, row["fingerprint"]) for key, row in self._there.items()}
         self._taken_back: dict[str, str] = {}
         self.found = KnownAgain()
@@ -227,10 +252,6 @@ def _known(connection: sa.Connection, keys: set[str]) -> dict[str, dict[str, Any
     # Locked, in one order of all processes: nothing of it may leave while its content changes.
     query = sa.select(*(orders.c[name] for name in names)).where(orders.c.key.in_(keys)).order_by(orders.c.key)
     return {row["key"]: dict(row) for row in connection.execute(query.with_for_update()).mappings()}
-
-
-def _fingerprints(keys: Mapping[str, Any]) -> sa.Select[tuple[str, str]]:
-    return sa.select(contents.c.key, contents.c.fingerprint).where(contents.c.key.in_(list(keys)))
 
 
 @dataclass(frozen=True)

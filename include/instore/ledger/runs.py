@@ -303,10 +303,10 @@ def note_drain(
         connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(drained))
 
 
-def note_mapping_cards(ledger: Ledger, run_id: str, cards: int) -> None:
-    """Keep how many cards the mapping file has that the run reads."""
+def note_run(ledger: Ledger, run_id: str, **noted: str | int | None) -> None:
+    """Write into the run's row what it found: how its drain ended (``drain``), what that left, ``mapping_cards``."""
     with ledger.write() as connection:
-        connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(mapping_cards=cards))
+        connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(noted))
 
 
 def started_at(ledger: Ledger, run_id: str) -> datetime:

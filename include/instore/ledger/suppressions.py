@@ -16,7 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.instore.ledger.database import Ledger
-from include.instore.ledger.tables import deliveries, orders, pipeline, suppressions
+from include.instore.ledger.keys import written_once
+from include.instore.ledger.tables import deliveries, orders, suppressions
 from include.instore.model.codes import SUPPRESSED
 from include.instore.model.errors import ConfigurationError
 from include.instore.model.states import DeliveryStatus, Status
@@ -42,14 +43,7 @@ _CHECK = "hash_key"
 def check_hash_key(ledger: Ledger) -> None:
     """Note in a new ledger by which key it hashes. :raises ConfigurationError: it was another one until now."""
     mine = ledger.keyed_hash("check")
-    wanted = sa.select(pipeline.c.value).where(pipeline.c.setting == _CHECK)
-    with ledger.read() as connection:
-        known = connection.scalar(wanted)
-    if known is None:
-        with ledger.write() as connection:
-            connection.execute(ledger.insert(pipeline).values(setting=_CHECK, value=mine).on_conflict_do_nothing())
-            known = connection.scalar(wanted)
-    if known != mine:
+    if written_once(ledger, _CHECK, lambda _: mine) != mine:
         raise ConfigurationError(
             "The key of connection instore_hash_key is not the one the ledger's suppressions were made with, so nobody "
             "would be known as suppressed; put the old one back."

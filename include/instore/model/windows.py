@@ -60,23 +60,14 @@ class Window:
 
 
 class RunParams(BaseModel):
-    """What a run can be told: its conf, read once by :meth:`of`.
-
-    :param window_start: and ``window_end``: the orders to send, ISO 8601; both or neither. A bare date is UTC.
-    :param drain_topic: off: this run leaves the live subscription alone.
-    :param track_events: whether this run sends; None: as the settings say.
-    :param resend: whether orders that were sent before are sent again.
-    :param destination: name of the one where orders go that were never there.
-    :param dry_run: everything but settling and sending.
-    :param resend_list: id of the list of events to send again.
-    """
+    """What a run can be told in its conf, as the DAG's form says; read once, by :meth:`of`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     window_start: datetime | None = None
     window_end: datetime | None = None
     drain_topic: bool = True
-    track_events: Literal["on", "off"] | None = None
+    track_events: Literal["on", "off"] | None = None  # None: as the settings say
     resend: bool = False
     destination: str | None = None
     dry_run: bool = False

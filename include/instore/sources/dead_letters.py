@@ -131,7 +131,7 @@ def redrive_dead_letters(
         sends = publish and not dry_run
         sender = opened.enter_context(client.get_topic_sender(settings.bus.topic)) if sends else None
         run = None if dry_run else opened.enter_context(redrive_run(ledger, settings))
-        lander = into_ledger(ledger, run.id, settings) if run else would_land(ledger, settings)
+        lander = into_ledger(ledger, run, settings) if run else would_land(ledger, settings)
         # Dead letters are in no session, whatever the subscription requires.
         queue = [] if deferred else [opened.enter_context(_receiver(client, settings.bus))]
         for receiver in queue or receivers_of(client, settings.bus):
@@ -166,7 +166,7 @@ def erase_dead_letters(
     ):
         theirs = ([message for message in messages if is_theirs(whole_of(message))] for messages in pages)
         source = _DeadLetters(ledger, settings, theirs, Redriven(), receiver, publish=False, erases=True)
-        land_all(source, into_ledger(ledger, run.id, settings))
+        land_all(source, into_ledger(ledger, run, settings))
         return source.done.completed
 
 

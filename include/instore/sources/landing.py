@@ -15,6 +15,7 @@ from typing import Protocol
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Landed, LoadedExtract, arrival, land, refusal
 from include.instore.ledger.known_again import AcceptAs, Arrival
+from include.instore.ledger.known_again import Record as Record
 from include.instore.ledger.quarantined import known_keys
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
@@ -25,29 +26,6 @@ _NAMED = 20
 """Of so many orders a line of the log says where they came from."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One record of a source.
-
-    :param source: ``topic`` or ``extract``; what a redrive reads keeps the source it came from.
-    :param reference: where it is found there.
-    :param order: the order it holds, or why it holds none.
-    :param heading: what has to stand before the raw bytes for them to be read again, such as a CSV's first line.
-    :param published_at: when its source published it; None: nobody knows.
-    :param adapter: by whose name the raw bytes are read again.
-    :param fields: of a message's document, and how its date is written.
-    """
-
-    source: str
-    reference: str
-    raw: bytes = field(repr=False)
-    order: InStoreOrder | RecordRefused = field(repr=False)
-    heading: bytes = field(default=b"", repr=False)
-    published_at: datetime | None = None
-    adapter: str = ""
-    fields: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -118,17 +96,7 @@ def into_ledger(ledger: Ledger, run_id: Callable[[], str], settings: Settings) -
             return LandedBlock(refused=refused)
         if short := [item.row["reference"] for item in arrivals if item.short]:
             log.info("lines of %d orders do not make their totals: %s", len(short), ", ".join(short[:_NAMED]))
-        refusals = [
-            refusal(
-                error,
-                source=each.source,
-                reference=each.reference,
-                raw=each.raw,
-                heading=each.heading,
-                adapter=each.adapter,
-            )
-            for error, each in ((error, block.records[index]) for index, error in refused.items())
-        ]
+        refusals = [refusal(block.records[index], error) for index, error in refused.items()]
         extract = block.extract and replace(
             block.extract,
             orders=block.extract.orders + len(arrivals),
@@ -194,21 +162,7 @@ def sort_block(block: Block, settings: Settings) -> tuple[list[Arrival], dict[in
     refused: dict[int, RecordRefused] = {}
     for index, record in enumerate(block.records):
         try:
-            if isinstance(record.order, RecordRefused):
-                raise record.order
-            arrivals.append(
-                arrival(
-                    record.order,
-                    source=record.source,
-                    reference=record.reference,
-                    raw=record.raw,
-                    heading=record.heading,
-                    settings=settings,
-                    published_at=record.published_at,
-                    by_rows=bool(record.heading),
-                    adapter=record.adapter,
-                )
-            )
+            arrivals.append(arrival(record, settings))
         except RecordRefused as error:
             refused[index] = error
     return arrivals, refused

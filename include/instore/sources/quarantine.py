@@ -13,9 +13,10 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
@@ -85,37 +86,20 @@ def tallied(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{count} {name}" for name, count in tally_of(outcomes).items())
 
 
-class Redrive:
-    """A run of kind ``redrive``, which is in the ledger from the first record that lands in it."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        now = datetime.now(timezone.utc)
-        self._run = Run(f"redrive__{now.isoformat()}", "redrive", None, False, False, "own")
-        self._opened = False
-
-    def id(self) -> str:
-        """Its id; from now on it is in the ledger."""
-        if not self._opened:
-            open_run(self._ledger, self._run)
-            self._opened = True
-        return self._run.run_id
-
-    def close(self, settings: Settings) -> None:
-        """Count the run, as every run is counted."""
-        if self._opened:
-            report = report_run(self._ledger, self._run, [], settings)
-            log.info("run %s: %s", self._run.run_id, "; ".join(report.red) or "the numbers add up")
-
-
 @contextlib.contextmanager
-def redrive_run(ledger: Ledger, settings: Settings) -> Iterator[Redrive]:
-    """A redrive, counted at its end whatever happens; one that is killed leaves its orders like any other run."""
-    run = Redrive(ledger)
+def redrive_run(ledger: Ledger, settings: Settings) -> Iterator[Callable[[], str]]:
+    """A run of kind ``redrive``, by what gives its id: from the first time that is asked for, it is in the ledger.
+
+    It is counted at its end whatever happens; one that is killed leaves its orders like any other run.
+    """
+    run = Run(f"redrive__{datetime.now(timezone.utc).isoformat()}", "redrive", None, False, False, "own")
+    run_id = cache(lambda: open_run(ledger, run).run_id)
     try:
-        yield run
+        yield run_id
     finally:
-        run.close(settings)
+        if run_id.cache_info().currsize:
+            red = report_run(ledger, run, [], settings).red
+            log.info("run %s: %s", run.run_id, "; ".join(red) or "the numbers add up")
 
 
 def redrive(
@@ -136,7 +120,7 @@ def redrive(
     """
     source = _Rows(ledger, wanted, settings, blobs, dry_run, accept_as)
     with redrive_run(ledger, settings) as run:
-        land_all(source, would_land(ledger, settings) if dry_run else into_ledger(ledger, run.id, settings))
+        land_all(source, would_land(ledger, settings) if dry_run else into_ledger(ledger, run, settings))
     return source.outcomes
 
 

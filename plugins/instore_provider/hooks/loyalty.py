@@ -29,6 +29,7 @@ from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service, jso
 from instore_provider.oauth import ClientCredentials
 from instore_provider.rate_limit import TakeTurn, rate_limit_of
 from instore_provider.signs import unread_sign
+from instore_provider.taken import by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -337,7 +338,7 @@ def _tells_an_error(found: Any) -> bool:
     """Whether an answer of status 200 says that there is none, or that it is not all of it."""
     if not isinstance(found, dict):
         return False
-    named = _by_name(found)
+    named = by_name(found)
     if any(named.get(name) for name in ("error", "errors", "fault")):
         return True
     if any(str(named.get(name)).casefold() == "false" for name in ("success", "ok")):
@@ -353,15 +354,11 @@ def _has_more(found: Any, shown: int) -> bool:
     if not isinstance(found, dict):
         return False
     for part in (found, *(each for each in found.values() if isinstance(each, dict))):
-        named = _by_name(part)
+        named = by_name(part)
         totals = [named.get(name) for name in _TOTALS]
         if any(isinstance(each, int) and each > shown for each in totals) or any(named.get(name) for name in _MORE):
             return True
     return False
-
-
-def _by_name(found: dict[str, Any]) -> dict[str, Any]:
-    return {name.casefold().replace("_", "").replace("-", ""): value for name, value in found.items()}
 
 
 def _texts(found: Any) -> list[Any]:

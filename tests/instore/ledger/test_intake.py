@@ -10,7 +10,7 @@ import pytest
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.extract_files import known_versions
-from include.instore.ledger.intake import Landed, LoadedExtract, land, refusal
+from include.instore.ledger.intake import Landed, LoadedExtract, land
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import load_settings
 from tests.instore import given
@@ -85,7 +85,7 @@ def test_the_log_names_what_was_set_aside_by_its_codes(ledger: Ledger, caplog: p
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "lone surrogate"])
 def test_a_reference_or_detail_that_no_database_takes_does_not_stop_the_block(ledger: Ledger, text: str) -> None:
-    odd = refusal(RecordRefused("not_json", text), source="topic", reference=text, raw=b"x")
+    odd = given.set_aside(RecordRefused("not_json", text), b"x", text)
     landed = given.landed(ledger, given.document("S1"), refusals=[odd])
     assert (landed.orders, landed.quarantined) == (1, 1)
 

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
+from include.instore.ledger.known_again import Record
 from include.instore.model.customer_keys import card_of, email_of
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.orders import order_from_document, parse_order
@@ -222,7 +223,7 @@ def test_a_card_longer_than_the_ledger_keeps_is_not_made_by_padding(monkeypatch:
 
 def landed(settings: Settings, **changes: Any) -> dict[str, Any]:
     raw = orders.body(**changes)
-    return arrival(parse_order(raw, 10_000), source="topic", reference="r", raw=raw, settings=settings).row
+    return arrival(Record("topic", "r", raw, parse_order(raw, 10_000)), settings).row
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
+from include.instore.ledger.known_again import Record
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, order_from_document, order_of_payload, parse_order
 from sandbox import week
@@ -29,14 +30,14 @@ def parsed(**changes: Any) -> InStoreOrder:
 def refusal_of(raw: bytes, max_bytes: int = MAX_BYTES) -> RecordRefused:
     """Why a body never becomes an order in the ledger."""
     with pytest.raises(RecordRefused) as caught:
-        arrival(parse_order(raw, max_bytes), source="topic", reference="r", raw=raw, settings=SETTINGS)
+        arrival(Record("topic", "r", raw, parse_order(raw, max_bytes)), SETTINGS)
     return caught.value
 
 
 def landed_or_reason(raw: bytes) -> dict[str, Any] | str:
     """The row of an order, or the reason why it never becomes one; nothing else may come out."""
     try:
-        return arrival(parse_order(raw, MAX_BYTES), source="topic", reference="r", raw=raw, settings=SETTINGS).row
+        return arrival(Record("topic", "r", raw, parse_order(raw, MAX_BYTES)), SETTINGS).row
     except RecordRefused as refused:
         return refused.reason
 
@@ -403,7 +404,7 @@ def test_a_deeply_nested_unknown_field_is_kept_or_refused_but_stops_nothing(
 @pytest.mark.parametrize("number", ["1e1000000", "1e-1000000", "-1e999999999", "9" * 4000, "0." + "1" * 5000])
 def test_an_extreme_number_in_an_unknown_field_stops_nothing(number: str) -> None:
     raw = body(extra="N").replace(b'"N"', number.encode())
-    row = arrival(parse_order(raw, MAX_BYTES), source="topic", reference="r", raw=raw, settings=SETTINGS).row
+    row = arrival(Record("topic", "r", raw, parse_order(raw, MAX_BYTES)), SETTINGS).row
     assert json.loads(row["payload"], parse_float=Decimal)["extra"] == Decimal(number)
 
 

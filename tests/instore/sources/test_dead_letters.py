@@ -21,7 +21,7 @@ from azure.servicebus._pyamqp.message import Header, Message
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.intake import land, refusal
+from include.instore.ledger.intake import land
 from include.instore.ledger.quarantined import Wanted
 from include.instore.ledger.tables import orders
 from include.instore.model.errors import ConfigurationError, RecordRefused, RetriableError
@@ -77,7 +77,7 @@ class Bus:
         too_large = RecordRefused("too_large", "by the limit of that day")
         land(
             ledger, "run-1", [],
-            [refusal(too_large, source="topic", reference=f"m{n}#{n + 1}", raw=body) for n, body in enumerate(bodies)],
+            [given.set_aside(too_large, body, f"m{n}#{n + 1}") for n, body in enumerate(bodies)],
         )  # fmt: skip
 
     def _send(self, number: int, body: bytes, **properties: Any) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.extract_files import move_waiting
-from include.instore.ledger.intake import land, refusal
+from include.instore.ledger.intake import land
 from include.instore.ledger.quarantined import NotInQuarantine, Wanted, find, move, note_reason, of_message
 from include.instore.ledger.tables import quarantine
 from include.instore.model.codes import CUT_ORDER
@@ -35,7 +35,7 @@ S2,2017-06-05T11:00:00Z,1,USD,1.00,6035770741165744,A,1,1.00
 def refused_message(ledger: Ledger, body: bytes, reference: str = "m1#1", reason: str = "too_large") -> str:
     """A message refused by the settings of that day; the id of its row."""
     open_run(ledger, given.run())
-    item = refusal(RecordRefused(reason, "a detail"), source="topic", reference=reference, raw=body)
+    item = given.set_aside(RecordRefused(reason, "a detail"), body, reference)
     land(ledger, "run-1", [], [item])
     return item.id
 
@@ -105,8 +105,7 @@ def test_a_kept_heading_without_a_row_has_no_number(ledger: Ledger, settings: Ma
     error = RecordRefused("bad_value", "a detail")
     rows = [(b"order_number,x\n", b""), (b"\n", b"")]
     items = [
-        refusal(error, source="extract", reference=f"a.csv:{at}", raw=raw, heading=heading)
-        for at, (heading, raw) in enumerate(rows)
+        given.set_aside(error, raw, f"a.csv:{at}", "extract", heading=heading) for at, (heading, raw) in enumerate(rows)
     ]
     land(ledger, "run-1", [], items)
     assert order_numbers(ledger, find(ledger, Wanted()), settings()) == {}
@@ -236,7 +235,7 @@ def test_a_broken_file_is_not_redriven_and_the_text_says_what_to_do(
 def test_what_may_be_half_an_order_is_redriven_by_its_id_alone(ledger: Ledger, settings: MakeSettings) -> None:
     heading, one, other, _ = CSV.encode().splitlines(keepends=True)
     error = RecordRefused(CUT_ORDER, "the last of its file")
-    item = refusal(error, source="extract", reference="week.csv:2", raw=one + other, heading=heading)
+    item = given.set_aside(error, one + other, "week.csv:2", "extract", heading=heading)
     open_run(ledger, given.run())
     land(ledger, "run-1", [], [item])
     assert outcomes(redrive(ledger, Wanted(), settings())) == ["impossible"]
