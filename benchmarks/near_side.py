@@ -378,7 +378,7 @@ no_op()
 def small_run(given: dict[str, Any]) -> dict[str, float]:
     """Ten orders in a real Airflow, and six tasks that do nothing, in turn; the medians of both."""
     from demo.local_airflow import ROOT, LocalAirflow
-    from demo.processes import Processes
+    from sandbox.processes import Processes
 
     _connect(given)
     folder = Path(given["folder"])

@@ -16,10 +16,10 @@ from demo.backfill import demonstrate_backfill
 from demo.local_airflow import AirflowFailed
 from demo.mixed_week import ORDER_KEY, as_messages, expected, mixed_week, write_members
 from demo.mixed_week import faults_in as mixed_faults
-from demo.processes import Processes
 from demo.run_checks import faults_in
 from demo.runs import DAG, follow, manual_run, scheduled_run, set_aside_table, table
 from demo.stage import console, events_of, forget, give_up, held_by_profile_store, sole_use, start, tell_of
+from sandbox.processes import Processes
 from sandbox.seed import copy_extracts, send, write_cut_extract
 
 _USE = """Command line:   . {folder}/env.sh   then: airflow dags list; python -m include.instore --help

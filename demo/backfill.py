@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from demo.local_airflow import AirflowFailed, LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG, follow, manual_run, report_of, scheduled_run
 from demo.stage import console, held_by_profile_store, start
+from sandbox.processes import Processes
 
 DAY = "2017-06-05"
 _BACKFILL_SECONDS = 900

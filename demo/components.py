@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import psutil
 
-from demo.processes import session
-from sandbox.supervisor import Child, ChildFailedError, Spawn, Supervisor
+from sandbox.processes import Child, ChildFailedError, Spawn, Supervisor, session
 
 # On a busy machine half a minute passes until one finds out that it cannot start.
 _QUICK_SECONDS = 60
@@ -39,22 +36,19 @@ def commands(port: int) -> dict[str, list[str]]:
 
 def main(logs: Path, port: int) -> int:
     """Run until SIGTERM or SIGINT, or until a component dies again and again; the exit code."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    supervisor = Supervisor(stopping, _QUICK_SECONDS)
-    try:
+
+    def start(supervisor: Supervisor) -> None:
         for name, arguments in commands(port).items():
             supervisor.start(name, _spawn(logs / f"{name}.log", [name, *arguments]))
-        supervisor.watch(restart=True, on_restart=_note)
-    except ChildFailedError as error:
+
+    def tell(error: ChildFailedError) -> None:
         words = (logs / f"{error.name}.log").read_text(errors="replace").splitlines()[-_LAST_LINES:]
         sys.stderr.write("\n".join([f"{_now()} {error.name} dies again and again; its last words:", *words, ""]))
-        return error.code
+
+    try:
+        return Supervisor(_QUICK_SECONDS).run(start, on_restart=_note, on_failure=tell)
     finally:
-        supervisor.stop()
         _end_left_behind()
-    return 0
 
 
 def _spawn(log: Path, command: Sequence[str]) -> Spawn:

@@ -18,8 +18,8 @@ import requests
 from cryptography.fernet import Fernet
 
 from demo import metadata_database
-from demo.processes import Processes, free_port
 from sandbox.keys import write_private
+from sandbox.processes import Processes, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 USER = "admin"

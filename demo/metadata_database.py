@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from demo.processes import Processes
+from sandbox.processes import Processes
 
 # A unix socket's path has 107 bytes at most, and the server adds its own name.
 _LONGEST_PATH = 80

@@ -20,9 +20,9 @@ import typer
 
 from demo.backfill import newest_backfill, wait_for_backfill
 from demo.local_airflow import ROOT, AirflowFailed, LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG
 from demo.stage import console, give_up, held_by_profile_store
+from sandbox.processes import Processes
 
 try:
     from playwright.sync_api import Error as BrowserFailed  # type: ignore[import-not-found,unused-ignore]

@@ -25,10 +25,10 @@ from instore_provider.links import EventsPageLink
 
 from demo.backfill import wait_for_backfill
 from demo.local_airflow import ROOT, AirflowFailed, LocalAirflow
-from demo.processes import Processes
 from demo.run_checks import check_backfill, check_dry_run, check_nothing_arrived
 from demo.runs import DAG, follow, scheduled_run
 from demo.stage import connect_by_form, console, give_up, held_by_profile_store, sole_use, start
+from sandbox.processes import Processes
 
 try:
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]

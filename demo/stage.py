@@ -22,8 +22,8 @@ from rich.console import Console
 
 from demo import metadata_database
 from demo.local_airflow import ROOT, USER, AirflowFailed, LocalAirflow
-from demo.processes import Processes, free_port
 from demo.runs import DAG
+from sandbox.processes import Processes, free_port
 
 _SANDBOX_SECONDS = 120
 _SANDBOX_PORTS = {"service_bus": 5672, "loyalty": 8701, "profile_store": 8702}

@@ -11,9 +11,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from . import parent, remote, status, week
+from . import remote, status, week
 from .faults import FaultSettings
 from .keys import load_keys
+from .processes import die_with
 from .serving import EXIT_BAD_ENVIRONMENT, LOOPBACK, PortTakenError, listen, serve
 
 DEFAULT_STATE = Path(".demo/sandbox")
@@ -131,7 +132,7 @@ def servicebus(
 
     keys = load_keys(state)
     if parent_pid:
-        parent.die_with(parent_pid)
+        die_with(parent_pid)
     try:
         run(config, state / "servicebus.sqlite", port, host, key=keys.service_bus_key)
     except StandInError as error:
@@ -186,7 +187,7 @@ def _serve(name: str, service: Any, port: int, host: str, parent_pid: int) -> No
     except PortTakenError as error:
         raise _fail(error) from None
     if parent_pid:
-        parent.die_with(parent_pid)
+        die_with(parent_pid)
     serve(service, listener, {"service": name})
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from typing import Any
 from . import week
 from .keys import Keys, load_keys, write_private
 from .loyalty import TOKEN
+from .processes import Child, ChildFailedError, Spawn, Supervisor
 from .remote import FILE
 from .seed import TOPIC, seed
 from .servicebus import connection_string
 from .serving import EXIT_BAD_ENVIRONMENT, LOOPBACK, write_ready_line
-from .supervisor import Child, ChildFailedError, Spawn, StopAskedError, Supervisor
 
 SUBSCRIPTION = "orderprocessing"
 _SEEDED = "seeded.json"
@@ -63,34 +61,26 @@ def hostile_profile_store() -> dict[str, Any]:
 
 def run(plan: Plan) -> int:
     """Run the sandbox until SIGTERM or SIGINT, and return the exit code. One ready line of JSON goes to stdout."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     plan.state.mkdir(parents=True, exist_ok=True)
     keys = load_keys(plan.state)
-    supervisor = Supervisor(stopping)
-    try:
-        ready = _start(plan, keys, supervisor)
+    ready: dict[str, Any] = {}
+
+    def start(supervisor: Supervisor) -> None:
+        ready.update(_start(plan, keys, supervisor))
         ready["seeded"] = _seed_once(plan, ready["service_bus"]["connection_string"]) if plan.seed else None
         write_private(plan.state / FILE, json.dumps(ready, indent=2))
-        if not stopping.is_set():
-            write_ready_line(ready)
+        write_ready_line(ready)
 
-        def note(child: Child) -> None:
-            sys.stderr.write(f"The {child.name} stand-in had died and is back on its port.\n")
-            ready[child.name].update(child.place)
-            write_private(plan.state / FILE, json.dumps(ready, indent=2))
+    def note(child: Child) -> None:
+        sys.stderr.write(f"The {child.name} stand-in had died and is back on its port.\n")
+        ready[child.name].update(child.place)
+        write_private(plan.state / FILE, json.dumps(ready, indent=2))
 
-        supervisor.watch(restart=plan.restart, on_restart=note)
-    except StopAskedError:
-        pass
-    except ChildFailedError as error:
+    def tell(error: ChildFailedError) -> None:
         if error.code != EXIT_BAD_ENVIRONMENT:  # otherwise the child has said why, in one sentence
             sys.stderr.write(f"The {error.name} stand-in did not start.\n")
-        return error.code
-    finally:
-        supervisor.stop()
-    return 0
+
+    return Supervisor().run(start, on_restart=note, on_failure=tell, restart=plan.restart)
 
 
 def _start(plan: Plan, keys: Keys, supervisor: Supervisor) -> dict[str, Any]:

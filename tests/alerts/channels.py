@@ -15,7 +15,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from demo.processes import free_port
+from sandbox.processes import free_port
 
 TOKEN = "channel-canary-8c1d"
 

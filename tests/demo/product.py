@@ -21,9 +21,9 @@ from rich.console import Console
 
 from demo import stage
 from demo.local_airflow import LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG, FinishedRun, follow, manual_run, scheduled_run
 from sandbox import week
+from sandbox.processes import Processes
 from sandbox.seed import send
 from sandbox.week import SampleMessage
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from demo.processes import Processes
+from sandbox.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 _AIRFLOW = """#!/bin/sh

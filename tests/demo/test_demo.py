@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from demo import metadata_database
-from demo.processes import Processes
 from demo.stage import forget
+from sandbox.processes import Processes
 from tests.demo.canaries import canaries, check_database, check_logs, found
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from demo.local_airflow import LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG
+from sandbox.processes import Processes
 from tests.demo.product import Product, demo
 
 ROOT = Path(__file__).parents[2]

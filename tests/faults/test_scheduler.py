@@ -13,8 +13,8 @@ import requests
 
 from demo import metadata_database
 from demo.local_airflow import AirflowFailed, LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG, manual_run
+from sandbox.processes import Processes
 from tests.faults.conftest import MakeWorld
 from tests.faults.judge import Judge
 from tests.faults.standins import eventually

@@ -15,12 +15,12 @@ from typing import Any
 
 import requests
 
-from demo.processes import free_port
 from include.instore.ledger import Ledger
 from include.instore.ledger.alerts import remember
 from include.instore.ledger.extract_files import note_waiting
 from include.instore.ledger.tables import orders
 from include.instore.runs.report import Failure, report_run
+from sandbox.processes import free_port
 from tests.instore import given
 
 ROOT = Path(__file__).parents[2]

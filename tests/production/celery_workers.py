@@ -18,10 +18,10 @@ import pytest
 import sqlalchemy as sa
 
 from demo.local_airflow import LocalAirflow
-from demo.processes import Processes
 from demo.runs import DAG, manual_run, report_of, scheduled_run
 from demo.stage import events_of, start
 from sandbox import week
+from sandbox.processes import Processes
 from tests.faults.postgres import postgres_server
 from tests.production.servers import redis
 

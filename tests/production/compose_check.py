@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from demo.processes import free_port
+from sandbox.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache/compose"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.processes import free_port
+from sandbox.processes import free_port
 from tests.servers import needed
 from tests.storages.standing import wait_for
 

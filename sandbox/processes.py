@@ -1,4 +1,8 @@
-"""Starting processes that are stopped again by their own id, also by a later command."""
+"""Starting processes, looking after them and stopping them by their own ids: of the sandbox, and of the demo above it.
+
+Supervisor   children of this process: waits until each is ready, brings back one that died, stops all
+Processes    those of a folder: a later command stops them as well
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,180 @@ import contextlib
 import fcntl
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from sandbox.keys import write_private
+from .keys import write_private
 
 _GRACE_SECONDS = 15
+_PARENT_POLL_SECONDS = 0.25
+READY_SECONDS = 30
+_STOP_SECONDS = 5
+_POLL_SECONDS = 0.1
+_RESTART_PAUSE = 0.5
+_QUICK_DEATHS = 3
+
+
+# Given the port, the started process.
+Spawn = Callable[[int], "subprocess.Popen[str]"]
+
+
+class ChildFailedError(RuntimeError):
+    """A child did not become ready, or keeps dying. name: the child's. code: the exit code to pass on."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} did not start.")
+        self.name = name
+        self.code = code
+
+
+class StopAskedError(Exception):
+    """The supervisor was told to stop while a child was still starting."""
+
+
+@dataclass
+class Child:
+    """One child. ready: its ready line, once it was waited for. process: the latest one, when it was brought back."""
+
+    name: str
+    spawn: Spawn
+    process: subprocess.Popen[str]
+    ready: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    quick_deaths: int = 0
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its process and port."""
+        return {"port": self.ready["port"], "pid": self.process.pid}
+
+
+class Supervisor:
+    """Starts children in this process's own group, and looks after them until SIGTERM or SIGINT.
+
+    quick_seconds: a child that lives no longer has died quickly; one that does so three times in a row is given up.
+    """
+
+    def __init__(self, quick_seconds: float = 5) -> None:
+        self._stopping = threading.Event()
+        self._quick_seconds = quick_seconds
+        self.children: list[Child] = []
+
+    def start(self, name: str, spawn: Spawn, port: int = 0) -> Child:
+        """Start a child and return it at once; `wait` tells when it is ready.
+
+        port: 0 picks a free one, which it keeps when it is brought back.
+        """
+        child = Child(name, spawn, spawn(port))
+        self.children.append(child)
+        return child
+
+    def wait(self, child: Child) -> None:
+        """Wait until a child is ready, and keep what it said.
+
+        Raises ChildFailedError, and StopAskedError when it was told to stop meanwhile.
+        """
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=_forward, args=(child.process, lines), daemon=True).start()
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self._stopping.is_set():
+                raise StopAskedError
+            try:
+                line = lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if not line:
+                raise ChildFailedError(child.name, child.process.wait(_STOP_SECONDS) or 1)
+            child.ready = json.loads(line)
+            return
+        raise ChildFailedError(child.name, 1)
+
+    def run(
+        self,
+        start: Callable[[Supervisor], None],
+        *,
+        on_restart: Callable[[Child], None],
+        on_failure: Callable[[ChildFailedError], None],
+        restart: bool = True,
+    ) -> int:
+        """Start children, bring back, on its own port, each that dies, and stop all in the end; return the exit code.
+
+        restart: False leaves a dead child dead.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stopping.set())
+        try:
+            start(self)
+            self._watch(restart, on_restart)
+        except StopAskedError:
+            pass
+        except ChildFailedError as error:
+            on_failure(error)
+            return error.code
+        finally:
+            self._stop()
+        return 0
+
+    def _watch(self, restart: bool, on_restart: Callable[[Child], None]) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            for child in self.children if restart else ():
+                if child.process.poll() is not None and not self._stopping.wait(_RESTART_PAUSE):
+                    self._bring_back(child)
+                    on_restart(child)
+
+    def _bring_back(self, child: Child) -> None:
+        quick = time.monotonic() - child.started < self._quick_seconds
+        child.quick_deaths = child.quick_deaths + 1 if quick else 0
+        if child.quick_deaths >= _QUICK_DEATHS:
+            raise ChildFailedError(child.name, 1)
+        child.process = child.spawn(int(child.ready.get("port", 0)))
+        child.started = time.monotonic()
+        if child.ready:
+            self.wait(child)
+
+    def _stop(self) -> None:
+        """Stop the children one after another, the last started first, and wait until they are gone."""
+        for child in reversed(self.children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                _end([psutil.Process(child.process.pid)], signal.SIGTERM, _STOP_SECONDS)
+            child.process.wait()
+
+
+def _forward(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+    """Hand on the first line (or "" when there is none), and keep the pipe empty so that the child never blocks."""
+    if process.stdout is None:
+        return
+    with process.stdout:
+        lines.put(process.stdout.readline())
+        for _ in process.stdout:
+            pass
+
+
+def die_with(parent_pid: int) -> None:
+    """End this process as soon as its parent is no longer the given process.
+
+    Polled, because it works the same on Linux and macOS; a killed parent can tell nobody.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(_PARENT_POLL_SECONDS)
+        # Not sys.exit: this is not the main thread, and nothing here has to be saved.
+        os._exit(0)
+
+    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()
 
 
 class Processes:
@@ -103,14 +269,7 @@ class Processes:
             if not family:
                 continue
             alive.append(name)
-            if family[0].pid == pid:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    family[0].send_signal(number)
-                _, family = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-            for each in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-            psutil.wait_procs(family, timeout=5)
+            _end(family, signal.Signals(number) if family[0].pid == pid else None, _GRACE_SECONDS)
         for started in self._started.values():
             started.wait(timeout=_GRACE_SECONDS)  # as their parent this command has to take note of their end
         self._started.clear()
@@ -124,6 +283,19 @@ class Processes:
         return {
             name: (pid, created, number) for name, (pid, created, number) in json.loads(self._ids.read_text()).items()
         }
+
+
+def _end(family: Sequence[psutil.Process], ask: signal.Signals | None, seconds: float) -> None:
+    """Ask the first of them to end, and after so many seconds kill what is left of all. ask: None kills at once."""
+    left = list(family)
+    if ask is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left[0].send_signal(ask)
+        _, left = psutil.wait_procs(left, timeout=seconds)
+    for each in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(left, timeout=_STOP_SECONDS)
 
 
 def session(leader: int) -> list[psutil.Process]:
