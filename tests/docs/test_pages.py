@@ -165,6 +165,16 @@ def paths_of(command: Any, *before: str) -> Iterator[tuple[str, ...]]:
         yield before
 
 
+def test_the_examples_of_connections_have_the_product_s_own_types() -> None:
+    own = {"instore_service_bus": "service_bus", "instore_loyalty": "loyalty", "instore_profile_store": "profile_store"}
+    examples = [*PAGES_OF_TEXT, ROOT / "docker-compose.yaml"]
+    named = {
+        pair for each in examples for pair in re.findall(r'"(instore_\w+)": {"conn_type": "(\w+)"', each.read_text())
+    }
+    assert own.items() <= named
+    assert {(name, kind) for name, kind in named if name in own} == own.items()
+
+
 def test_every_table_of_the_ledger_is_explained() -> None:
     section = TEXTS[ROOT / "docs/design.md"].partition("## The ledger")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(metadata.tables)
