@@ -30,7 +30,7 @@ class MappingFile:
 
     def __init__(self, path: Path, rules: Rules) -> None:
         self._rules = rules
-        self._emails: dict[str, set[str]] = {}  # as they are written: only those asked for are looked at
+        self._emails: dict[str, set[str]] = {}  # as written; parsed when their card is looked up
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 unread = self._learn(file)

@@ -212,12 +212,12 @@ def _events_of(
 
 
 class _Lease:
-    """The right of this try to send what it has marked.
+    """The right of this try of the task to send what it has marked as ``sending``.
 
-    Another try may be at work on the same batch: Airflow takes a worker for dead that only hangs. Whoever finds these
-    events missing ``verify_after`` after they left sends them itself; so they leave soon after that moment was
-    committed, or it is committed anew, or they do not leave. Each request but the first commits it anew, and looks
-    whether a person was suppressed meanwhile.
+    Another try may work on the same batch: Airflow gives up a worker that hangs, and the worker goes on later. The
+    other try sends an event again when it is not shown ``verify_after`` after its time of sending. So an event leaves
+    only shortly after that time was committed; later, the time is committed again first, or the event does not leave.
+    Each request but the first commits it again, and looks whether a person has been suppressed meanwhile.
     """
 
     def __init__(

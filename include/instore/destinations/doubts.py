@@ -1,7 +1,8 @@
-"""Events in doubt: what became of a request that died is asked, and that it was not taken is proven by witnesses.
+"""Events in doubt: the destination is asked for them, and that one was not accepted is proven by witnesses.
 
-Ingest is asynchronous, and its lag is unknown: an event that does not show may have been taken. It was not taken when
-events that left later, by the ledger's own order of leaving, are shown, and it still is not (design.md, invariant 4).
+A destination shows what it accepted after a time that nobody knows, so an event that is not shown may have been
+accepted. It was not where events that were sent later, by the ledger's sequence numbers, are shown and it still is not
+(design.md, invariant 4).
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Doubts:
         self._place = ledger, held
         self._settings = settings
         self._asks = settings.on_ambiguous == "verify" and destination.reads_back
-        # By the wait of this process, not by the ledger's times: another machine's clock may be wrong. A request that
-        # left once more meanwhile is a new doubt.
+        # Measured in this process, not by the times in the ledger: another machine's clock may be wrong. An event that
+        # was sent again meanwhile is a new doubt.
         self._known_since: dict[tuple[str, datetime], float] = {}
         self._unclear: Counter[str] = Counter()
         self.held = 0

@@ -1,7 +1,7 @@
-"""What a person was told, and what is still to be told: one row per run and cause, written before it is delivered.
+"""The alerts: one row per run and cause, written before the alert is delivered.
 
 A row that could not be delivered stays ``waiting``: the run's own callback tries it again, and so do later runs for a
-day. A crash between a delivery and its note tells something twice; nothing is told never.
+day. After a crash between delivering an alert and recording that, it is delivered twice; none is lost.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def remember(
 
         ended = [row for row in still_open if has_ended(row)]
         for row in ended:
-            # Told after it is over it would mislead: its recovery names it.
+            # An alert about what is over would mislead; the recovery message names it.
             state = TOLD if row["state"] == WAITING else row["state"]
             connection.execute(
                 sa.update(alerts).where(_is(row["run"], row["cause"])).values(ended_run=run_id, state=state)

@@ -122,7 +122,7 @@ def claim(ledger: Ledger, run: Run, *, batch_orders: int, claim_minutes: float, 
 
 
 def _begin_again(connection: sa.Connection, run: Run) -> None:
-    """What the run has just claimed is on its way again: customers are searched again, rejected events tried again."""
+    """Look up customers again, and send rejected events again, of what the run has just claimed."""
     connection.execute(
         sa.update(orders)
         .where(
@@ -165,10 +165,10 @@ def keep_alive(connection: sa.Connection, held: HeldBatch) -> None:
 
 
 def take_turns(ledger: Ledger, connection: sa.Connection) -> None:
-    """Wait for whoever is claiming, or judging who is alive: what they commit, the next statement sees.
+    """Wait until no other run is claiming orders; the next statement sees what it committed.
 
-    PostgreSQL looks at a row anew that somebody else has changed, but not at the claims beside it: two runs that plan
-    at the same time would take each other for dead.
+    PostgreSQL reads a row again that another transaction has changed, but not the claims that the same statement
+    compares it with: two runs that plan at the same time would each take over the other one's orders.
     """
     ledger.next_number(connection, "planning")
 
@@ -212,7 +212,7 @@ def held_elsewhere(ledger: Ledger, run: Run, *, claim_minutes: float, tracking: 
 
 
 def release(ledger: Ledger, run_id: str) -> None:
-    """Give up what the run still holds; the orders stay where they are on their way."""
+    """Release the run's claims. The orders and their deliveries keep their states."""
     with ledger.write() as connection:
         connection.execute(sa.update(orders).where(orders.c.claim_run == run_id).values(claim_run=None))
         connection.execute(sa.delete(claims).where(claims.c.run == run_id))
@@ -231,19 +231,19 @@ def held_by_no_live_run(claim_minutes: float, tries: Sequence[str] = ()) -> sa.C
 
 
 def under_way() -> sa.ColumnElement[bool]:
-    """Orders that still have somewhere to go by themselves."""
+    """Orders that a run can move on without a person: pending, or with a delivery that is."""
     going = sa.exists().where(deliveries.c.key == orders.c.key, _going()).correlate(orders)
     return sa.or_(orders.c.status == Status.PENDING.value, going)
 
 
 def _going() -> sa.ColumnElement[bool]:
-    """Deliveries, each beside its order; one of an order whose customer is searched anew waits for that."""
+    """Deliveries that a run can move on, joined to their orders: sending, or ready and the customer is known."""
     ready = sa.and_(deliveries.c.status == DeliveryStatus.READY.value, orders.c.status == Status.MATCHED.value)
     return sa.or_(deliveries.c.status == DeliveryStatus.SENDING.value, ready)
 
 
 def _rejected(run: Run) -> sa.ColumnElement[bool]:
-    """What this run has seen rejected itself is not sent again when its planning is tried again."""
+    """Rejected deliveries, without those that were rejected in this run: a retry of its plan does not send them."""
     rejected = deliveries.c.status == DeliveryStatus.REJECTED.value
     return sa.and_(rejected, deliveries.c.is_latest, deliveries.c.outcome_run != run.run_id)
 

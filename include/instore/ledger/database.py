@@ -153,10 +153,10 @@ class Ledger:
         return _alembic()[1].get_current_head() or ""
 
     def know(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], refused: Collection[str]) -> None:
-        """Make sure that it has what is known of these orders, and of these ids of the quarantine: of a dry run's."""
+        """Of a dry run's ledger: copy what the real one knows of these orders and quarantine ids. Else do nothing."""
 
     def forget_log(self) -> None:
-        """Have SQLite write its log into the file and cut it: what was erased is in neither then."""
+        """Checkpoint and truncate SQLite's write-ahead log, so that erased data is in neither file."""
         if self._name == "sqlite":
             outside = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             with self._translated(), outside.connect() as connection:

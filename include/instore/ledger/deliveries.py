@@ -41,10 +41,11 @@ class OutgoingOrder:
 
 @dataclass(frozen=True)
 class Doubt:
-    """An event that left, and of which nobody knows whether it was taken.
+    """An event that was sent, and of which nobody knows whether it was accepted.
 
-    :param left: its place among all that left, in the order of their commits.
-    :param waited: what left behind this place left ``verify_after`` later; None: nobody has waited for it yet.
+    :param left: its sequence number among all events that left, in the order of their commits.
+    :param waited: an event with a higher number than this left at least ``verify_after`` later; None: the wait is not
+        over.
     """
 
     event_id: str
@@ -147,7 +148,7 @@ class Renewed(str, Enum):
 def renew_sending(ledger: Ledger, held: OutgoingBatch, attempts: Mapping[str, int]) -> Renewed:
     """Commit that these orders are about to leave now; where any must not, nothing is written.
 
-    Their place among all that left stays that of the first time, and nobody has waited for them any more.
+    They keep the sequence number of the first time, and the wait for them begins again.
 
     :param attempts: event id to the order's attempts when it was marked: each marking counts one more, so the number
         tells whose ``sending`` it is.
@@ -249,7 +250,7 @@ def hold_for_a_person(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Do
 
 
 def waited_for(ledger: Ledger, held: OutgoingBatch, doubts: Collection[Doubt]) -> None:
-    """Commit that ``verify_after`` has passed since these were in doubt: what leaves from now on are witnesses."""
+    """Commit that ``verify_after`` has passed for these: events that are sent from now on are their witnesses."""
     if doubts:
         with ledger.write() as connection:
             waited = ledger.next_number(connection, _LEAVING)
@@ -291,7 +292,7 @@ def in_doubt(ledger: Ledger, held: OutgoingBatch) -> list[Doubt]:
 
 
 def left_later(ledger: Ledger, destination: str, after: int, most: int) -> dict[str, int]:
-    """Event id to place among all that left, of what was sent behind a place: the first of them, and the last."""
+    """Event id to sequence number of events sent after a number: the first ``most`` of them, and the last."""
     sent = sa.select(deliveries.c.event_id, deliveries.c.left_seq).where(
         deliveries.c.destination == destination,
         deliveries.c.status == DeliveryStatus.SENT.value,
@@ -314,7 +315,7 @@ def sent_by_the_previous_run(ledger: Ledger, destination: str, run_id: str, befo
             .order_by(runs.c.started_at.desc())
             .limit(1)
         )
-        # By their ids, which are as good as drawn by lot.
+        # By their ids, which are hashes: as good as a random sample.
         events = sa.select(deliveries.c.event_id).where(
             deliveries.c.outcome_run == previous, *sent, deliveries.c.sent_at <= before
         )

@@ -1,4 +1,4 @@
-"""Editions: an order that is sent again goes out under an event id of its own, so that neither proves the other.
+"""Editions: an order is sent again under a new event id, so that finding one event never proves the other.
 
 A run orders at most one new edition of an order at a destination, however often it is cleared or reprocessed: the
 table's key says so.
@@ -90,7 +90,7 @@ def keep_corrected(ledger: Ledger, keys: Sequence[str] = (), *, dry_run: bool) -
 def note_editions(
     ledger: Ledger, connection: sa.Connection, run: Run, which: Sequence[sa.ColumnElement[bool]], now: datetime
 ) -> None:
-    """What a resend run finds unsent goes out once by it, as the edition it is.
+    """Record that a resend run sends what it finds unsent, once, as the edition it already is.
 
     An order whose customer is not known yet has no delivery: it will be its first edition at every destination.
     """

@@ -63,9 +63,9 @@ class Erased:
 
 
 def persons_known_as(ledger: Ledger, cards: Collection[str], emails: Collection[str]) -> Persons:
-    """Who has these cards and addresses: with the addresses of the cards, and the cards of the addresses.
+    """The persons with these cards and addresses, with the addresses of their cards and the cards of their addresses.
 
-    What many cards have is nobody's address: it leads to no card, and no card leads to it.
+    An address that many cards have belongs to no person, so it is not followed in either direction.
     """
     asked = {*cards, *(each.casefold() for each in emails)}
     theirs = set(asked)

@@ -49,7 +49,7 @@ class HeldEvent:
 def held_events(
     ledger: Ledger, event_ids: Sequence[str], limit: int, statuses: Sequence[str] = (_HELD,)
 ) -> list[HeldEvent]:
-    """Those that left first. :param event_ids: only these; empty: all."""
+    """Held or rejected events, the first one sent at the top. :param event_ids: only these; empty: all."""
     wanted = (
         sa.select(
             deliveries.c.destination, deliveries.c.event_id, deliveries.c.edition, orders.c.reference,

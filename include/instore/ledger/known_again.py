@@ -1,4 +1,4 @@
-"""What an order is whose key is known: the same again, corrected, or another purchase that must not take its place."""
+"""Orders whose key is known: a duplicate, a correction, or another purchase (a collision)."""
 
 from __future__ import annotations
 
@@ -390,7 +390,7 @@ def _together(before: Mapping[str, Any], item: Arrival) -> tuple[dict[str, Any],
 
 
 def _take_back(connection: sa.Connection, order: Mapping[str, Any]) -> None:
-    """Take an order that has never left out of the ledger again."""
+    """Remove an order from the ledger that was never sent."""
     for table in (deliveries, contents, editions, orders):
         connection.execute(sa.delete(table).where(table.c.key == order["key"]))
     # It is none of the orders any more that this run claimed.

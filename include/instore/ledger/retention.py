@@ -23,7 +23,7 @@ from include.instore.model.states import DeliveryStatus, RecordState, Status
 
 _CHUNK = 100
 _OTHERS = 4
-"""For so many times as long as a chunk took, others have the ledger: a run beside it is hardly longer."""
+"""Pauses are this many times as long as the chunk before took, so that a run at the same time is hardly slower."""
 _OPEN = [each.value for each in (DeliveryStatus.READY, DeliveryStatus.SENDING, DeliveryStatus.HELD)]
 _HAS_CONTENT = sa.func.length(quarantine.c.raw) > 0
 
@@ -155,7 +155,7 @@ def _forget_contents(connection: sa.Connection, keys: Sequence[str]) -> int:
 
 
 def _done_with() -> tuple[sa.ColumnElement[bool], ...]:
-    """Orders of which nothing waits any more."""
+    """Orders that no run and no person has to do anything with."""
     going = sa.exists().where(deliveries.c.key == orders.c.key, deliveries.c.status.in_(_OPEN))
     searched = sa.or_(orders.c.status != Status.UNMATCHED.value, orders.c.next_attempt.is_(None))
     idle = (orders.c.status != Status.PENDING.value, searched, sa.func.coalesce(orders.c.claim_run, "") == "")

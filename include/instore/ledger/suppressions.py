@@ -31,10 +31,10 @@ ERASURE = "erasure"
 """Source of what is said by an erasure: only a command lifts it, and nothing of the person is kept any more."""
 
 _SOURCES = (ERASURE, COMMAND, FILE, LOYALTY)
-"""Of several the first one is named: it ends last."""
+"""Where several cover one person, the first of this order is reported: it is the last one to be lifted."""
 
 PLACEHOLDER_CARDS = 5
-"""An address that orders of more cards have is nobody's: a till's own, or one typed to get on."""
+"""An address on the orders of more cards than this belongs to no person: it is the till's, or a placeholder."""
 
 _NOT_FOUND_YET = (Status.PENDING.value, Status.UNMATCHED.value)
 _CHECK = "hash_key"
@@ -74,7 +74,7 @@ def learn_from_answers(
     active: Collection[str],
     now: datetime,
 ) -> None:
-    """What a block of loyalty answers says of persons.
+    """Suppress persons, and lift suppressions, by a block of loyalty answers.
 
     :param suppressed: cards of persons nothing may be sent for, each with the address of the answer. It covers the
         card, that address, and the addresses on the orders of the card.
@@ -172,7 +172,7 @@ def lift(ledger: Ledger, ids: Collection[str]) -> int:
 
 
 def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:
-    """Hashes of the addresses that orders of the card have, but for those that are nobody's."""
+    """Hashes of the addresses on the card's orders, without those that belong to no person."""
     other = orders.alias()
     cards = (
         sa.select(sa.func.count(other.c.card_hash.distinct()))
@@ -186,7 +186,7 @@ def _addresses(connection: sa.Connection, card_hash: str) -> set[str]:
 
 
 def _stop(connection: sa.Connection, run_id: str, hashes: Collection[str]) -> None:
-    """Nothing leaves any more for these persons; what is sending by now has left, or is in doubt."""
+    """Suppress what was not sent yet for these persons; what is ``sending`` has left, or is in doubt."""
     theirs = sa.or_(orders.c.card_hash.in_(hashes), orders.c.email_hash.in_(hashes))
     # The orders first, and locked: whoever marks one as sending holds its row until the hashes are read.
     keys = connection.scalars(sa.select(orders.c.key).where(theirs).order_by(orders.c.key).with_for_update()).all()
@@ -194,7 +194,7 @@ def _stop(connection: sa.Connection, run_id: str, hashes: Collection[str]) -> No
 
 
 def stop_orders(connection: sa.Connection, run_id: str, keys: Collection[str]) -> None:
-    """Nothing of these orders, which are locked, leaves any more."""
+    """Suppress these orders and their ready deliveries. Their rows must be locked."""
     connection.execute(
         sa.update(orders)
         .where(orders.c.key.in_(keys), orders.c.status.in_(_NOT_FOUND_YET))

@@ -1,4 +1,4 @@
-"""What the ledger takes for not sent, whatever the reason, and may be marked as sent on a destination's word."""
+"""Orders that the ledger has as not sent, and that may be marked as sent where a destination shows their events."""
 
 from __future__ import annotations
 

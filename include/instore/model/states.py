@@ -67,7 +67,7 @@ class DeliveryStatus(_Word):
 
 
 UNDER_WAY = (DeliveryStatus.READY.value, DeliveryStatus.SENDING.value)
-"""A delivery in one of these still has somewhere to go by itself, as an order has that is pending."""
+"""States of a delivery that a run can move on without a person; of an order it is pending."""
 
 
 class ContentState(_Word):
