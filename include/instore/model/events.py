@@ -11,12 +11,11 @@ from functools import cached_property
 from typing import Any
 
 import simplejson
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from include.instore.model.destinations import PROFILE_STORE
 from include.instore.model.settings import EventSettings
 
+_SHORTEST_EMAIL = 3
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:instore-orders:tracking-event")
 
 
@@ -44,32 +43,6 @@ class StoredPayload(simplejson.RawJSON, Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._document)
-
-
-class EventUser(BaseModel):
-    """Whose event it is: the email address joins the store's customer and the website's visitor."""
-
-    model_config = ConfigDict(frozen=True)
-    email: str = Field(min_length=3)
-
-
-class TrackingEvent(BaseModel):
-    """The body of ``POST /api/v1.0/Track``: camelCase, ``eventTime`` in UTC with milliseconds."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-    track_id: str
-    device_id: str
-    event_type: str
-    value: str
-    event_time: str
-    scope: str = Field(max_length=64)
-    user: EventUser
-    payload: Any
-
-    def document(self) -> dict[str, Any]:
-        """The event as a JSON-ready mapping; amounts stay Decimal, for a serialiser that keeps their digits."""
-        return self.model_dump(by_alias=True)
 
 
 def event_kind(order_type: str, settings: EventSettings) -> tuple[str, str]:
@@ -110,21 +83,26 @@ def customer_key(scope: str, email: str) -> str:
 def build_event(
     *, track_id: str, order_type: str, order_time: datetime, payload: str, email: str, settings: EventSettings
 ) -> tuple[dict[str, Any], bool]:
-    """The event of one order, and whether its payload had to be truncated.
+    """The body of ``POST /api/v1.0/Track`` for one order, and whether its payload had to be truncated.
+
+    Amounts stay Decimal, for a serialiser that keeps their digits.
 
     :param payload: the order as JSON text, see :meth:`InStoreOrder.payload`.
+    :raises ValueError: there is no email, or the payload is no JSON.
     """
     event_type, value = event_kind(order_type, settings)
-    event = TrackingEvent(
-        track_id=track_id,
-        device_id=settings.device_id.format(customer_key=customer_key(settings.scope, email)),
-        event_type=event_type,
-        value=value,
-        event_time=utc_milliseconds(order_time),
-        scope=settings.scope,
-        user=EventUser(email=email),
-        payload=StoredPayload(payload),
-    ).document()
+    if len(email) < _SHORTEST_EMAIL:
+        raise ValueError("the event has no email address, by which the Profile Store knows the customer")
+    event: dict[str, Any] = {
+        "trackId": track_id,
+        "deviceId": settings.device_id.format(customer_key=customer_key(settings.scope, email)),
+        "eventType": event_type,
+        "value": value,
+        "eventTime": utc_milliseconds(order_time),
+        "scope": settings.scope,
+        "user": {"email": email},
+        "payload": StoredPayload(payload),
+    }
     if event_bytes(event) <= settings.max_event_bytes:
         return event, False
     event["payload"] = _summary(event["payload"])

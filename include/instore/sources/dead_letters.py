@@ -51,6 +51,10 @@ from include.instore.sources.decoding import undecodable
 from include.instore.sources.landing import Block, LandedBlock, Record, into_ledger, land_all, would_land
 from include.instore.sources.quarantine import Outcome, redrive_run
 
+_PUBLISHED_AGAIN = (
+    "message_id", "session_id", "partition_key", "content_type", "correlation_id", "subject", "to", "reply_to",
+    "reply_to_session_id", "time_to_live",
+)  # fmt: skip
 _ADDED_BY_THE_BUS = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
 _BLOCK = 50
 """Messages received at once: few enough to be through with before their locks expire."""
@@ -282,20 +286,8 @@ def _again(letter: _Letter) -> ServiceBusMessage:
         for name, value in (message.application_properties or {}).items()
         if text_of(name) not in _ADDED_BY_THE_BUS
     }
-    return ServiceBusMessage(
-        whole_of(letter.message),
-        application_properties=properties,
-        message_id=message.message_id,
-        session_id=message.session_id,
-        partition_key=message.partition_key,
-        content_type=message.content_type,
-        correlation_id=message.correlation_id,
-        subject=message.subject,
-        to=message.to,
-        reply_to=message.reply_to,
-        reply_to_session_id=message.reply_to_session_id,
-        time_to_live=message.time_to_live,
-    )
+    kept = {name: getattr(message, name) for name in _PUBLISHED_AGAIN}
+    return ServiceBusMessage(whole_of(message), application_properties=properties, **kept)
 
 
 def _receiver(client: ServiceBusClient, settings: BusSettings) -> ServiceBusReceiver:
