@@ -136,11 +136,7 @@ def look_up_customers(dag_run: Any, params: Mapping[str, Any], batch: Mapping[st
 
 
 def send_events(
-    dag_run: Any,
-    params: Mapping[str, Any],
-    batch: Mapping[str, int],
-    name: str,
-    opener: Opener,
+    dag_run: Any, params: Mapping[str, Any], batch: Mapping[str, int], name: str, opener: Opener
 ) -> dict[str, int]:
     """Send the events of one batch's orders that are ready for a destination; the counts of this try."""
     with pipeline(dag_run, params) as (run, ledger, settings):

@@ -58,7 +58,7 @@ def list_quarantine(
     With its order number, where one can be read in it.
     """
     with opened() as ledger:
-        rows = find(ledger, _wanted((), reason, source, run, most, state))
+        rows = find(ledger, _wanted(None, reason, source, run, most, state))
         numbers = order_numbers(ledger, rows, load_settings())
     shown = [_shown(row) | {"order_number": numbers.get(row.id, "")} for row in rows]
     heads = ("id", "received_at", "source", "reference", "order_number", "reason", "detail", "state")
@@ -112,7 +112,7 @@ def redrive_quarantine(
     The dead letter of a redriven message stays on the bus: `dead-letters redrive` knows its order and removes it.
     """
     with _changing("quarantine redrive", dry_run, as_json) as (ledger, outcomes):
-        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
+        wanted = _chosen(ledger, _wanted(ids, reason, source, run, most), everything)
         settings = load_settings()
         outcomes += redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run)
 
@@ -136,7 +136,7 @@ def accept_quarantined(
     a suspected twin is a new order, or is discarded.
     """
     with _changing(f"quarantine accept-as {what.value}", dry_run, as_json) as (ledger, outcomes):
-        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
+        wanted = _chosen(ledger, _wanted(ids, reason, source, run, most), everything)
         settings = load_settings()
         outcomes += redrive(ledger, wanted, settings, blobs(settings), dry_run=dry_run, accept_as=what)
 
@@ -154,7 +154,7 @@ def discard_quarantine(
 ) -> None:
     """Give up quarantined records: they are kept, but never redriven, and their dead letters are removed unlanded."""
     with _changing("quarantine discard", dry_run, as_json) as (ledger, outcomes):
-        wanted = _chosen(ledger, ids, reason, source, run, everything, most)
+        wanted = _chosen(ledger, _wanted(ids, reason, source, run, most), everything)
         outcomes += discard(ledger, wanted, dry_run=dry_run)
 
 
@@ -169,37 +169,27 @@ def _changing(command: str, dry_run: bool, as_json: bool) -> Iterator[tuple[Ledg
     print_outcomes(outcomes, dry_run, as_json)
 
 
-def _chosen(
-    ledger: Ledger,
-    ids: list[str] | None,
-    reason: str | None,
-    source: Source | None,
-    run: str | None,
-    everything: bool,
-    most: int,
-) -> Wanted:
+def _chosen(ledger: Ledger, wanted: Wanted, everything: bool) -> Wanted:
     """What to change has to be said: nothing is redriven or discarded by leaving something out."""
-    filtered = reason is not None or source is not None or run is not None
-    if ids and (filtered or everything):
+    filtered = (wanted.reason, wanted.source, wanted.run) != (None, None, None)
+    if wanted.ids and (filtered or everything):
         raise FatalError("Give ids, or a filter, not both.")
-    if not ids and not filtered and not everything:
+    if not wanted.ids and not filtered and not everything:
         raise FatalError("Choose one: ids, --reason, --source, --run or --all.")
-    wanted = _wanted(tuple(ids or ()), reason, source, run, most, RecordState.QUARANTINED)
     counted_first(find(ledger, wanted), "records")
     return wanted
 
 
 def _wanted(
-    ids: tuple[str, ...], reason: str | None, source: Source | None, run: str | None, most: int, state: RecordState
+    ids: list[str] | None,
+    reason: str | None,
+    source: Source | None,
+    run: str | None,
+    most: int,
+    state: RecordState = RecordState.QUARANTINED,
 ) -> Wanted:
-    return Wanted(
-        ids=ids,
-        reason=reason,
-        source=source.value if source else None,
-        run=run,
-        state=None if state is RecordState.ANY else state.value,
-        limit=most,
-    )
+    state_of = None if state is RecordState.ANY else state.value
+    return Wanted(tuple(ids or ()), reason, source.value if source else None, run, state_of, most)
 
 
 def _shown(row: Quarantined) -> dict[str, Any]:

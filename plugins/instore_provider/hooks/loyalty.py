@@ -138,14 +138,8 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
         if not card.strip("."):
             return LoyaltyAnswer("not_found")  # "." and ".." would ask for another path, "" for the list of everybody
         body = _filled_body(rules.body_template, card) if rules.body_template else None
-        found = self._ask(
-            service,
-            rules,
-            rules.asked_by,
-            _filled_url(rules.url_template, "card", card),
-            body,
-            bounds,
-        )
+        path = _filled_url(rules.url_template, "card", card)
+        found = self._ask(service, rules, rules.asked_by, path, body, bounds)
         members, is_list = self._members(service, rules.members_path, found)
         if is_list and _has_more(found, len(members)):
             return LoyaltyAnswer("ambiguous")
@@ -267,16 +261,9 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
     def _loaded_from(self, fields: LoyaltyFields) -> tuple[Service, LoyaltyFields]:
         name = "the loyalty API"
         take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
-        auth = self._auth_of(fields, take_turn)
+        auth, breaker = self._auth_of(fields, take_turn), self._breaker_of(name)
         service = self._service(
-            fields,
-            name,
-            fields.host,
-            auth,
-            take_turn,
-            breaker=self._breaker_of(name),
-            counts_questions=True,
-            waits_out=True,
+            fields, name, fields.host, auth, take_turn, breaker=breaker, counts_questions=True, waits_out=True
         )
         return service, fields
 
@@ -291,15 +278,8 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
         if fields.auth == "query":
             return QueryAuth(fields.key_parameter, key)
         if fields.auth == "oauth2":
-            endpoint = self._service(
-                fields,
-                "the token endpoint",
-                fields.token_url,
-                HTTPBasicAuth(fields.login, key),
-                take_turn,
-                url_field="token_url",
-                key=key,
-            )
+            name, auth = "the token endpoint", HTTPBasicAuth(fields.login, key)
+            endpoint = self._service(fields, name, fields.token_url, auth, take_turn, url_field="token_url", key=key)
             return ClientCredentials(endpoint, client_id=fields.login, scope=fields.oauth_scope, bounds=self._bounds)
         headers = {fields.key_header: f"{fields.key_prefix} {key}".strip()}
         if fields.login_header:

@@ -102,18 +102,6 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
             the request does not leave.
         :raises ConfigurationError: the key is refused, the URL is wrong, or TLS cannot be verified.
         """
-        bulks = self._bulks(events, bulk_size, max_bulk_bytes, before_request, before_leaving)
-        return chain.from_iterable(bulks)
-
-    def _bulks(
-        self,
-        events: Sequence[Mapping[str, Any]],
-        bulk_size: int,
-        max_bulk_bytes: int,
-        before_request: Callable[[Sequence[int]], None] | None,
-        before_leaving: Callable[[], object],
-    ) -> Iterator[list[EventOutcome]]:
-        """Yield the outcomes together that become known together."""
         if not 1 <= bulk_size <= LARGEST_BULK:
             raise ConfigurationError(f"bulk_size must be from 1 to {LARGEST_BULK}, so correct it.")
         service, _, success_body, untaken = self._load()
@@ -121,14 +109,14 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         for index, event in enumerate(events):
             item = encode(index, event)
             if isinstance(item, EventOutcome):
-                yield [item]
+                yield item
             else:
                 encoded.append(item)
 
         bulk = bulk_size > 1
         path = _TRACK_BULK if bulk else _TRACK
         bulks = cut_into_bulks(encoded, bulk_size, max_bulk_bytes)
-        answers = _Answers(service, success_body, untaken)
+        answers = _Answers(service, success_body, untaken, events)
         for parts in ([each] for each in bulks):
             if before_request is not None:
                 before_request([event.index for event in parts[0]])
@@ -136,14 +124,13 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
                 part = parts.pop()
                 body = bulk_body(part) if bulk else part[0].body
                 result, attempts = self._write(service, path, body, untaken, before_leaving)
-                yield from answers.read(part, result, attempts, events)
+                yield from answers.read(part, result, attempts)
                 if answers.halve:
                     parts += _halves(part)
                 if answers.stop:
                     yield from _not_tried(parts, bulks, service.name, answers.retry_after)
                     return
-        if answers.suspects:
-            yield answers.suspects
+        yield from answers.suspects or ()
 
     @property
     def reads_back(self) -> bool:
@@ -284,17 +271,10 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
         take_turn = rate_limit_of(self._conn_id, fields.host, fields.rate_limit, self.limiter)
 
         def service(name: str, url_field: str, key_field: str) -> Service:
-            key = getattr(fields, key_field)
+            url, key = getattr(fields, url_field), getattr(fields, key_field)
+            auth, breaker = HeaderAuth(fields.header(key)), self._breaker_of(name)
             return self._service(
-                fields,
-                name,
-                getattr(fields, url_field),
-                HeaderAuth(fields.header(key)),
-                take_turn,
-                url_field=url_field,
-                key_field=key_field,
-                key=key,
-                breaker=self._breaker_of(name),
+                fields, name, url, auth, take_turn, url_field=url_field, key_field=key_field, key=key, breaker=breaker
             )
 
         tracking = service("the Tracking API", "host", "password")
@@ -311,25 +291,24 @@ class _Answers:
     :ivar suspects: events that the service says it did not take, as long as it has taken none; then None.
     """
 
-    def __init__(self, service: Service, success_body: str, untaken: frozenset[int]) -> None:
-        self._service, self._success_body, self._untaken = service, success_body, untaken
+    def __init__(
+        self, service: Service, success_body: str, untaken: frozenset[int], events: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._service, self._success_body, self._untaken, self._events = service, success_body, untaken, events
         self._ambiguous_in_a_row = 0
         self.suspects: list[EventOutcome] | None = []
         self.halve = self.stop = False
         self.retry_after: float | None = None
 
-    def read(
-        self, part: list[EncodedEvent], result: Any, attempts: int, events: Sequence[Mapping[str, Any]]
-    ) -> Iterator[list[EventOutcome]]:
+    def read(self, part: list[EncodedEvent], result: Any, attempts: int) -> Iterator[EventOutcome]:
         """Yield what is known after one answer. :raises ConfigurationError: nobody can read its text."""
         status, self.halve = result.status, False
         taken = read_answer(result.body, part, self._success_body, status) if status and 200 <= status <= 299 else None
         if taken is not None and taken.state in ("accepted", "by_item"):
             self._ambiguous_in_a_row = 0
-            if self.suspects:
-                yield self.suspects
+            yield from self.suspects or ()
             self.suspects = None
-            yield _by_item(part, status, taken.statuses, self._untaken)
+            yield from _by_item(part, status, taken.statuses, self._untaken)
         elif taken is not None and taken.state == "failed":
             yield from self._failed(part, status)
         elif _certainly_untaken(result, self._untaken):
@@ -337,10 +316,10 @@ class _Answers:
             told = f"{self._service.name} {result.told()}"
             if not isinstance(result, LeftAlone):
                 told += f" in {attempts} attempt(s)"
-            yield _outcomes(part, "unsent", status, told, result.retry_after)
+            yield from _outcomes(part, "unsent", status, told, result.retry_after)
         elif taken is not None or status is None or status >= 500 or status in ASKS_FOR_PATIENCE:
             self._ambiguous_in_a_row += 1
-            yield _outcomes(part, "ambiguous", status, f"{self._service.name} {result.told()}")
+            yield from _outcomes(part, "ambiguous", status, f"{self._service.name} {result.told()}")
             if taken is not None and not _is_page(result) and self.suspects is not None:
                 raise self._service.error(
                     "success_body",
@@ -353,22 +332,22 @@ class _Answers:
             self._ambiguous_in_a_row = 0
             self.halve = len(part) > 1
             if not self.halve:
-                detail = self._service.detail(result, _private_texts(events[part[0].index]))
-                yield _outcomes(part, "refused", status, detail)
+                detail = self._service.detail(result, _private_texts(self._events[part[0].index]))
+                yield from _outcomes(part, "refused", status, detail)
 
-    def _failed(self, part: list[EncodedEvent], status: int) -> Iterator[list[EventOutcome]]:
+    def _failed(self, part: list[EncodedEvent], status: int) -> Iterator[EventOutcome]:
         """The service answers with success and says in it that the part was not taken."""
         refused = _outcomes(part, "refused", status, f"{self._service.name} answered {status} and says that it failed")
         self.halve = len(part) > 1
         if self.halve:
             return
         if self.suspects is None:
-            yield refused
+            yield from refused
             return
         self.suspects += refused
         if len(self.suspects) >= _SUSPECTS:
             self.stop = True
-            yield [replace(each, state="unsent") for each in self.suspects]
+            yield from [replace(each, state="unsent") for each in self.suspects]
 
 
 def _certainly_untaken(result: Result, untaken: frozenset[int]) -> bool:
@@ -419,7 +398,7 @@ def _not_tried(
     bulks: Iterator[list[EncodedEvent]],
     name: str,
     retry_after: float | None,
-) -> Iterator[list[EventOutcome]]:
+) -> Iterator[EventOutcome]:
     """Yield what is left as unsent, when the service turned out to be down."""
     for rest in chain(reversed(parts), bulks):
-        yield _outcomes(rest, "unsent", None, f"not tried, since {name} is not well", retry_after)
+        yield from _outcomes(rest, "unsent", None, f"not tried, since {name} is not well", retry_after)
