@@ -172,7 +172,7 @@ def press_run_backfill(form: Locator) -> None:
 
 
 def _makes_a_backfill(response: Response) -> bool:
-    return response.request.method == "POST" and response.url.partition("?")[0].endswith("/backfills")
+    return bool(response.request.method == "POST" and response.url.partition("?")[0].endswith("/backfills"))
 
 
 def press_test_button(page: Page, conn_id: str, *, works: bool = True) -> Locator:

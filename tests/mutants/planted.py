@@ -912,11 +912,11 @@ MUTANTS = [
     *_of(
         LEDGER + "alerts.py",
         ("tests/alerts/test_memory.py",),
-        ("a soft cause is told every hour", "elif not known or cause in more:", "else:"),
-        ("what a run adds to a soft cause is told nobody", "elif not known or cause in more:", "elif not known:"),
-        ("one thing is told twice, as red and as soft", "TOLD if cause in told_by_red else WAITING", "WAITING"),
-        ("a soft cause never ends", "return cause in (soft or {}) and (soft or {})[cause] is None", "return False"),
-        ("a red run ends what others failed at", "return not red and cause", "return cause"),
+        ("a soft cause is told every hour", "elif not known or adds:", "else:"),
+        ("what a run adds to a soft cause is told nobody", "elif not known or adds:", "elif not known:"),
+        ("one thing is told twice, as red and as soft", "TOLD if cause in self.told_by_red else WAITING", "WAITING"),
+        ("a soft cause never ends", 'ended = [row for row in still_open if row["cause"] in over]', "ended = []"),
+        ("a red run ends what others failed at", "if not red:", "if True:"),
         (
             "an hourly run ends what a backfill failed at",
             '(row["ordinary"] and ordinary)',

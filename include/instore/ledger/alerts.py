@@ -101,46 +101,60 @@ def remember(
             # Two runs that report together must not both find that a soft cause begins. SQLite has one writer.
             connection.execute(sa.text("LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE"))
         still_open = connection.execute(sa.select(alerts).where(alerts.c.ended_run.is_(None))).mappings().all()
-
-        def begin(cause: str, text: Text) -> None:
-            row = {"run": run_id, "cause": cause, "begun_at": now, "ordinary": ordinary}
-            row |= {"title": text[0], "text": text[1], "state": TOLD if cause in told_by_red else WAITING}
-            row |= {"ended_run": run_id if cause == RECOVERED else None}
-            connection.execute(
-                ledger.insert(alerts).values(row).on_conflict_do_nothing(index_elements=["run", "cause"])
-            )
-
+        book = _Book(ledger, connection, run_id, now, ordinary, told_by_red)
         for cause, text in red.items():
-            begin(cause, text)
+            book.begin(cause, text)
         for cause, judged in (soft or {}).items():
-            known = [row for row in still_open if row["cause"] == cause]
-            untold = [row["run"] for row in known if row["state"] != TOLD]
-            if judged is None:
-                continue
-            if untold:
-                again = {"title": judged[0], "text": judged[1], "state": WAITING, "begun_at": now}
-                connection.execute(sa.update(alerts).where(_is(untold[-1], cause)).values(again))
-            elif not known or cause in more:
-                begin(cause, judged)
+            if judged is not None:
+                book.tell_soft(cause, judged, [row for row in still_open if row["cause"] == cause], cause in more)
         if recovery is None:
             return
-
-        def has_ended(row: sa.RowMapping) -> bool:
-            cause = row["cause"]
-            if is_soft(cause):
-                return cause in (soft or {}) and (soft or {})[cause] is None
-            of_this_stream = row["run"] in run.tries or (row["ordinary"] and ordinary)
-            return not red and cause not in lasting and of_this_stream
-
-        ended = [row for row in still_open if has_ended(row)]
+        over = {cause for cause, judged in (soft or {}).items() if judged is None}
+        ended = [row for row in still_open if row["cause"] in over]
+        if not red:
+            ended += [row for row in still_open if row["cause"] not in lasting and _is_of_stream(row, run, ordinary)]
         for row in ended:
-            # An alert about what is over would mislead; the recovery message names it.
-            state = TOLD if row["state"] == WAITING else row["state"]
-            connection.execute(
-                sa.update(alerts).where(_is(row["run"], row["cause"])).values(ended_run=run_id, state=state)
-            )
+            book.end(row)
         if told := _by_cause(row for row in ended if row["state"] != NOBODY):
-            begin(RECOVERED, recovery(told))
+            book.begin(RECOVERED, recovery(told))
+
+
+@dataclass(frozen=True)
+class _Book:
+    """The rows that one run writes."""
+
+    ledger: Ledger
+    connection: sa.Connection
+    run_id: str
+    now: datetime
+    ordinary: bool
+    told_by_red: Collection[str]
+
+    def begin(self, cause: str, text: Text) -> None:
+        row = {"run": self.run_id, "cause": cause, "begun_at": self.now, "ordinary": self.ordinary}
+        row |= {"title": text[0], "text": text[1], "state": TOLD if cause in self.told_by_red else WAITING}
+        row |= {"ended_run": self.run_id if cause == RECOVERED else None}
+        statement = self.ledger.insert(alerts).values(row)
+        self.connection.execute(statement.on_conflict_do_nothing(index_elements=["run", "cause"]))
+
+    def tell_soft(self, cause: str, text: Text, known: Sequence[sa.RowMapping], adds: bool) -> None:
+        untold = [row["run"] for row in known if row["state"] != TOLD]
+        if untold:
+            again = {"title": text[0], "text": text[1], "state": WAITING, "begun_at": self.now}
+            self.connection.execute(sa.update(alerts).where(_is(untold[-1], cause)).values(again))
+        elif not known or adds:
+            self.begin(cause, text)
+
+    def end(self, row: sa.RowMapping) -> None:
+        # An alert about what is over would mislead; the recovery message names it.
+        state = TOLD if row["state"] == WAITING else row["state"]
+        ended = sa.update(alerts).where(_is(row["run"], row["cause"]))
+        self.connection.execute(ended.values(ended_run=self.run_id, state=state))
+
+
+def _is_of_stream(row: sa.RowMapping, run: Run, ordinary: bool) -> bool:
+    """Whether this is a red cause of the run itself or, of an ordinary run, of those before it."""
+    return not is_soft(row["cause"]) and (row["run"] in run.tries or (row["ordinary"] and ordinary))
 
 
 def knows_why(ledger: Ledger, run_id: str) -> bool:

@@ -231,13 +231,16 @@ def land(
                 sa.update(quarantine).where(quarantine.c.id.in_(redriven)).values(state=RecordState.REDRIVEN.value)
             )
         _count(connection, run_id, landed, known, arrivals, sum(item.short for item in new))
-        came = [(item.published_at, item.row) for item in arrivals if item.published_at is not None]
-        note_arrivals(ledger, connection, [(min(at, now), row["source"], row["store_id"]) for at, row in came])
+        note_arrivals(ledger, connection, [_came(item, now) for item in arrivals if item.published_at is not None])
         note_stores(ledger, connection, run_id, {item.row["store_id"] for item in arrivals})
     if landed.quarantined:
-        codes = Counter(each.reason for each in (*refusals, *collided))
-        log.info("set aside: %s", ", ".join(f"{code} {count}" for code, count in sorted(codes.items())))
+        codes = sorted(Counter(each.reason for each in (*refusals, *collided)).items())
+        log.info("set aside: %s", ", ".join(f"{code} {count}" for code, count in codes))
     return landed
+
+
+def _came(item: Arrival, now: datetime) -> tuple[datetime, str, str]:
+    return min(item.published_at or now, now), item.row["source"], item.row["store_id"]
 
 
 def _take_orders(
