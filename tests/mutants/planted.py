@@ -306,7 +306,7 @@ MUTANTS = [
             "suppressions.c.learnt_from.in_(hashes)",
             "suppressions.c.learnt_from != ''",
         ),
-        ("another hash key is taken", "if known != mine:", "if False:"),
+        ("another hash key is taken", "if written_once(ledger, _CHECK, lambda _: mine) != mine:", "if False:"),
     ),
     *_of(
         LEDGER + "customers.py",
@@ -1077,7 +1077,7 @@ MUTANTS = [
             "if row.reason in (CUT_ORDER, SPLIT_ORDER) and not named:",
             "if False:",
         ),
-        ("a redrive is not counted", "if self._opened:\n            report", "if False:\n            report"),
+        ("a redrive is not counted", "if run_id.cache_info().currsize:", "if False:"),
         ("a dry run lands", "would_land(ledger, settings) if dry_run else into_ledger", "into_ledger"),
         ("the reason of today is not noted", "if not self._dry_run:", "if False:"),
         ("a collision is quarantined once more", "redriven=[row.id], all_or_none=not alone", "redriven=[row.id]"),
