@@ -25,7 +25,7 @@ from include.instore_airflow.cli.common import (
     opened,
     print_done,
     print_json,
-    print_list,
+    print_rows,
 )
 from include.instore_airflow.cli.dead_letters import dead_letters_app
 from include.instore_airflow.cli.deliveries import deliveries_app
@@ -72,7 +72,7 @@ def make_set_up(dry_run: DryRunOption = False, as_json: JsonOption = False) -> N
     if as_json:
         print_json({"dry_run": dry_run, "found": [asdict(each) for each in found]})
         return
-    print_list(found, {name: name for name in ("what", "name", "state", "detail")}, as_json=False)
+    print_rows(("what", "name", "state", "detail"), [asdict(each) for each in found])
     if dry_run:
         typer.echo("Nothing was changed.")
 

@@ -118,14 +118,6 @@ def print_rows(
         print_table([head.replace("_", " ") for head in heads], [[cell(row[head]) for head in heads] for row in rows])
 
 
-def print_list(found: Sequence[Any], heads: Mapping[str, str], *, as_json: bool) -> None:
-    """Dataclasses as a table, or all they hold as JSON. :param heads: the table's headings, each with its field."""
-    if as_json:
-        print_json([asdict(each) for each in found])
-    else:
-        print_table(list(heads), [[cell(getattr(each, name)) for name in heads.values()] for each in found])
-
-
 def cell(value: Any) -> str:
     """A value as it is shown to a person."""
     if isinstance(value, Mapping):
