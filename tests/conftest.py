@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.servers import missing
@@ -27,6 +28,9 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["AIRFLOW_CONN_INSTORE_HASH_KEY"] = '{"conn_type": "generic", "password": "the-hash-key-of-the-tests"}'
 for name in [name for name in os.environ if name.startswith("INSTORE_")]:
     del os.environ[name]
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
