@@ -55,7 +55,7 @@ class MappingFile:
 
     def _learn(self, lines: Iterable[str]) -> list[int]:
         """Read the rows; the lines of those whose card cannot be read."""
-        lines = iter(lines)
+        lines = (line.replace("\0", "\1") for line in lines)  # csv of Python 3.10 reads no file with a NUL
         heading, before = next(lines, ""), 1
         if heading.startswith("sep="):
             heading, before = next(lines, ""), 2
