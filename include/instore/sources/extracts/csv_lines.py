@@ -210,7 +210,7 @@ def _names(lines: Sequence[str], adapter: Adapter) -> tuple[list[str], list[str]
     try:
         titles = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
         return titles, adapter.columns(titles), delimiter
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:  # of Python 3.10: a NUL is in it
         raise BrokenExtract(1, str(error)) from None
 
 
