@@ -3,7 +3,8 @@
 
 Every hour this DAG takes the in-store orders that have arrived (messages on a Service Bus topic subscription, and ERP
 extract files), finds the customer behind each loyalty card, and sends one `StorePurchase` tracking event per order to
-the Profile Store. Nothing is lost, nothing is sent twice, and any date can be run again.
+the Profile Store. Nothing is lost, nothing is sent twice, and any date can be run again. With `INSTORE_WAKE_UP` on, a
+run also starts when a message or a file waits.
 
 ## What to look at
 
@@ -54,6 +55,7 @@ from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.page_links import page_in_airflow
 from include.instore_airflow.set_up import POOL_BUS
 from include.instore_airflow.sources import SOURCES
+from include.instore_airflow.wake_up import or_woken
 
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
@@ -109,7 +111,7 @@ PARAMS = {
 
 
 @dag(
-    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),  # windows.EVERY says the same
+    schedule=or_woken(CronDataIntervalTimetable("0 * * * *", timezone="UTC")),  # windows.EVERY says the same
     # Of a run dated before it Airflow makes a success without a task.
     start_date=datetime(1970, 1, 1, tzinfo=timezone.utc),
     catchup=False,

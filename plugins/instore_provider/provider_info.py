@@ -35,6 +35,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {"integration-name": "Profile Store", "python-modules": ["instore_provider.operators.profile_store"]},
         ],
+        "triggers": [
+            {"integration-name": "Service Bus", "python-modules": ["instore_provider.triggers.service_bus"]},
+        ],
         "extra-links": ["instore_provider.links.EventsPageLink"],
         "connection-types": [
             {

@@ -38,6 +38,7 @@ ELSEWHERE = {
     ("Sent events are not visible", ""): "",
     # Which addresses are placeholders is tested with what reads them.
     ("One address or card on many orders", ""): "tests/instore/model/test_customer_keys.py",
+    ("No run is woken", ""): "tests/dags/test_wake_up.py::test_what_stays_away_is_told_once_and_its_end_as_well",
     ("A maintenance run failed", ""): "tests/dags/test_maintenance.py::"
     "test_pruning_is_red_when_somebody_should_have_settled_what_it_gave_up",
     # It sends to where it is tried.

@@ -78,6 +78,12 @@ class RunSettings(_Section):
     use_extracts: bool = Field(
         True, description="Off: no run reads extracts. For retailers whose ERP only publishes messages."
     )
+    wake_up: bool = Field(
+        False,
+        description="On: a message on the topic, or a new extract, also starts a run, within seconds, beside the "
+        "hourly ones. Airflow's triggerer looks at the subscription every 2 s, and for files every 15 s. Not for "
+        "subscriptions with sessions.",
+    )
     max_bad_share: float = Field(
         0.02, ge=0, le=1, description="The run is red above this share of quarantined or rejected records."
     )

@@ -25,7 +25,7 @@ RESEND_DAG = "instore_resend"
 EVERY = timedelta(hours=1)
 """The DAG's schedule: the length of the interval that Airflow itself gives a run, in whole hours."""
 
-Kind = Literal["scheduled", "manual", "backfill", "cleared", "redrive", "reconcile", "resend"]
+Kind = Literal["scheduled", "woken", "manual", "backfill", "cleared", "redrive", "reconcile", "resend"]
 
 
 class DagRun(Protocol):
@@ -186,6 +186,8 @@ def resolve_run(dag_run: DagRun, params: RunParams) -> Run:
         return run("cleared", asked or interval, False, False, "own")
     if run_type == "scheduled":
         return run("scheduled", interval, True, True, "due")
+    if run_type == "asset_triggered":
+        return run("woken", None, True, True, "due")
     asked = asked or _own_interval(dag_run, interval)
     if asked is not None:
         return run("manual", asked, params.drain_topic, False, "in_window")

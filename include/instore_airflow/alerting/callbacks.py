@@ -117,7 +117,7 @@ def _run_of(dag_run: Any) -> Run:
 def _bare_dag_run(dag_id: str, run_id: str) -> Any:
     """Airflow hands a callback no dag run where no task of it ever was."""
     kind, no_dates = run_id.partition("__")[0], dict.fromkeys(("data_interval_start", "data_interval_end"))
-    kind = kind if kind in ("manual", "backfill") else "scheduled"
+    kind = kind if kind in ("manual", "backfill", "asset_triggered") else "scheduled"
     return SimpleNamespace(dag_id=dag_id, run_id=run_id, run_type=kind, clear_number=0, conf=None, **no_dates)
 
 

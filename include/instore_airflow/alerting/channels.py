@@ -40,12 +40,11 @@ def deliver_waiting(ledger: Ledger, run_id: str) -> dict[str, Any]:
     return {"alerts": sorted({each.cause for each in told}), "alerts_failed": len(messages) - len(told)}
 
 
-def deliver_unremembered(text: tuple[str, str]) -> None:
-    """Deliver an alert without the ledger, whose failure may be its cause."""
+def deliver_unremembered(text: tuple[str, str], cause: str = "") -> bool:
+    """Deliver an alert without the ledger, whose failure may be its cause; False: no channel took it."""
     from include.instore.ledger.alerts import Waiting
 
-    if _is_there():
-        _delivered([Waiting("", "", *text)])
+    return not _is_there() or bool(_delivered([Waiting("", cause, *text)]))
 
 
 def _is_there() -> bool:

@@ -50,7 +50,7 @@ def print_report(
 @runs_app.command("list")
 def list_some_runs(
     kind: Annotated[
-        str, typer.Option("--kind", help="Only scheduled, manual, backfill, cleared or redrive ones.")
+        str, typer.Option("--kind", help="Only scheduled, woken, manual, backfill, cleared or redrive ones.")
     ] = "",
     most: MaxOption = 50,
     as_json: JsonOption = False,

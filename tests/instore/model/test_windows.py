@@ -25,6 +25,7 @@ class RunType(str, Enum):
     SCHEDULED = "scheduled"
     BACKFILL = "backfill"
     MANUAL = "manual"
+    ASSET_TRIGGERED = "asset_triggered"
 
 
 @dataclass
@@ -87,6 +88,15 @@ def test_a_run_of_another_dag_is_another_run_whatever_its_id() -> None:
 def test_a_scheduled_run_drains_loads_everything_and_sends_what_is_due() -> None:
     assert resolve_run(DagRun(RunType.SCHEDULED), {}) == Run("r", "scheduled", DAY, True, True, "due")
     assert resolve_run(DagRun("scheduled"), {"drain_topic": False}).drains_topic
+
+
+def test_a_woken_run_does_as_a_scheduled_one_by_its_own_name() -> None:
+    """Airflow gives it neither a logical date nor an interval."""
+    woken = DagRun(RunType.ASSET_TRIGGERED)
+    woken.logical_date = woken.data_interval_start = woken.data_interval_end = None
+    assert resolve_run(woken, {}) == Run("r", "woken", None, True, True, "due")
+    woken.clear_number = 1
+    assert resolve_run(woken, {}).kind == "cleared"
 
 
 @pytest.mark.parametrize("cleared", [0, 1])
