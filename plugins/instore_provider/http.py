@@ -15,9 +15,11 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +92,22 @@ class Answer:
     def told(self) -> str:
         """Return what happened in words for a log."""
         return f"answered {self.status}"
+
+    @cached_property
+    def json(self) -> Any:
+        """The JSON of the body, its numbers as exact Decimals. :raises ValueError: there is none."""
+        try:
+            return simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=True)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is complete, and JSON."""
+        with suppress(ValueError):
+            _ = self.json
+            return self.whole
+        return False
 
 
 @dataclass(frozen=True)
@@ -168,6 +186,10 @@ class Service:
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # shared by threads: keeps no state
         for scheme in ("https://", "http://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL_SIZE, max_retries=0))
+        # Proxies and certificates of the environment once: at each request that is a quarter of its cost.
+        found = self.session.merge_environment_settings(self.base_url, {}, None, self.ca_bundle or True, None)
+        self.session.proxies, self.session.verify = found["proxies"], found["verify"]
+        self.session.trust_env = False
 
     def __repr__(self) -> str:
         return f"<Service {self.name!r} of connection {self.conn_id!r}>"
@@ -198,17 +220,17 @@ class Service:
         if resting := self._resting():
             return resting
         before_leaving()
-        headers = {} if body is None else {"Content-Type": content_type}
+        headers = dict(self.session.headers) | ({} if body is None else {"Content-Type": content_type})
+        request = requests.PreparedRequest()
         # Failures are raised after the except blocks: a chained context would carry the URL.
         with quiet_libraries():
             try:
-                response = self.session.request(
-                    method,
-                    self.base_url + path,
-                    data=body,
-                    headers=headers,
+                # Not `session.request`, which merges anew at each request what never changes here.
+                request.prepare(method, self.base_url + path, headers, data=body, auth=self.auth)
+                response = self.session.send(
+                    request,
                     timeout=(self.connect_timeout, self.read_timeout),
-                    verify=self.ca_bundle or True,
+                    proxies=self.session.proxies,
                     allow_redirects=False,
                     stream=True,
                 )
@@ -351,14 +373,6 @@ class Service:
         return Answer(response.status_code, body, retry_after, whole)
 
 
-def json_of(answer: Answer) -> Any:
-    """Return the JSON of an answer, its numbers as exact Decimals; raises ValueError when there is none."""
-    try:
-        return simplejson.loads(answer.body.decode("utf-8-sig"), use_decimal=True)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
     Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), or None.
@@ -432,11 +446,7 @@ def _settles(answer: Answer) -> bool:
         return False
     if not answer.taken:
         return True
-    try:
-        json_of(answer)
-    except ValueError:
-        return False
-    return answer.whole
+    return answer.is_json
 
 
 def _unwell(result: Result) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise
 from typing import Protocol
 
 from include.instore import fault_points
@@ -70,16 +69,17 @@ def look_up_batch(resolvers: Sequence[Resolver], ledger: Ledger, held: HeldBatch
     error: BaseException | None = None
     answered = 0
     failed: dict[str, CardNotAnswered] = {}
-    with ThreadPoolExecutor(settings.lookups.lookup_threads, thread_name_prefix="look-up") as threads:
-        ends = [0, *range(_FIRST, len(asking.cards), _BLOCK), len(asking.cards)]
-        for block in (asking.cards[start:end] for start, end in pairwise(ends)):
-            answers, error = _ask(threads, resolvers, block, settings.orders, failed)
-            remember(ledger, held, answers, cache=cache, negative=negative)
-            fault_points.reach("lookup.remembered")
-            answered += len(answers)
-            none_of_the_first = len(failed) >= _FIRST and not answered
-            if error is not None or (none_of_the_first and _too_many(failed, answered, "", settings)):
+    threads = ThreadPoolExecutor(settings.lookups.lookup_threads, thread_name_prefix="look-up")
+    try:
+        for cards in (asking.cards[:_FIRST], asking.cards[_FIRST:]):
+            for answers, fault in _ask(threads, resolvers, cards, settings.orders, failed):
+                remember(ledger, held, answers, cache=cache, negative=negative)
+                fault_points.reach("lookup.remembered")
+                answered, error = answered + len(answers), fault
+            if error or (not answered and _too_many(failed, answered, "", settings)):
                 break
+    finally:
+        threads.shutdown(cancel_futures=True)  # what has not begun is not asked where the ledger fails
     codes = ", ".join(f"{code} {count}" for code, count in sorted(Counter(e.code for e in failed.values()).items()))
     if error is None:
         error = _too_many(failed, answered, codes, settings)
@@ -126,12 +126,14 @@ def _ask(
     cards: Sequence[str],
     rules: Rules,
     failed: dict[str, CardNotAnswered],
-) -> tuple[list[CardAnswer], BaseException | None]:
-    """The answers of one block, and the first error; after an error the cards not begun are not asked.
+) -> Iterator[tuple[list[CardAnswer], BaseException | None]]:
+    """Blocks of answers as they come, the last one with the first error; meanwhile the threads ask on.
+
+    After an error the cards not begun are not asked.
 
     :param failed: the cards without an answer are added to it.
     """
-    asked: list[Future[CardAnswer]] = [threads.submit(_resolve, resolvers, card, rules) for card in cards]
+    asked = {threads.submit(_resolve, resolvers, card, rules): card for card in cards}
     answers: list[CardAnswer] = []
     error: BaseException | None = None
     for future in as_completed(asked):
@@ -141,13 +143,15 @@ def _ask(
         if failure is None:
             answers.append(future.result())
         elif isinstance(failure, CardNotAnswered):
-            failed[cards[asked.index(future)]] = failure
-        else:
-            error = error or failure
-        if error is not None:
+            failed[asked[future]] = failure
+        elif error is None:
+            error = failure
             for each in asked:
                 each.cancel()
-    return answers, error
+        if len(answers) == _BLOCK:
+            yield answers, None
+            answers = []
+    yield answers, error
 
 
 def _resolve(resolvers: Sequence[Resolver], card: str, rules: Rules) -> CardAnswer:

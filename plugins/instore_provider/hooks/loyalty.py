@@ -25,7 +25,7 @@ from instore_provider.errors import (
     said_of_this_connection,
 )
 from instore_provider.hooks.base import ServiceHook
-from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service, json_of
+from instore_provider.http import KEY_REFUSED, Answer, RetryBounds, Service
 from instore_provider.oauth import ClientCredentials
 from instore_provider.rate_limit import TakeTurn, rate_limit_of
 from instore_provider.signs import unread_sign
@@ -217,7 +217,7 @@ class LoyaltyHook(ServiceHook[LoyaltyFields, tuple[Service, LoyaltyFields]]):
         if not answer.taken:
             what = f"leads to an answer ({answer.status}) that is not this provider's not-found rule"
             raise _no_answer(service, code, "url_template", what)
-        found = json_of(answer)
+        found = answer.json
         if found is None:
             raise _no_answer(service, "no_member", "url_template", "leads to null, which is not the not-found rule")
         if _tells_an_error(found):
@@ -292,7 +292,7 @@ def _says_not_found(rules: LoyaltyFields, answer: Answer) -> bool:
     if rules.not_found_body_path is None:
         return False
     try:
-        value = rules.not_found_body_path.search(json_of(answer))
+        value = rules.not_found_body_path.search(answer.json)
     except ValueError:
         return False
     return value is not None and str(value).strip().lower() == rules.not_found_body_value.lower()
@@ -307,11 +307,7 @@ def _is_ours(answer: Answer) -> bool:
     """Whether an answer is one of an API: JSON or nothing, not a page or a text of something in between."""
     if not answer.body.strip():
         return answer.whole
-    try:
-        json_of(answer)
-    except ValueError:
-        return False
-    return answer.whole
+    return answer.is_json
 
 
 def _tells_an_error(found: Any) -> bool:

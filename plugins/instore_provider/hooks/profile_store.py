@@ -21,7 +21,7 @@ from instore_provider.connections import ProfileStoreFields
 from instore_provider.errors import ConfigurationError, ProviderError, said_of_this_connection
 from instore_provider.events import EncodedEvent, EventOutcome, bulk_body, cut_into_bulks, encode
 from instore_provider.hooks.base import ServiceHook
-from instore_provider.http import ASKS_FOR_PATIENCE, LeftAlone, NoAnswer, Result, RetryBounds, Service, json_of
+from instore_provider.http import ASKS_FOR_PATIENCE, LeftAlone, NoAnswer, Result, RetryBounds, Service
 from instore_provider.rate_limit import rate_limit_of
 from instore_provider.redaction import leaf_texts
 from instore_provider.taken import read_answer
@@ -252,7 +252,7 @@ class ProfileStoreHook(ServiceHook[ProfileStoreFields, tuple[Service, Service | 
                 f"leads to {service.name}, which refused the query ({answer.status}), so correct the base URL or "
                 "the filter",
             )
-        found = json_of(answer)
+        found = answer.json
         items = found.get("items") if isinstance(found, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise service.error("read_host", "leads to something other than the Profile Store API, so correct it")
