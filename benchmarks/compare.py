@@ -177,6 +177,10 @@ def ratios(bench: Bench, sides: Sequence[str]) -> dict[str, dict[str, Any]]:
             large, small = f"growth {database} {count}", f"growth {database} 10000"
             add(f"growth_time ({database}, {count:,})", of(large, "hour_wall"), of(small, "hour_wall"))
             add(f"growth_cpu ({database}, {count:,})", of(large, "hour_cpu"), of(small, "hour_cpu"))
+    for percent in (50, 95):
+        for each in value("latency", "newest", f"p{percent}_wall"):
+            table[f"till_to_profile_seconds p{percent}"] = {"newest": {"median": round(each, 1)}}
+    add("look_up_vs_requests_cpu", of("look_ups", "hook_cpu"), of("look_ups", "requests_cpu"))
     add("small_run_vs_noop", of("small_run", "instore_orders_wall"), of("small_run", "no_op_wall"))
     for side in sides:
         peaks = [peak for name in bench.found for peak in value(name, side, "peak_mb")]
@@ -196,6 +200,11 @@ def quick(bench: Bench) -> None:
     bench.measure("small_run", bus=True, far="fast", runs=3)
 
 
+def latency(bench: Bench) -> None:
+    """From the till to the profile, for a quarter of an hour."""
+    bench.measure("latency", sides=("newest",), bus=True, bus_ms=5, seconds=900)
+
+
 def full(bench: Bench) -> None:
     """Forty minutes."""
     for _ in range(5):
@@ -211,7 +220,9 @@ def full(bench: Bench) -> None:
         for count in (10_000, 100_000, 1_000_000):
             name = f"growth {database} {count}"
             bench.measure("growth", name, far="fast", count=count, hours=5, database=database)
+    bench.measure("look_ups", far="fast", turns=15)
     bench.measure("small_run", bus=True, far="fast", runs=5)
+    bench.measure("latency", sides=("newest",), bus=True, bus_ms=5, seconds=120)
     for measure in ("parse", "script"):
         bench.measure(measure, f"{measure} year", sides=("-",), days=365)
     bench.measure("extracts", "extracts year", days=365)
@@ -219,6 +230,7 @@ def full(bench: Bench) -> None:
 
 def topics(bench: Bench) -> None:
     """Only what concerns the topic, small."""
+    bench.measure("look_ups", far="fast", turns=9)
     for ms in (0, 5):
         bench.measure("sdk", f"sdk {ms} ms", sides=("-",), messages=2000, bus_ms=ms)
         bench.measure("function", f"function {ms} ms", sides=("-",), messages=2000, bus_ms=ms, at_once=100)
@@ -266,7 +278,7 @@ def _config(folder: Path) -> Path:
 
 def main() -> None:
     """Measure, write the results, print the ratios."""
-    plans = {each.__name__: each for each in (quick, full, topics)}
+    plans = {each.__name__: each for each in (quick, full, topics, latency)}
     arguments = ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     arguments.add_argument("plan", choices=plans)
     arguments.add_argument("--parent", default=PARENT, help="the commit to compare with; empty: none")

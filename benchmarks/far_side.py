@@ -1,7 +1,8 @@
 """``python -m benchmarks.far_side LOYALTY_MS STORE_MS``: a loyalty API and a Profile Store that cost next to nothing.
 
 The stand-ins of the sandbox check and keep what they get, and would be what is measured. This one counts. Every card
-is a customer's, every event is taken and shown. It prints a line of JSON when it is ready; its counts are ``/counts``.
+is a customer's, every event is taken and shown. It prints a line of JSON when it is ready; its counts are
+``/counts``, and since when each event is visible ``/visible``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import asyncio
 import json
 import re
 import sys
+import time
 from urllib.parse import unquote
 
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 _EVENT = re.compile(rb'"trackId"\s*:')
 _CARD = "/customers/by-loyalty-card/"
+_NUMBER = re.compile(rb'"orderNumber"\s*:\s*"([^"]+)"')
 _FILTER = re.compile(r"TrackId eq ([^& ]+)")
 
 COUNTS = {"look_ups": 0, "requests": 0, "events": 0, "connections": 0}
+VISIBLE: dict[str, float] = {}
+"""By the number of an order: when it was first answered that its event is taken."""
 
 
 class _Answers(asyncio.Protocol):
@@ -40,6 +45,10 @@ class _Answers(asyncio.Protocol):
                 return
             body, self._buffer = self._buffer[end + 4 : whole], self._buffer[whole:]
             service, answer = _answer(head, body)
+            if service == "store":
+                at = time.time() + self._seconds[service]
+                for number in _NUMBER.findall(body):
+                    VISIBLE.setdefault(number.decode(), at)
             text = json.dumps(answer).encode()
             reply = (
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text) + text
@@ -55,6 +64,8 @@ def _answer(head: bytes, body: bytes) -> tuple[str, object]:
     path = unquote(head.split(b" ", 2)[1].decode())
     if path == "/counts":
         return "counts", COUNTS
+    if path == "/visible":
+        return "counts", VISIBLE
     if path.startswith(_CARD):
         COUNTS["look_ups"] += 1
         card = path.removeprefix(_CARD)

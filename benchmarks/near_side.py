@@ -29,6 +29,7 @@ from typing import Any
 _TASKS_AT_ONCE = 4
 """As the pools have it."""
 _HOUR = 500
+_TUNED = ("AIRFLOW__SCHEDULER__", "AIRFLOW__WORKERS__", "AIRFLOW__TRIGGERER__")
 
 
 class Clock:
@@ -336,6 +337,29 @@ def function(given: dict[str, Any]) -> dict[str, float]:
     return clock.read("run") | {"sent": sent, "peak_mb": _peak_mb()}
 
 
+def look_ups(given: dict[str, Any]) -> dict[str, float]:
+    """Cards asked for by the provider's hook, and the same by requests alone, in turn; the medians, a card."""
+    import requests
+    from instore_provider.hooks.loyalty import LoyaltyHook
+
+    _connect(given)
+    hook, session = LoyaltyHook("instore_loyalty"), requests.Session()
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=32))
+    far = f"{given['url']}/customers/by-loyalty-card"
+
+    def plain(card: str) -> str:
+        return str(session.get(f"{far}/{card}", headers={"X-Api-Key": "key"}, timeout=30).json()["email"])
+
+    found: dict[str, list[float]] = {"hook": [], "requests": []}
+    with ThreadPoolExecutor(8) as threads:
+        for turn in range(given["turns"]):
+            for name, ask in (("hook", hook.look_up), ("requests", plain)):
+                clock = Clock()
+                list(threads.map(ask, (f"6035{turn:06d}{n:06d}" for n in range(200))))
+                found[name].append(clock.read("card")["card_cpu"] / 200)
+    return {f"{name}_cpu": sorted(each)[len(each) // 2] for name, each in found.items()}
+
+
 def ceiling(given: dict[str, Any]) -> dict[str, float]:
     """How many requests of one event the far side answers in a second."""
     url = given["url"].removeprefix("http://")
@@ -375,8 +399,12 @@ no_op()
 """
 
 
-def small_run(given: dict[str, Any]) -> dict[str, float]:
-    """Ten orders in a real Airflow, and six tasks that do nothing, in turn; the medians of both."""
+@contextlib.contextmanager
+def _airflow(given: dict[str, Any], **more: str) -> Iterator[Any]:
+    """A real Airflow with the hourly DAG and one that does nothing, once the first hourly run has ended.
+
+    :param more: of its environment.
+    """
     from demo.local_airflow import ROOT, LocalAirflow
     from sandbox.processes import Processes
 
@@ -387,21 +415,9 @@ def small_run(given: dict[str, Any]) -> dict[str, float]:
     (dags / "no_op.py").write_text(_NO_OP)
     (dags / "instore_orders.py").write_text((ROOT / "dags" / "instore_orders.py").read_text())
     own = {name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW_CONN_", "INSTORE_"))}
+    own |= {"AIRFLOW__CORE__DAGS_FOLDER": str(dags), **more}
     processes = Processes(folder)
-    airflow = LocalAirflow(folder / "airflow", processes, settings=own | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)})
-
-    def ended(dag: str, run_id: str) -> float:
-        while (run := airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}"))["state"] not in ("success", "failed"):
-            time.sleep(0.1)
-        if run["state"] == "failed":
-            raise RuntimeError(f"run {run_id} of {dag} failed")
-        begun, end = (datetime.fromisoformat(run[name].replace("Z", "+00:00")) for name in ("start_date", "end_date"))
-        return (end - begun).total_seconds()
-
-    def triggered(dag: str) -> float:
-        run = airflow.call("POST", f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": {}})
-        return ended(dag, run["dag_run_id"])
-
+    airflow = LocalAirflow(folder / "airflow", processes, settings=own)
     try:
         airflow.start()
         for dag in ("instore_orders", "no_op"):
@@ -409,20 +425,89 @@ def small_run(given: dict[str, Any]) -> dict[str, float]:
             airflow.call("PATCH", f"/dags/{dag}", json={"is_paused": False})
         while not (first := airflow.call("GET", "/dags/instore_orders/dagRuns")["dag_runs"]):
             time.sleep(0.2)
-        ended("instore_orders", first[0]["dag_run_id"])
-        seconds: dict[str, list[float]] = {"instore_orders": [], "no_op": []}
+        _ended(airflow, "instore_orders", first[0]["dag_run_id"])
+        yield airflow
+    finally:
+        processes.stop()
+
+
+def _ended(airflow: Any, dag: str, run_id: str) -> float:
+    """Wait for the end of a run; how long it took."""
+    while (run := airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}"))["state"] not in ("success", "failed"):
+        time.sleep(0.1)
+    if run["state"] == "failed":
+        raise RuntimeError(f"run {run_id} of {dag} failed")
+    begun, end = (datetime.fromisoformat(run[name].replace("Z", "+00:00")) for name in ("start_date", "end_date"))
+    return (end - begun).total_seconds()
+
+
+def small_run(given: dict[str, Any]) -> dict[str, float]:
+    """Ten orders in a real Airflow, and six tasks that do nothing, in turn; the medians of both."""
+    seconds: dict[str, list[float]] = {"instore_orders": [], "no_op": []}
+    with _airflow(given) as airflow:
         for number in range(given["runs"]):
             import_module("made").publish(given["bus"], given["topic"], 10, given["seed"] * 100 + number)
             for dag, found in seconds.items():
-                found.append(triggered(dag))
-    finally:
-        processes.stop()
+                run = airflow.call("POST", f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": {}})
+                found.append(_ended(airflow, dag, run["dag_run_id"]))
     medians = {f"{dag}_wall": sorted(found)[len(found) // 2] for dag, found in seconds.items()}
     return medians | {"runs": given["runs"]}
 
 
+def latency(given: dict[str, Any]) -> dict[str, float]:
+    """Ten orders a second, each a message of its own, and how long each takes until its event is at the Profile Store.
+
+    With the settings of Airflow that docker-compose.yaml and deploy/helm-values.yaml have.
+    """
+    import requests
+    import yaml
+    from azure.servicebus import ServiceBusClient, ServiceBusMessage
+
+    compose = yaml.safe_load((Path(__file__).parents[1] / "docker-compose.yaml").read_text())
+    shipped = compose["x-airflow"]["environment"]
+    tuned = {name: str(value) for name, value in shipped.items() if name.startswith(_TUNED)}
+    made, seconds = import_module("made"), given["seconds"]
+    enqueued: dict[str, float] = {}
+
+    def visible() -> dict[str, float]:
+        return dict(requests.get(f"{given['url']}/visible", timeout=30).json())
+
+    def wait(patience: float) -> None:
+        until = time.monotonic() + patience
+        while enqueued.keys() - visible().keys():
+            if time.monotonic() > until:
+                raise RuntimeError(f"{len(enqueued.keys() - visible().keys())} orders did not arrive")
+            time.sleep(1)
+
+    with (
+        _airflow(given, INSTORE_WAKE_UP="true", **tuned) as airflow,
+        ServiceBusClient.from_connection_string(given["bus"]) as client,
+        client.get_topic_sender(given["topic"]) as sender,
+    ):
+
+        def publish(number: int) -> None:
+            body = made.message(number, given["seed"])
+            sender.send_messages(ServiceBusMessage(body))
+            enqueued[json.loads(body)["orderNumber"]] = time.time()
+
+        publish(0)
+        wait(240)  # until its file is read again the DAG is not watched
+        enqueued.clear()
+        begun = time.time()
+        for number in range(1, seconds * 10 + 1):
+            time.sleep(max(0.0, begun + number / 10 - time.time()))
+            publish(number)
+        wait(240)
+        asked = {"run_type": "asset_triggered", "limit": 1}
+        runs = airflow.call("GET", "/dags/instore_orders/dagRuns", params=asked)["total_entries"]
+    arrived = visible()
+    took = sorted(arrived[number] - at for number, at in enqueued.items())
+    percentiles = {f"p{percent}_wall": took[len(took) * percent // 100] for percent in (50, 95)}
+    return percentiles | {"most_wall": took[-1], "orders": len(took), "runs": runs, "per_second": 10, "for": seconds}
+
+
 MEASURES: Sequence[Callable[[dict[str, Any]], dict[str, float]]] = (
-    extracts, topic, growth, parse, script, sdk, function, ceiling, small_run,
+    extracts, topic, growth, parse, script, sdk, function, look_ups, ceiling, small_run, latency,
 )  # fmt: skip
 
 

@@ -134,6 +134,9 @@ def test_the_values_for_the_chart_are_those_of_the_image() -> None:
     for each in values["env"]:
         if each["name"].startswith(("AIRFLOW__CORE", "PYTHONPATH")):
             assert f"{each['name']}={each['value']}" in dockerfile
+    airflow = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["x-airflow"]["environment"]
+    tuned = {name: str(value) for name, value in airflow.items() if name.startswith("AIRFLOW__SCHEDULER")}
+    assert tuned.items() <= {each["name"]: each["value"] for each in values["env"]}.items() != set()
     pinned = re.search(r"^apache-airflow==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned
     assert values["airflowVersion"] == pinned[1]
