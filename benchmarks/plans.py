@@ -11,20 +11,22 @@ import sqlalchemy as sa
 from include.instore.ledger import Ledger
 
 _LARGE = r"(orders|deliveries|contents|customers)(_\d+)?\b"
+_READING = ("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")
 _SQLITE = re.compile(rf"SCAN {_LARGE}")
 _POSTGRESQL = re.compile(rf"(Seq Scan on|Scan( Backward)? using \w+ on) {_LARGE}")
 
 
 def reads_all(ledger: Ledger, ask: Callable[[Ledger], Any], *, as_if_large: bool) -> list[str]:
-    """The statements, with their plans, that read all of a large table.
+    """The statements, with their plans, that read all of a large table, whether to show it or to change it.
 
     :param as_if_large: have PostgreSQL take an index wherever there is one, as it does once a table is large.
     """
     asked: list[tuple[str, Any]] = []
 
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
-            asked.append((statement, parameters))
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _x: Any, many: bool) -> None:
+        if statement.startswith(_READING):
+            first = parameters[0] if many and isinstance(parameters, list) else parameters
+            asked.append((statement, first))
 
     sa.event.listen(ledger.engine, "before_cursor_execute", note)
     try:
@@ -37,7 +39,8 @@ def reads_all(ledger: Ledger, ask: Callable[[Ledger], Any], *, as_if_large: bool
     found = []
     with ledger.engine.connect() as connection:
         if as_if_large and not sqlite:
-            connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+            for way in ("seqscan", "hashjoin", "mergejoin"):  # which join small tables whole
+                connection.execute(sa.text(f"SET LOCAL enable_{way} = off"))
         for statement, parameters in asked:
             rows = connection.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' if sqlite else ''}{statement}", parameters)
             plan = [str(row[-1]) for row in rows]
