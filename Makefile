@@ -91,6 +91,10 @@ servers: .servers/$(AZURITE)  ## Azurite for the tests of Azure Blob Storage, wh
 faults: $(INSTALLED)  ## The whole fault suite: kills, bad networks, full disks; its totals as JSON on the last line
 	$(BIN)/python -m tests.faults
 
+.PHONY: wake-up
+wake-up: $(INSTALLED)  ## Runs woken by messages and extracts; triggerer, scheduler and tasks killed fifteen times; ten minutes
+	FAULTS_FULL=1 WAKE_UP_KILLS=15 $(BIN)/python -m pytest -q tests/faults/test_wake_up.py
+
 .PHONY: cases
 cases: $(INSTALLED)  ## Inputs that went wrong elsewhere, through the DAG's tasks: what came out, what is right; CASES=DIR for yours
 	$(BIN)/python -m tests.cases $(CASES)

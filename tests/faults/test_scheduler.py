@@ -21,7 +21,7 @@ from tests.faults.standins import eventually
 from tests.faults.totals import TOTALS
 from tests.faults.world import World
 
-_NOTICE = {
+NOTICE = {
     # A task whose process has died is noticed by its missing heartbeats: five minutes in life.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
@@ -78,7 +78,7 @@ class KillableAirflow(LocalAirflow):
 def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     world, judge = make_world(250)
     processes = Processes(tmp_path / "airflow")
-    airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | _NOTICE)
+    airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | NOTICE)
     world.logs = tmp_path / "airflow"
     request.addfinalizer(lambda: metadata_database.remove(tmp_path / "airflow" / "home" / "postgresql"))
     request.addfinalizer(processes.stop)
