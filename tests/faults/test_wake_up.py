@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 import sqlalchemy as sa
+from demo.processes import Processes
 
 from demo import metadata_database
 from demo.local_airflow import AirflowFailed
-from demo.processes import Processes
 from demo.runs import DAG, report_of
 from tests.faults.conftest import MakeWorld
 from tests.faults.standins import eventually
