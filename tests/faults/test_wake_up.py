@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import requests
 import sqlalchemy as sa
-from demo.processes import Processes
 
 from demo import metadata_database
 from demo.local_airflow import AirflowFailed
 from demo.runs import DAG, report_of
+from sandbox.processes import Processes
 from tests.faults.conftest import MakeWorld
 from tests.faults.standins import eventually
 from tests.faults.test_scheduler import NOTICE, KillableAirflow
@@ -63,7 +63,7 @@ def test_deaths_while_runs_are_woken(make_world: MakeWorld, request: pytest.Fixt
         world.inject(2, f"kill -9 of {victim} while runs are woken")
         kill()
         world.crashes += 1
-        eventually(lambda woken=woken: len(_runs(airflow, "asset_triggered")) > woken, f"a run after {victim}", 120)
+        eventually(lambda woken=woken: len(_runs(airflow, "asset_triggered")) > woken, f"a run after {victim}", 300)
         for _ in range(5):
             eventually(lambda: _is_quiet(airflow), "the end of all runs", 240)
             world.wait_for_locks()
