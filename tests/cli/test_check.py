@@ -249,6 +249,31 @@ def test_what_may_mean_two_things_is_never_sure(tmp_path: Path) -> None:
     assert "as Receipt No: ask" in found["order.orderNumber"]["why"]
 
 
+def test_what_differs_within_an_order_is_its_lines_whatever_it_is_called(tmp_path: Path) -> None:
+    text = (
+        "Transaktion;Zeitpunkt;Filiale;Kundenkarte;Artikel;Menge;Summe;Bon-Summe;Währung\n"
+        "4711-1;24.11.2026 10:15;0042;6035770741165744;Milch;2;2,38;7,37;EUR\n"
+        "4711-1;24.11.2026 10:15;0042;6035770741165744;Brot;1;4,99;7,37;EUR\n"
+        "4711-2;24.11.2026 10:17;0042;;Käse;1;3,50;3,50;EUR\n"
+    )
+    found = suggested(put(tmp_path, "a.csv", text))
+    assert (found["order.total"]["is_what"], found["lines.total"]["is_what"]) == ("Bon-Summe", "Summe")
+
+
+def test_an_order_is_known_by_its_rows_and_its_total_by_their_sum(tmp_path: Path) -> None:
+    text = (
+        "TXN_REF,TXN_TS,OUTLET,MEMBER,SKU,QTY,NET,TAX,GROSS,TXN_GROSS,CCY\n"
+        "R-100,2026-11-24T10:15:00Z,L01,9001234567,A-1,2,8.00,2.00,10.00,15.00,GBP\n"
+        "R-100,2026-11-24T10:15:00Z,L01,9001234567,B-7,1,4.00,1.00,5.00,15.00,GBP\n"
+        "R-101,2026-11-24T10:25:00Z,L02,,A-1,1,4.00,1.00,5.00,5.00,GBP\n"
+    )
+    found = suggested(put(tmp_path, "a.csv", text))
+    assert (found["order.total"]["is_what"], found["lines.total"]["is_what"]) == ("TXN_GROSS", "GROSS")
+    assert {found[name]["sure"] for name in ("order.total", "lines.total")} == {"likely"}
+    assert not found["order.orderNumber"]["is_what"]
+    assert "the rows of one TXN_REF stand together" in found["order.orderNumber"]["why"]
+
+
 def test_a_proposal_has_no_values_of_the_file(tmp_path: Path) -> None:
     rows = "".join(f"{n},2026-11-24,S1,EUR,1.00,{given.CARD},{given.CANARY}@example.com\n" for n in range(3))
     path = put(tmp_path, "a.csv", f"id,when,where,cur,sum,x,y\n{rows}")

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,8 @@ def _of_csv(raw: bytes, end: bytes) -> _Sample:
 
 
 def _is_data(heading: str) -> bool:
-    return "@" in heading or bool(re.search(r"\d", heading) and (_date_formats([heading]) or _dialects([heading])))
+    amount = not heading[:1].isalpha() and _dialects([heading])  # h1 is a name
+    return "@" in heading or bool(re.search(r"\d", heading) and (_date_formats([heading]) or amount))
 
 
 def _trailer(last: Sequence[str], rows: Sequence[list[str]], delimiter: str, columns: int) -> str:
@@ -348,6 +350,7 @@ def _plain(name: str) -> str:
 def _fields(sample: _Sample) -> Iterator[Guess]:
     """Each field's best column, no column twice."""
     scored = sorted(_scored(sample), key=lambda each: -each[0])
+    fittest = {column: name for _, name, column in reversed(scored)}
     taken: dict[str, Guess] = {}
     used: set[tuple[bool, str]] = set()
     for by_name, name, column in scored:
@@ -355,14 +358,19 @@ def _fields(sample: _Sample) -> Iterator[Guess]:
         if name not in taken and key not in used:
             used.add(key)
             equal = min(by_name, 1)
-            also = [each for score, field, each in scored if field == name and score >= equal and each != column]
+            equals = [each for score, field, each in scored if field == name and score >= equal and each != column]
+            also = [each for each in equals if not sample.of_rows or fittest[each] == name]
             taken[name] = _guess(name, column, by_name, any(sample.of(name)[column]), also)
+    if sample.of_rows and "order.total" not in taken:
+        taken |= {each.name: each for each in _sums(sample.columns, _numbers(sample), {name for _, name in used})}
     for name in _NAMES:
         if name in taken:
             yield taken[name]
         elif name in _ASKED and sample.of(name):
             twice = f"; the export has {', '.join(sample.twice)} twice: have it name them apart" if sample.twice else ""
-            yield Guess(name, "", "unsure", f"not found: {_ASKED[name]}{twice}")
+            like = _numbers(sample) if name == "order.orderNumber" and sample.of_rows else ""
+            seems = f"; the rows of one {like} stand together" if like else ""
+            yield Guess(name, "", "unsure", f"not found: {_ASKED[name]}{seems}{twice}")
 
 
 def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[str]) -> Guess:
@@ -375,8 +383,11 @@ def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[
 
 def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
     """By how much each column may be each field."""
+    in_lines = _differing(sample.columns, _numbers(sample)) if sample.of_rows else set()
     for name, words in _NAMES.items():
         for column, values in sample.of(name).items():
+            if name.startswith("order.") and column in in_lines:
+                continue
             by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
             of_a_line = any(word in _plain(column) for word in _WORDS["of_lines"])
             if by_name < 1 and (name.startswith("order.") if of_a_line else sample.of_rows and name == "lines.total"):
@@ -384,6 +395,53 @@ def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
             if shape is not False and (by_name or shape):
                 # Rows may go without the number, but one that all have is likelier.
                 yield by_name - 0.5 * (name == "order.orderNumber" and "" in values), name, column
+
+
+def _sums(columns: Columns, numbers: str, used: set[str]) -> Iterator[Guess]:
+    """The amount that is one in the rows of an order and the sum of another; nothing where there are several such."""
+    in_lines, found = _differing(columns, numbers), []
+    amounts = {
+        name: values for name, values in columns.items() if name not in used and all(values) and _dialects(values)
+    }
+    for total, line in itertools.product(amounts.keys() - in_lines, amounts.keys() & in_lines):
+        rules = _dialects([*amounts[total], *amounts[line]])
+        sums: dict[str, Decimal] = {}
+        for key, value in zip(columns[numbers], amounts[line], strict=True):
+            sums[key] = sums.get(key, Decimal(0)) + (number(value, rules[0]) if rules else Decimal("NaN"))
+        told = dict(zip(columns[numbers], amounts[total], strict=True))
+        whole = list(sums)[:-1] or list(sums)  # the sample may end in an order
+        if rules and all(sums[key] == number(told[key], rules[0]) for key in whole):
+            found.append((total, line))
+    for total, line in found if len(found) == 1 else ():
+        yield Guess("order.total", total, "likely", f"in each order the sum of {line}")
+        yield Guess("lines.total", line, "likely", f"{total} is its sum")
+
+
+def _numbers(sample: _Sample) -> str:
+    """The column of rows that has the orders' numbers: by its name, or since the rows of each order stand together."""
+    named = {column: _by_name(column, _NAMES["order.orderNumber"]) for column in sample.columns}
+    best = max(named, key=lambda column: named[column], default="")
+    if named.get(best, 0) > 1:
+        return best
+    dates = [column for column, values in sample.columns.items() if _of_date(list(filter(None, values)) or [""])]
+
+    def tells_orders_apart(column: str) -> bool:
+        values = sample.columns[column]
+        together = len(list(itertools.groupby(values))) == len(set(values))
+        return "" not in values and together and 1 < len(set(values)) < len(values) and column not in dates
+
+    found = [column for column in sample.columns if tells_orders_apart(column)]
+    found = [column for column in found if dates and not _differing(sample.columns, column) & set(dates)]
+    return max(found, key=lambda column: len(set(sample.columns[column])), default="")
+
+
+def _differing(columns: Columns, numbers: str) -> set[str]:
+    """The columns that have several values in the rows of one order, so that they are its lines'."""
+    of_order = {name: set(zip(columns.get(numbers, ()), values, strict=False)) for name, values in columns.items()}
+    return {
+        name for name, pairs in of_order.items()
+        if len({pair for pair in pairs if all(pair)}) > len({number for number, value in pairs if number and value})
+    }  # fmt: skip
 
 
 def _by_name(column: str, words: Sequence[str]) -> float:
