@@ -347,8 +347,8 @@ MUTANTS = [
         ("cards that failed are answered", "if error is None and failed:", "if failed:"),
         (
             "a service that answers nobody is asked for all",
-            "if error is not None or (none_of_the_first",
-            "if error is not None or (False",
+            "if error or (not answered and _too_many",
+            "if error or (False and _too_many",
         ),
     ),
     *_of(
@@ -687,6 +687,17 @@ MUTANTS = [
         ("success false is success", 'any(word in ("false", "0") for word in words[len(_WORDS) :])', "False"),
         ("an error in the answer is none", "or any(_is_told(named, name) for name in _ERRORS)", ""),
         ("an item's status is not read", "or _status(said) >= _FAILED", ""),
+        (
+            "what is not known to mean a failure is a success",
+            'Taken("unreadable" if doubtful else "accepted", {})',
+            'Taken("accepted", {})',
+        ),
+        ("two of three that were accepted are three", "value is not True and value < events", "False"),
+        (
+            "a bulk of which an answer names one is accepted",
+            "of_some = len(items) < len(bulk) and",
+            "of_some = False and",
+        ),
         ("an item is about the event at its place", "    if named in ids:", "    if False:"),
         (
             "of a failure without a name the first event is blamed",
@@ -769,7 +780,7 @@ MUTANTS = [
         ),
         ("a refused key is a refused event", "if status in KEY_REFUSED:", "if False:"),
         ("a redirect is a refused event", "if 300 <= status <= 399:", "if False:"),
-        ("TLS is not verified", "verify=self.ca_bundle or True", "verify=self.ca_bundle or False"),
+        ("TLS is not verified", "None, self.ca_bundle or True, None)", "None, self.ca_bundle or False, None)"),
     ),
     *_of(
         PROVIDER + "http.py",
@@ -787,7 +798,7 @@ MUTANTS = [
         ),
         ("an open breaker is not waited out", "until = until or time.monotonic() + 2 *", "until = 0 *"),
         ("what the last call was answered is forgotten", "self.breaker.last_answer = result.told()", "pass"),
-        ("half an answer is an answer", "return answer.whole", "return True"),
+        ("half an answer is an answer", "            return self.whole", "            return True"),
         (
             "a refused card counts as a failing call",
             "not (again(result) or _unwell(result)):",
@@ -845,8 +856,21 @@ MUTANTS = [
         ),
     ),
     *_of(
+        PROVIDER + "signs.py",
+        ("tests/provider/test_signs.py",),
+        ("no consent is consent", "        return value in _NO\n", "        return False\n"),
+        ("a sign within a part of the member is none", "if len(path) < _DEPTH:", "if False:"),
+        ("a sign is ignored whoever names it", "if not known & set(", "if known & set("),
+    ),
+    *_of(
+        "include/instore/ledger/intake.py",
+        ("tests/instore/ledger/test_intake.py",),
+        ("NULL is the number of an order", "if why := no_name(text):", "if False:"),
+    ),
+    *_of(
         PROVIDER + "hooks/loyalty.py",
-        ("tests/provider/test_loyalty.py", "tests/provider/test_loyalty_answers.py"),
+        ("tests/provider/test_loyalty.py", "tests/provider/test_loyalty_answers.py", "tests/provider/test_signs.py"),
+        ("a sign of opting out is passed over", "if sign := unread_sign(", "if sign := None and unread_sign("),
         (
             "a failing provider knows no card",
             "said = answer.status in rules.not_found_statuses and",
