@@ -194,12 +194,9 @@ class InStoreOrder(_Contract):
         """
         local = self.date if self.has_offset() else self.date.replace(tzinfo=ZoneInfo(store_timezone))
         try:
-            moment = local.astimezone(timezone.utc)
+            return local.astimezone(timezone.utc)
         except OverflowError:
             raise RecordRefused("bad_value", "date lies outside the calendar") from None
-        if moment.astimezone(local.tzinfo).replace(tzinfo=None) != local.replace(tzinfo=None):
-            raise RecordRefused("bad_value", "date is in an hour that the clocks of INSTORE_STORE_TIMEZONE skip")
-        return moment
 
     def payload(self) -> str:
         """The order as camelCase JSON text: its unknown fields kept, decimals as numbers with their exact digits.

@@ -228,9 +228,7 @@ class OrderSettings(_Section):
         description="Difference, in the order's currency, that is allowed between lines and total, for rounding.",
     )
     store_timezone: Annotated[str, AfterValidator(known_zone)] = Field(
-        "UTC",
-        description="Time zone of order dates without an offset. Each such date counts as a warning. Of an hour "
-        "that the clocks repeat the first is taken, and a date in one that they skip is refused.",
+        "UTC", description="Time zone of order dates without an offset. Each such date counts as a warning."
     )
     card_length: int = Field(
         0,

@@ -192,13 +192,6 @@ def test_the_moment_of_an_order_is_in_utc(date: str, zone: str, utc: str) -> Non
     assert order.has_offset() == (date[10:].find("+") >= 0 or date.endswith(("Z", "-05:30")))
 
 
-@pytest.mark.parametrize("date", ["2017-03-26T02:00:00", "2017-03-26T02:59:59"])
-def test_an_hour_that_the_clocks_skip_is_refused(date: str) -> None:
-    with pytest.raises(RecordRefused, match="skip"):
-        parsed(date=date).time("Europe/Stockholm")
-    assert parsed(date=date).time("UTC").isoformat() == f"{date}+00:00"
-
-
 def test_a_date_without_offset_goes_out_as_it_came() -> None:
     assert payload_of(parsed(date="2017-06-05T10:00:00"))["date"] == "2017-06-05T10:00:00"
 
