@@ -71,7 +71,7 @@ def _through(ledger: Ledger, run: Run) -> int:
     land(ledger, run.run_id, given.arrivals(*new, new[0], {**new[1], "total": "9.99"}), [given.refused()])
     store = Store()
     for batch in plan(ledger, run, SETTINGS):
-        look_up_batch([Everybody()], ledger, run.run_id, batch.batch, SETTINGS)
+        look_up_batch([Everybody()], ledger, given.batch(run.run_id, batch.batch), SETTINGS)
         given.send(store, ledger, given.batch(run.run_id, batch.batch), SETTINGS)
     report_run(ledger, run, [], SETTINGS)
     measure(ledger, run.run_id, 20)

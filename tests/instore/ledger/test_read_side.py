@@ -282,7 +282,7 @@ def test_what_is_known_of_a_person(ledger: Ledger) -> None:
     given.landed(ledger, given.document("S1"))
     given.planned(ledger)
     answer = CardAnswer(given.CARD, "suppressed", "ann@example.com")
-    remember_answers(ledger, "run-1", 0, [answer], cache=timedelta(hours=1), negative=timedelta(hours=1))
+    remember_answers(ledger, given.batch("run-1", 0), [answer], cache=timedelta(hours=1), negative=timedelta(hours=1))
     known = known_of_person(ledger, SETTINGS.orders, card=given.CARD)
     assert known["answer"]["outcome"] == "suppressed"
     assert [each["source"] for each in known["suppressed"]] == ["loyalty"]

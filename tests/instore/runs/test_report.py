@@ -37,7 +37,7 @@ class Members:
 def scenario(ledger: Ledger, settings: Settings) -> None:
     """A run that meets every status: twelve records, two of them bad, one a duplicate, one order carried over."""
     given.landed(ledger, given.document("old", loyaltyCardNumber="m1"), run=given.run("run-0"))
-    cards = {"sent": "m1", "rejected": "m2", "doubt": "m3", "none": "n", "shut": "i", "erased": "x"}
+    cards = {"sent": "m1", "rejected": "m2", "doubt": "m3", "without": "n", "shut": "i", "erased": "x"}
     documents = [given.document(number, loyaltyCardNumber=card) for number, card in cards.items()]
     given.landed(
         ledger,
