@@ -335,7 +335,7 @@ def take_page(camera: Camera, url: str, until: str = _LAST_DAY) -> None:
     camera.visit(f"{url}/instore/?until={until}")
     expect(camera.page.get_by_role("img", name=re.compile("Orders a day"))).to_be_visible()
     camera.take("page")
-    camera.visit(f"{url}/instore/undelivered?status=unmatched&day={until}")
+    camera.visit(f"{url}/instore/undelivered?status=unmatched&reason=not_found&day={until}")
     camera.page.get_by_role("checkbox").first.check()
     camera.page.get_by_role("button", name="Search the customer again").click()
     expect(camera.page.get_by_role("heading", name="To be confirmed")).to_be_visible()
