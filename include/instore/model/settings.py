@@ -494,7 +494,7 @@ SECTION_OF = {name: section for section, kind in SECTIONS.items() for name in ki
 
 YOURS = {
     "topic", "subscription", "topic_adapter", "extract_adapters", "order_key", "store_timezone", "scope", "device_id",
-    "verify_after", "enable_track_events",
+    "verify_after", "enable_track_events", "wake_up",
 }  # fmt: skip
 """What a newcomer sets, or looks at, before the first run."""
 
