@@ -15,7 +15,9 @@ _OUT = re.compile(
     r"anonymi[sz]ed|pseudonymi[sz]ed|deleted|removed|closed|deceased|suppressed|withdrawn|blocked|restricted)"
     r"(?:for)?(?:all|gdpr|account|member|customer)?(?P<moment>at|on|date|time|timestamp)?"
 )
-_IN = re.compile(r"(?:is)?(?:active|enabled)|.*(?:consent|optin|optedin|permission|allowed)(?:s|given|granted)?")
+_IN = re.compile(
+    r"(?:is)?(?:active|enabled)|accepts.*|.*(?:consent|optin|optedin|permission|allowed)(?:s|given|granted)?"
+)
 _STATUS = re.compile(r".*(?:status|state)")
 _GONE = (
     "deleted", "erased", "anonymized", "anonymised", "forgotten", "optedout", "unsubscribed", "deceased", "closed",
@@ -42,14 +44,12 @@ def _signs(member: Mapping[str, Any], above: tuple[str, ...], *, consents: bool)
     for name, value in member.items():
         plain = re.sub(r"[\W_]", "", name.casefold())
         path = (*above, name)
-        if isinstance(value, Mapping):
-            if len(path) < _DEPTH:
-                yield from _signs(value, path, consents=consents or _IN.fullmatch(plain) is not None)
-        elif (
-            not isinstance(value, list)
-            and value is not None
-            and _says_out(plain, str(value).strip().casefold(), consents)
-        ):
+        if isinstance(value, Mapping | list):
+            several = value if isinstance(value, list) else [value]
+            for each in several if len(path) < _DEPTH else ():
+                if isinstance(each, Mapping):
+                    yield from _signs(each, path, consents=consents or _IN.fullmatch(plain) is not None)
+        elif value is not None and _says_out(plain, str(value).strip().casefold(), consents):
             yield ".".join(path)
 
 

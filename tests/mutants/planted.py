@@ -859,7 +859,11 @@ MUTANTS = [
         PROVIDER + "signs.py",
         ("tests/provider/test_signs.py",),
         ("no consent is consent", "        return value in _NO\n", "        return False\n"),
-        ("a sign within a part of the member is none", "if len(path) < _DEPTH:", "if False:"),
+        (
+            "a sign within a part of the member is none",
+            "for each in several if len(path) < _DEPTH else ():",
+            "for each in ():",
+        ),
         ("a sign is ignored whoever names it", "if not known & set(", "if known & set("),
     ),
     *_of(

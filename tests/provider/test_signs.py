@@ -33,6 +33,8 @@ def sign_in(*, read: str = "status", ignored: str = "", **fields: Any) -> str | 
         ({"marketingConsent": "false"}, "marketingConsent"),
         ({"emailOptIn": 0}, "emailOptIn"),
         ({"consents": {"profiling": False}}, "consents.profiling"),
+        ({"consents": [{"type": "profiling", "granted": False}]}, "consents.granted"),
+        ({"accepts_marketing": False}, "accepts_marketing"),
         ({"privacy": {"optOut": True}}, "privacy.optOut"),
         ({"memberStatus": "Deleted"}, "memberStatus"),
         ({"state": "opted_out"}, "state"),
