@@ -870,6 +870,7 @@ MUTANTS = [
         "include/instore/ledger/intake.py",
         ("tests/instore/ledger/test_intake.py",),
         ("NULL is the number of an order", "if why := no_name(text):", "if False:"),
+        ("what was voided is a purchase", "if name := no_purchase(order,", "if name := None and no_purchase(order,"),
     ),
     *_of(
         PROVIDER + "hooks/loyalty.py",

@@ -36,6 +36,7 @@ from include.instore.model.events import event_id, event_kind
 from include.instore.model.identifiers import no_name, number_root
 from include.instore.model.order_keys import NUMBER_ALONE, day_of, key_fields, order_key
 from include.instore.model.orders import InStoreOrder
+from include.instore.model.purchases import no_purchase
 from include.instore.model.settings import OrderSettings, Settings
 from include.instore.model.states import ExtractState, RecordState, Status
 
@@ -155,7 +156,7 @@ def arrival(record: Record, settings: Settings) -> Arrival:
 
 def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderSettings) -> None:
     """:raises RecordRefused: a date that stands for none, such as 1753-01-01, or of a wrong clock; a sale of less than
-    nothing; a number or a card that is none any more.
+    nothing; a number or a card that is none any more; what was voided, or is a test.
     """
     if moment.date() < settings.earliest_date:
         raise RecordRefused("bad_value", f"date is before {settings.earliest_date}, INSTORE_EARLIEST_DATE")
@@ -166,6 +167,10 @@ def _refuse_unbelievable(order: InStoreOrder, moment: datetime, settings: OrderS
     for name, text in (("orderNumber", order.order_number), ("storeId", order.store_id)):
         if why := no_name(text):
             raise RecordRefused("bad_value", f"{name} {why}")
+    if name := no_purchase(order, settings.no_purchase_words):
+        raise RecordRefused(
+            "unsupported_type", f"{kept_text(name)} says that it is no purchase, see INSTORE_NO_PURCHASE_WORDS"
+        )
     if _MASKED.search(order.loyalty_card_number or ""):
         raise RecordRefused("bad_value", "loyaltyCardNumber is masked, so it says nobody's card; have it written whole")
 

@@ -283,7 +283,8 @@ BLOB_MISSING = _refused(
     "elsewhere.",
 )  # fmt: skip
 UNSUPPORTED_TYPE = _refused(
-    "unsupported_type", "An unknown type of order", "orderType is neither sale nor return.",
+    "unsupported_type", "An unknown type of order",
+    "orderType is neither sale nor return, or a field says that the order was voided or is a test.",
     "The ERP publishes something that is not a purchase.",
 )  # fmt: skip
 UNDECODABLE = _refused(

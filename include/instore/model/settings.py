@@ -230,6 +230,12 @@ class OrderSettings(_Section):
     store_timezone: Annotated[str, AfterValidator(known_zone)] = Field(
         "UTC", description="Time zone of order dates without an offset. Each such date counts as a warning."
     )
+    no_purchase_words: str = Field(
+        "void,voided,cancelled,canceled,deleted,storno,storniert,test,training,trainingmode",
+        description="Words, with commas between them, by which a record is no purchase and is refused: it has a field "
+        "of that name, such as isVoided or cancelledAt, that is true or has a date, or a status of that value. Empty: "
+        "none is refused for it.",
+    )
     card_length: int = Field(
         0,
         ge=0,

@@ -171,6 +171,13 @@ def test_a_date_that_stands_for_none_is_refused(moment: str, why: str) -> None:
         ({"orderNumber": "1,234,567"}, "orderNumber is written as a number"),
         ({"storeId": "None"}, "storeId is what programs write where there is nothing"),
         ({"storeId": "404.0"}, "storeId is written as a number"),
+        ({"isCancelled": True}, "isCancelled says that it is no purchase"),
+        ({"voided": "Y"}, "voided says that it is no purchase"),
+        ({"cancelled_at": "2026-11-24T10:00:00Z"}, "cancelled_at says that it is no purchase"),
+        ({"orderStatus": "VOIDED"}, "orderStatus says that it is no purchase"),
+        ({"isTest": 1}, "isTest says that it is no purchase"),
+        ({"trainingModeFlag": "true"}, "trainingModeFlag says that it is no purchase"),
+        ({"lines": [{"productCode": "A", "status": "cancelled"}] * 2}, "status says that it is no purchase"),
         ({"loyaltyCardNumber": "603577******5744"}, "is masked"),
         ({"loyaltyCardNumber": "xxxxxxxxxxxx5744"}, "is masked"),
     ],
@@ -178,6 +185,23 @@ def test_a_date_that_stands_for_none_is_refused(moment: str, why: str) -> None:
 def test_what_contradicts_itself_or_is_no_number_any_more_is_refused(changes: dict[str, str], why: str) -> None:
     with pytest.raises(RecordRefused, match=why):
         given.arrivals(given.document(**{"number": "S1", **changes}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"isCancelled": False}, {"voided": "N"}, {"cancelledAt": ""}, {"cancelledAt": None}, {"testament": True},
+        {"fulfilmentStatus": "shipped"}, {"cancellationPolicy": "30 days"}, {"isTest": None},
+        {"lines": [{"productCode": "A", "status": "cancelled"}, {"productCode": "B", "status": "sold"}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_only_looks_like_no_purchase_is_one(fields: dict[str, Any]) -> None:
+    assert given.arrivals(given.document("S1", **fields))
+
+
+def test_a_field_of_that_name_may_mean_something_else_here() -> None:
+    assert given.arrivals(given.document("S1", test="yes"), settings=load_settings(no_purchase_words=""))
 
 
 def test_less_than_nothing_without_a_type_is_a_return(ledger: Ledger) -> None:
