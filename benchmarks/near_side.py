@@ -406,7 +406,11 @@ def _airflow(given: dict[str, Any], **more: str) -> Iterator[Any]:
     :param more: of its environment.
     """
     from demo.local_airflow import ROOT, LocalAirflow
-    from sandbox.processes import Processes
+
+    try:
+        from sandbox.processes import Processes
+    except ImportError:  # it was there in the release before
+        from demo.processes import Processes  # type: ignore[import-not-found,no-redef]
 
     _connect(given)
     folder = Path(given["folder"])
