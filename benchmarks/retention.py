@@ -29,8 +29,8 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
 from include.instore.ledger.customers import CardAnswer
 from include.instore.ledger.intake import arrival, land
-from include.instore.ledger.known_again import Record
 from include.instore.ledger.read_figures import list_runs
+from include.instore.ledger.records import Record
 from include.instore.ledger.tables import orders
 from include.instore.model.orders import order_from_document
 from include.instore.model.settings import Settings, load_settings

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.claims import open_run
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import load_settings
 from include.instore.model.windows import Run

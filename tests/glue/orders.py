@@ -9,7 +9,7 @@ from typing import Any
 from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger.intake import arrival
-from include.instore.ledger.known_again import Record
+from include.instore.ledger.records import Record
 from include.instore.model.orders import parse_order
 from include.instore.model.settings import Settings
 from include.instore_airflow.connections import PROFILE_STORE

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import land
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore_airflow import tasks
 from include.instore_airflow.destinations import opener_of
 from sandbox.loyalty import LoyaltyKeys, LoyaltyStandIn, Member

@@ -19,7 +19,7 @@ from instore_provider.hooks.profile_store import ProfileStoreHook
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import land
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore.model.settings import Settings
 from include.instore_airflow import connections, tasks
 from include.instore_airflow.retry_policy import RetryByKind, TryAgain

@@ -16,7 +16,7 @@ from include.instore.ledger.claims import Batch, claim, open_run
 from include.instore.ledger.deliveries import OutgoingBatch, OutgoingOrder
 from include.instore.ledger.destinations import ready_for
 from include.instore.ledger.intake import Landed, Refusal, arrival, land, refusal
-from include.instore.ledger.known_again import Arrival, Record
+from include.instore.ledger.records import Arrival, Record
 from include.instore.ledger.tables import (
     claims,
     contents,

@@ -19,15 +19,8 @@ from include.instore.ledger.arrivals import note_arrivals, note_stores
 from include.instore.ledger.database import Ledger
 from include.instore.ledger.erasure import rest_of_records, without_erased
 from include.instore.ledger.extract_files import note_feed
-from include.instore.ledger.known_again import (
-    AcceptAs,
-    Arrival,
-    KnownAgain,
-    Record,
-    known_again,
-    set_apart,
-    suspected_twins,
-)
+from include.instore.ledger.known_again import AcceptAs, KnownAgain, known_again, set_apart, suspected_twins
+from include.instore.ledger.records import Arrival, Record
 from include.instore.ledger.suppressions import person_hashes
 from include.instore.ledger.tables import extracts, kept_text, orders, origin_of, quarantine, runs
 from include.instore.model.codes import LINES_DO_NOT_ADD_UP, NO_CUSTOMER_KEY, SPLIT_ORDER, SUSPECTED_TWIN

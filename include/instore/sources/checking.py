@@ -8,7 +8,7 @@ from pathlib import Path
 
 from azure.servicebus import ServiceBusClient, ServiceBusMessageState
 
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.errors import RecordRefused
 from include.instore.model.settings import Settings

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from include.instore.ledger import Ledger
 from include.instore.ledger.intake import Landed, LoadedExtract, arrival, land, refusal
-from include.instore.ledger.known_again import AcceptAs, Arrival
-from include.instore.ledger.known_again import Record as Record
+from include.instore.ledger.known_again import AcceptAs
 from include.instore.ledger.quarantined import known_keys
+from include.instore.ledger.records import Arrival
+from include.instore.ledger.records import Record as Record
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, parse_order
 from include.instore.model.settings import Settings

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import simplejson
 import typer
 
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore.model.codes import BROKEN_FILE
 from include.instore.model.declarations import load_declaration
 from include.instore.model.errors import ConfigurationError, RecordRefused

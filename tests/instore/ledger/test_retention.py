@@ -15,7 +15,7 @@ from include.instore.ledger import Ledger
 from include.instore.ledger.claims import release
 from include.instore.ledger.intake import land
 from include.instore.ledger.keys import check_key, rekey
-from include.instore.ledger.known_again import Arrival
+from include.instore.ledger.records import Arrival
 from include.instore.ledger.retention import Pruned, prune
 from include.instore.ledger.tables import (
     alerts,

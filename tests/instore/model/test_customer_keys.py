@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
-from include.instore.ledger.known_again import Record
+from include.instore.ledger.records import Record
 from include.instore.model.customer_keys import card_of, email_of
 from include.instore.model.errors import ConfigurationError, RecordRefused
 from include.instore.model.orders import order_from_document, parse_order

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from include.instore.ledger.intake import arrival
-from include.instore.ledger.known_again import Record
+from include.instore.ledger.records import Record
 from include.instore.model.errors import RecordRefused
 from include.instore.model.orders import InStoreOrder, order_from_document, order_of_payload, parse_order
 from sandbox import week
