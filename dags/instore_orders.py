@@ -53,9 +53,9 @@ from include.instore_airflow import alerting, tasks
 from include.instore_airflow.batches import TASK_DEFAULTS, send_and_report
 from include.instore_airflow.destinations import DESTINATIONS
 from include.instore_airflow.page_links import page_in_airflow
+from include.instore_airflow.schedule import or_woken
 from include.instore_airflow.set_up import POOL_BUS
 from include.instore_airflow.sources import SOURCES
-from include.instore_airflow.wake_up import or_woken
 
 WHAT = "What this run does"
 MOMENT = {"type": ["null", "string"], "format": "date-time"}

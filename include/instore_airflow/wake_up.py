@@ -1,53 +1,21 @@
-"""When the DAG runs: by its timetable, and by setting also when messages or extracts wait.
-
-What looks for them runs in the triggerer, as :mod:`include.instore_airflow.alerting.callbacks` does in part.
+"""What looks for messages and extracts that wait. It runs in the triggerer, as a part of
+:mod:`include.instore_airflow.alerting.callbacks` does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from instore_provider.triggers.service_bus import ServiceBusWaitingMessagesTrigger
 from instore_provider.triggers.watching import WatchingTrigger
 
-from include.instore.model.errors import ConfigurationError
 from include.instore.model.settings import load_settings
 from include.instore.model.windows import Run
 from include.instore_airflow.connections import SERVICE_BUS, extracts, get_connection, translated
 
 if TYPE_CHECKING:
-    from airflow.sdk import CronDataIntervalTimetable
-
     from include.instore.sources.extracts import Storage
-
-_FILES_EVERY = 15.0
-"""Seconds: each look is a request for each folder, or page of names, of the storage."""
-
-
-def or_woken(hourly: CronDataIntervalTimetable) -> Any:
-    """The timetable; where ``INSTORE_WAKE_UP`` is on, also what waits: one run takes all that woke it."""
-    try:
-        settings = load_settings()
-    except ConfigurationError:  # which every task tells
-        return hourly
-    if not settings.runs.wake_up:
-        return hourly
-    from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher
-
-    topic, subscription = settings.bus.topic, settings.bus.subscription
-    watched: dict[str, WatchingTrigger] = {}
-    if settings.runs.use_topic:
-        watched[f"messages on {topic}/{subscription}"] = MessagesWait(topic=topic, subscription=subscription)
-    if settings.runs.use_extracts:
-        watched["extracts that are due"] = ExtractsWait(poll_interval=_FILES_EVERY)
-    assets: list[Any] = [
-        Asset(name, watchers=[AssetWatcher(name=type(trigger).__name__, trigger=trigger)])
-        for name, trigger in watched.items()
-    ]
-    return AssetOrTimeSchedule(timetable=hourly, assets=reduce(or_, assets)) if assets else hourly
 
 
 class _Alerting(WatchingTrigger):

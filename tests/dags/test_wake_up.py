@@ -14,7 +14,8 @@ import pytest
 from airflow.sdk import AssetAny, AssetOrTimeSchedule, CronDataIntervalTimetable
 
 from include.instore.model.errors import ConfigurationError
-from include.instore_airflow.wake_up import ExtractsWait, MessagesWait, or_woken
+from include.instore_airflow.schedule import or_woken
+from include.instore_airflow.wake_up import ExtractsWait, MessagesWait
 from sandbox.servicebus import ServiceBusStandIn
 from tests.alerts.channels import Webhook
 
