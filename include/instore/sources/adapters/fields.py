@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 _DEEPEST = 5
 
 
-def fields_of(document: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """The paths of a document's fields, once or more each."""
-    for name, value in document.items():
-        path = within + _known_as(str(name))
-        yield path
-        for inner in value if isinstance(value, list) else (value,):
-            if isinstance(inner, Mapping) and path.count(".") < _DEEPEST:
-                yield from fields_of(inner, f"{path}.")
+def fields_of(document: Mapping[str, Any], within: str = "") -> set[str]:
+    """The paths of a document's fields."""
+    paths = _paths(within, tuple(document))
+    found = set(paths)
+    for path, value in zip(paths, document.values(), strict=True):
+        if isinstance(value, list | dict) and path.count(".") < _DEEPEST:
+            for inner in value if isinstance(value, list) else (value,):
+                if isinstance(inner, dict):
+                    found |= fields_of(inner, f"{path}.")
+    return found
 
 
 @lru_cache(maxsize=1024)
-def _known_as(name: str) -> str:
-    """A field's name without numbers; of one that may be a person's data nothing."""
-    name = re.sub(r"\d+", "#", name)
-    return name if re.fullmatch(r"@?[\w# :-]{1,64}", name) else "?"
+def _paths(within: str, names: tuple[Any, ...]) -> tuple[str, ...]:
+    """Paths without numbers; of a name that may be a person's data nothing. Most documents have the names of others."""
+    known = (re.sub(r"\d+", "#", str(name)) for name in names)
+    return tuple(within + (name if re.fullmatch(r"@?[\w# :-]{1,64}", name) else "?") for name in known)
 
 
 def shape_of_date(text: Any) -> str:
