@@ -158,6 +158,7 @@ def _done_with() -> tuple[sa.ColumnElement[bool], ...]:
     """Orders that no run and no person has to do anything with."""
     going = sa.exists().where(deliveries.c.key == orders.c.key, deliveries.c.status.in_(_OPEN))
     searched = sa.or_(orders.c.status != Status.UNMATCHED.value, orders.c.next_attempt.is_(None))
+    # Not IS NULL: SQLite would take the index of claims for it, and sort all orders by their keys for each chunk.
     idle = (orders.c.status != Status.PENDING.value, searched, sa.func.coalesce(orders.c.claim_run, "") == "")
     return orders.c.pruned_at.is_(None), *idle, sa.not_(going)
 

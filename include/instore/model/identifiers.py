@@ -23,6 +23,11 @@ def identity(text: str) -> str:
     return "".join(each for each in text if unicodedata.category(each) not in ("Cf", "Cc")).strip()
 
 
+def plain_name(name: str) -> str:
+    """One spelling of a field's or a column's name: of ``Order No.``, ``order_no`` and ``orderNo`` it is orderno."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
 def number_root(number: str) -> str:
     """The number without leading zeros, which a spreadsheet takes away: of one order in two sources it is the same."""
     return identity(number).lstrip("0")[:64]  # case folding and NFKC make some letters longer

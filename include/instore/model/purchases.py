@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from include.instore.model.identifiers import plain_name
 from include.instore.model.orders import InStoreOrder
 
 _YES, _NO = ("true", "yes", "y", "1"), ("", "false", "no", "n", "0", "none", "null")
@@ -30,7 +31,7 @@ def no_purchase(order: InStoreOrder, words: str) -> str:
 def _said(fields: Mapping[str, Any], words: str) -> str:
     names, values = _patterns(words)
     for name, value in fields.items():
-        text, plain = _plain(str(value)) if isinstance(value, str | int | float) else "", _plain(name)
+        text, plain = plain_name(str(value)) if isinstance(value, str | int | float) else "", plain_name(name)
         if names.fullmatch(plain) and (text in _YES or (plain.endswith(("at", "on")) and text not in _NO)):
             return name
         if text and name.casefold().endswith(("status", "state")) and values.fullmatch(text):
@@ -38,11 +39,7 @@ def _said(fields: Mapping[str, Any], words: str) -> str:
     return ""
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"[\W_]", "", text.casefold())
-
-
 @lru_cache
 def _patterns(words: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    either = "|".join(re.escape(_plain(word)) for word in words.split(",") if word.strip())
+    either = "|".join(re.escape(plain_name(word)) for word in words.split(",") if word.strip())
     return re.compile(rf"(?:is|was)?(?:{either})(?:flag|order|sale|transaction|mode|at|on)*"), re.compile(either)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lxml import etree
 
 from include.instore.model.declarations import REQUIRED, Dates, Declaration, Numbers
 from include.instore.model.errors import FatalError
+from include.instore.model.identifiers import plain_name
 from include.instore.sources.adapters.values import moment, number
 from include.instore.sources.extracts.documents import plain_element
 from include.instore.sources.extracts.records import BrokenExtract
@@ -83,6 +85,16 @@ class _Sample:
     @property
     def of_rows(self) -> bool:
         return self.lines is self.columns
+
+    @cached_property
+    def numbers(self) -> str:
+        """Of rows the column with their orders' numbers; empty: none is known."""
+        return _find_numbers(self.columns) if self.of_rows else ""
+
+    @cached_property
+    def in_lines(self) -> set[str]:
+        """Of rows the columns that are their lines'."""
+        return _differing(self.columns, self.numbers)
 
     def of(self, name: str) -> Columns:
         """Where a field's values are."""
@@ -340,11 +352,7 @@ def _leaves(documents: Iterable[Any], lists: dict[str, list[Any]], path: str = "
 
 def _last(path: str) -> str:
     """The name at a path's end, or a heading, without blanks and marks."""
-    return _plain(re.split(r"[./](?=\S)", path)[-1])
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.casefold())
+    return plain_name(re.split(r"[./](?=\S)", path)[-1])
 
 
 def _fields(sample: _Sample) -> Iterator[Guess]:
@@ -362,13 +370,13 @@ def _fields(sample: _Sample) -> Iterator[Guess]:
             also = [each for each in equals if not sample.of_rows or fittest[each] == name]
             taken[name] = _guess(name, column, by_name, any(sample.of(name)[column]), also)
     if sample.of_rows and "order.total" not in taken:
-        taken |= {each.name: each for each in _sums(sample.columns, _numbers(sample), {name for _, name in used})}
+        taken |= {each.name: each for each in _sums(sample, {name for _, name in used})}
     for name in _NAMES:
         if name in taken:
             yield taken[name]
         elif name in _ASKED and sample.of(name):
             twice = f"; the export has {', '.join(sample.twice)} twice: have it name them apart" if sample.twice else ""
-            like = _numbers(sample) if name == "order.orderNumber" and sample.of_rows else ""
+            like = sample.numbers if name == "order.orderNumber" else ""
             seems = f"; the rows of one {like} stand together" if like else ""
             yield Guess(name, "", "unsure", f"not found: {_ASKED[name]}{seems}{twice}")
 
@@ -383,13 +391,12 @@ def _guess(name: str, column: str, by_name: float, filled: bool, also: Sequence[
 
 def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
     """By how much each column may be each field."""
-    in_lines = _differing(sample.columns, _numbers(sample)) if sample.of_rows else set()
     for name, words in _NAMES.items():
         for column, values in sample.of(name).items():
-            if name.startswith("order.") and column in in_lines:
+            if name.startswith("order.") and column in sample.in_lines:
                 continue
             by_name, shape = _by_name(column, words), _shape(name, [value for value in values if value])
-            of_a_line = any(word in _plain(column) for word in _WORDS["of_lines"])
+            of_a_line = any(word in plain_name(column) for word in _WORDS["of_lines"])
             if by_name < 1 and (name.startswith("order.") if of_a_line else sample.of_rows and name == "lines.total"):
                 continue
             if shape is not False and (by_name or shape):
@@ -397,42 +404,41 @@ def _scored(sample: _Sample) -> Iterator[tuple[float, str, str]]:
                 yield by_name - 0.5 * (name == "order.orderNumber" and "" in values), name, column
 
 
-def _sums(columns: Columns, numbers: str, used: set[str]) -> Iterator[Guess]:
+def _sums(sample: _Sample, used: set[str]) -> Iterator[Guess]:
     """The amount that is one in the rows of an order and the sum of another; nothing where there are several such."""
-    in_lines, found = _differing(columns, numbers), []
-    amounts = {
-        name: values for name, values in columns.items() if name not in used and all(values) and _dialects(values)
-    }
-    for total, line in itertools.product(amounts.keys() - in_lines, amounts.keys() & in_lines):
-        rules = _dialects([*amounts[total], *amounts[line]])
-        sums: dict[str, Decimal] = {}
-        for key, value in zip(columns[numbers], amounts[line], strict=True):
-            sums[key] = sums.get(key, Decimal(0)) + (number(value, rules[0]) if rules else Decimal("NaN"))
-        told = dict(zip(columns[numbers], amounts[total], strict=True))
-        whole = list(sums)[:-1] or list(sums)  # the sample may end in an order
-        if rules and all(sums[key] == number(told[key], rules[0]) for key in whole):
-            found.append((total, line))
+    free = {name: values for name, values in sample.columns.items() if name not in used and all(values)}
+    amounts = {name: values for name, values in free.items() if _dialects(values)}
+    numbers, found = sample.columns.get(sample.numbers, []), []
+    for total, line in itertools.product(amounts.keys() - sample.in_lines, amounts.keys() & sample.in_lines):
+        for rules in _dialects([*amounts[total], *amounts[line]])[:1]:
+            sums: dict[str, Decimal] = {}
+            for key, value in zip(numbers, amounts[line], strict=True):
+                sums[key] = sums.get(key, Decimal(0)) + number(value, rules)
+            told = dict(zip(numbers, amounts[total], strict=True))
+            whole = list(sums)[:-1] or list(sums)  # the sample may end in an order
+            if all(sums[key] == number(told[key], rules) for key in whole):
+                found.append((total, line))
     for total, line in found if len(found) == 1 else ():
         yield Guess("order.total", total, "likely", f"in each order the sum of {line}")
         yield Guess("lines.total", line, "likely", f"{total} is its sum")
 
 
-def _numbers(sample: _Sample) -> str:
+def _find_numbers(columns: Columns) -> str:
     """The column of rows that has the orders' numbers: by its name, or since the rows of each order stand together."""
-    named = {column: _by_name(column, _NAMES["order.orderNumber"]) for column in sample.columns}
+    named = {column: _by_name(column, _NAMES["order.orderNumber"]) for column in columns}
     best = max(named, key=lambda column: named[column], default="")
     if named.get(best, 0) > 1:
         return best
-    dates = [column for column, values in sample.columns.items() if _of_date(list(filter(None, values)) or [""])]
+    dates = {column for column, values in columns.items() if _of_date([*filter(None, values)] or [""])}
 
     def tells_orders_apart(column: str) -> bool:
-        values = sample.columns[column]
+        values = columns[column]
         together = len(list(itertools.groupby(values))) == len(set(values))
         return "" not in values and together and 1 < len(set(values)) < len(values) and column not in dates
 
-    found = [column for column in sample.columns if tells_orders_apart(column)]
-    found = [column for column in found if dates and not _differing(sample.columns, column) & set(dates)]
-    return max(found, key=lambda column: len(set(sample.columns[column])), default="")
+    found = [column for column in columns if dates and tells_orders_apart(column)]
+    found = [column for column in found if not _differing(columns, column) & dates]
+    return max(found, key=lambda column: len(set(columns[column])), default="")
 
 
 def _differing(columns: Columns, numbers: str) -> set[str]:
@@ -446,7 +452,7 @@ def _differing(columns: Columns, numbers: str) -> set[str]:
 
 def _by_name(column: str, words: Sequence[str]) -> float:
     """More than 1: the very name, the commoner the more; less: the share of it that is a word; 0: neither."""
-    longer = _plain("".join(re.split(r"[./](?=\S)", column)[-2:]))  # such as shop.id
+    longer = plain_name("".join(re.split(r"[./](?=\S)", column)[-2:]))  # such as shop.id
     for name in (_last(column), longer):
         if name in words:
             return 2 - words.index(name) / 100
