@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +73,26 @@ class KillableAirflow(LocalAirflow):
             return "unknown"  # the API server is away at the moment
 
 
-@pytest.mark.weight(400)
-@pytest.mark.timeout(900)
-def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    world, judge = make_world(250)
-    processes = Processes(tmp_path / "airflow")
-    airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | NOTICE)
-    world.logs = tmp_path / "airflow"
-    request.addfinalizer(lambda: metadata_database.remove(tmp_path / "airflow" / "home" / "postgresql"))
+def start_airflow(
+    world: World, request: pytest.FixtureRequest, folder: Path, settings: Mapping[str, str]
+) -> KillableAirflow:
+    """A real Airflow on the world, its DAG not paused; it ends with the test. :param settings: beside the world's."""
+    processes = Processes(folder)
+    airflow = KillableAirflow(folder / "home", processes, settings=world.environment() | dict(settings))
+    world.logs = folder
+    request.addfinalizer(lambda: metadata_database.remove(folder / "home" / "postgresql"))
     request.addfinalizer(processes.stop)
     airflow.start()
     airflow.wait_for_dag(DAG)
     airflow.call("PATCH", f"/dags/{DAG}", json={"is_paused": False})
+    return airflow
+
+
+@pytest.mark.weight(400)
+@pytest.mark.timeout(900)
+def test_deaths_under_the_real_scheduler(make_world: MakeWorld, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    world, judge = make_world(250)
+    airflow = start_airflow(world, request, tmp_path / "airflow", NOTICE)
     everything = ("api-server", "scheduler", "dag-processor", "triggerer")
 
     def kill_task(task: str) -> None:

@@ -13,13 +13,11 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from demo import metadata_database
 from demo.local_airflow import AirflowFailed
 from demo.runs import DAG, report_of
-from sandbox.processes import Processes
 from tests.faults.conftest import MakeWorld
 from tests.faults.standins import eventually
-from tests.faults.test_scheduler import NOTICE, KillableAirflow
+from tests.faults.test_scheduler import NOTICE, KillableAirflow, start_airflow
 from tests.faults.totals import TOTALS
 from tests.faults.world import World
 
@@ -38,14 +36,7 @@ _SETTINGS = {
 @pytest.mark.timeout(1200 + 300 * KILLS)
 def test_deaths_while_runs_are_woken(make_world: MakeWorld, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     world, judge = make_world(251)
-    processes = Processes(tmp_path / "airflow")
-    airflow = KillableAirflow(tmp_path / "airflow" / "home", processes, settings=world.environment() | _SETTINGS)
-    world.logs = tmp_path / "airflow"
-    request.addfinalizer(lambda: metadata_database.remove(tmp_path / "airflow" / "home" / "postgresql"))
-    request.addfinalizer(processes.stop)
-    airflow.start()
-    airflow.wait_for_dag(DAG)
-    airflow.call("PATCH", f"/dags/{DAG}", json={"is_paused": False})
+    airflow = start_airflow(world, request, tmp_path / "airflow", _SETTINGS)
     eventually(lambda: _ended(airflow, "scheduled"), "the first hourly run", 240)
 
     deaths: dict[str, Callable[[], None]] = {
